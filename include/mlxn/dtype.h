@@ -1,0 +1,91 @@
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+namespace mlxn {
+
+/// The type of a tensor's elements or, for quantised formats, of its blocks. One enumeration serves both, so that no
+/// tensor of blocks has to pose as bytes. The first group are plain elements, the second are the block formats.
+/// Formats that the library only names (no kernel yet) are here too: using one is ErrorCode::unsupported.
+enum class DType : std::uint8_t {
+  // plain elements
+  f32, f16, bf16, f64, i8, u8, i16, u16, i32, u32, i64, u64, boolean, f8e4m3, f8e5m2, f8e8m0,
+  // blocks with kernels
+  q4_0, q4_1, q5_0, q5_1, q8_0, q2_K, q3_K, q4_K, q5_K, q6_K, iq4_nl, iq4_xs, mxfp4,
+  // blocks that are parsed, sized and named
+  q8_1, q8_K, iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s, iq1_s, iq1_m, tq1_0, tq2_0, nvfp4, q1_0, q2_0,
+};
+inline constexpr int kDTypeCount = static_cast<int>(DType::q2_0) + 1;
+
+/// What is known of a DType without looking at data.
+struct DTypeInfo {
+  std::string_view name;      ///< lower case, as GGUF spells it: "q4_0", "q4_K", "f16"
+  std::uint32_t block_elems;  ///< elements per block, 1 for plain elements
+  std::uint32_t block_bytes;  ///< bytes per block
+  std::int32_t gguf_id;       ///< id in a GGUF tensor header, -1 if it has none
+};
+
+[[nodiscard]] const DTypeInfo& info(DType type) noexcept;
+[[nodiscard]] inline std::string_view to_string(DType type) noexcept { return info(type).name; }
+[[nodiscard]] inline std::uint32_t block_elems(DType type) noexcept { return info(type).block_elems; }
+[[nodiscard]] inline std::uint32_t block_bytes(DType type) noexcept { return info(type).block_bytes; }
+[[nodiscard]] inline bool is_block(DType type) noexcept { return type >= DType::q4_0; }
+/// Whether the library can decode the type to numbers and use it as a matrix of weights.
+[[nodiscard]] bool is_weight_type(DType type) noexcept;
+/// By name, in any case ("Q4_K", "q4_k"); nothing if there is none.
+[[nodiscard]] std::optional<DType> parse_dtype(std::string_view name) noexcept;
+/// By GGUF tensor type id; nothing if the id is unknown or was removed from the format.
+[[nodiscard]] std::optional<DType> dtype_from_gguf(std::uint32_t id) noexcept;
+/// Bytes of `elems` elements in whole blocks; nothing if elems is no multiple of the block or the product overflows.
+[[nodiscard]] std::optional<std::uint64_t> storage_bytes(DType type, std::uint64_t elems) noexcept;
+
+/// IEEE binary16 as storage. Conversions round to nearest even; a NaN becomes the quiet 0x7E00 with its sign dropped.
+struct f16 {
+  std::uint16_t bits = 0;
+  f16() = default;
+  explicit f16(float value) noexcept;
+  explicit operator float() const noexcept;
+  static constexpr f16 from_bits(std::uint16_t b) noexcept {
+    f16 h;
+    h.bits = b;
+    return h;
+  }
+  friend bool operator==(f16, f16) = default;
+};
+
+/// The upper half of an IEEE binary32 as storage. Conversions round to nearest even; a NaN is kept, made quiet.
+struct bf16 {
+  std::uint16_t bits = 0;
+  bf16() = default;
+  explicit bf16(float value) noexcept;
+  explicit operator float() const noexcept { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
+  static constexpr bf16 from_bits(std::uint16_t b) noexcept {
+    bf16 h;
+    h.bits = b;
+    return h;
+  }
+  friend bool operator==(bf16, bf16) = default;
+};
+
+/// The DType of a C++ element type.
+template <class T>
+inline constexpr std::optional<DType> kDTypeOf = std::nullopt;
+template <> inline constexpr std::optional<DType> kDTypeOf<float> = DType::f32;
+template <> inline constexpr std::optional<DType> kDTypeOf<double> = DType::f64;
+template <> inline constexpr std::optional<DType> kDTypeOf<f16> = DType::f16;
+template <> inline constexpr std::optional<DType> kDTypeOf<bf16> = DType::bf16;
+template <> inline constexpr std::optional<DType> kDTypeOf<std::int8_t> = DType::i8;
+template <> inline constexpr std::optional<DType> kDTypeOf<std::uint8_t> = DType::u8;
+template <> inline constexpr std::optional<DType> kDTypeOf<std::int16_t> = DType::i16;
+template <> inline constexpr std::optional<DType> kDTypeOf<std::uint16_t> = DType::u16;
+template <> inline constexpr std::optional<DType> kDTypeOf<std::int32_t> = DType::i32;
+template <> inline constexpr std::optional<DType> kDTypeOf<std::uint32_t> = DType::u32;
+template <> inline constexpr std::optional<DType> kDTypeOf<std::int64_t> = DType::i64;
+template <> inline constexpr std::optional<DType> kDTypeOf<std::uint64_t> = DType::u64;
+
+}  // namespace mlxn

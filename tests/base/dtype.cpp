@@ -1,0 +1,63 @@
+#include "mlxn/dtype.h"
+
+#include <cmath>
+#include <limits>
+
+#include "gtest/gtest.h"
+
+namespace mlxn {
+namespace {
+
+TEST(DType, EveryTypeIsFoundByItsNameAndItsId) {
+  for (int i = 0; i < kDTypeCount; ++i) {
+    const auto type = static_cast<DType>(i);
+    EXPECT_EQ(parse_dtype(to_string(type)), type);
+    if (info(type).gguf_id >= 0) {
+      EXPECT_EQ(dtype_from_gguf(static_cast<std::uint32_t>(info(type).gguf_id)), type);
+    }
+  }
+  EXPECT_EQ(parse_dtype("Q4_k"), DType::q4_K);
+  EXPECT_FALSE(parse_dtype("q4"));
+  EXPECT_EQ(dtype_from_gguf(17), DType::iq2_xs);  // not i16
+  for (const std::uint32_t removed : {4u, 5u, 31u, 32u, 33u, 36u, 37u, 38u, 43u, 0xffffffffu}) {
+    EXPECT_FALSE(dtype_from_gguf(removed)) << removed;
+  }
+}
+
+TEST(DType, StorageBytesRefusesPartialBlocksAndOverflow) {
+  EXPECT_EQ(storage_bytes(DType::q4_K, 512), 288u);
+  EXPECT_FALSE(storage_bytes(DType::q4_K, 300));
+  EXPECT_FALSE(storage_bytes(DType::f64, std::uint64_t{1} << 61));
+}
+
+TEST(F16, EveryBitPatternSurvivesTheRoundTrip) {
+  for (std::uint32_t b = 0; b < 0x10000u; ++b) {
+    const f16 h = f16::from_bits(static_cast<std::uint16_t>(b));
+    const float x = static_cast<float>(h);
+    if (std::isnan(x)) {
+      EXPECT_EQ(f16(x).bits, 0x7e00);
+    } else {
+      EXPECT_EQ(f16(x).bits, b);
+    }
+  }
+}
+
+TEST(F16, RoundsToNearestEven) {
+  EXPECT_EQ(f16(65519.f).bits, 0x7bff);
+  EXPECT_EQ(f16(65520.f).bits, 0x7c00);
+  EXPECT_EQ(f16(0x1p-24f).bits, 1);
+  EXPECT_EQ(f16(0x1p-25f).bits, 0);
+  EXPECT_EQ(f16(0x1.8p-24f).bits, 2);
+  EXPECT_EQ(f16(-0.0f).bits, 0x8000);
+  EXPECT_EQ(f16(1.0f + 0x1p-11f).bits, 0x3c00);
+  EXPECT_EQ(f16(1.0f + 0x1.8p-10f).bits, 0x3c02);
+}
+
+TEST(BF16, RoundsToNearestEvenAndKeepsNan) {
+  EXPECT_EQ(bf16(1.0f + 0x1p-8f).bits, 0x3f80);
+  EXPECT_EQ(bf16(1.0f + 0x1.8p-7f).bits, 0x3f82);
+  EXPECT_TRUE(std::isnan(static_cast<float>(bf16(std::numeric_limits<float>::quiet_NaN()))));
+}
+
+}  // namespace
+}  // namespace mlxn
