@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "mlxn/device.h"
+
+namespace mlxn {
+
+class WeightImpl;
+
+enum class PrepareMode : std::uint8_t {
+  automatic,  ///< prepare if the result fits 70 % of the available memory, else keep the raw blocks
+  on,
+  off,  ///< keep the raw blocks
+};
+
+struct PrepareOptions {
+  PrepareMode mode = PrepareMode::automatic;
+  /// Called with (offset, length) in bytes of the source once that range has been read for good, so that the pages of a
+  /// mapped file can be dropped behind it. From several threads, disjoint ranges.
+  std::function<void(std::uint64_t, std::uint64_t)> consumed;
+};
+
+/// An immutable matrix [n, k] of weights, laid out for one device. The values are those of the source, bit for bit.
+/// Copies share it; usable from any thread.
+class Weight {
+ public:
+  /// source: [n, k] of a weight type (f32, f16, bf16 or a block format with kernels), rows without gaps, on the same device
+  /// (or CPU-visible). Raw blocks are kept by reference, so the source's memory lives as long as the weight.
+  /// Errors: bad_shape, bad_dtype, unsupported, wrong_device, out_of_memory.
+  [[nodiscard]] static Result<Weight> prepare(const Device& device, const Tensor& source, const PrepareOptions& options = {});
+
+  Weight() = default;
+  [[nodiscard]] bool defined() const noexcept { return impl_ != nullptr; }
+  [[nodiscard]] DType dtype() const noexcept;
+  [[nodiscard]] std::int64_t n() const noexcept;
+  [[nodiscard]] std::int64_t k() const noexcept;
+  /// Whether the blocks were laid out anew.
+  [[nodiscard]] bool prepared() const noexcept;
+  /// Bytes that the layout in use occupies.
+  [[nodiscard]] std::uint64_t bytes() const noexcept;
+  [[nodiscard]] const WeightImpl* impl() const noexcept { return impl_.get(); }
+  explicit Weight(std::shared_ptr<const WeightImpl> impl) noexcept : impl_(std::move(impl)) {}
+
+ private:
+  std::shared_ptr<const WeightImpl> impl_;
+};
+
+}  // namespace mlxn

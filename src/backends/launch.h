@@ -1,0 +1,84 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+#include <type_traits>
+
+#include "mlxn/encoder.h"
+#include "portable/args.h"
+
+namespace mlxn {
+
+inline constexpr int kMaxBindings = 12;
+inline constexpr int kMaxScalarPatches = 4;
+inline constexpr std::size_t kMaxArgsBytes = 256;
+
+/// One pointer argument of a dispatch: which bytes it touches, how, and where in the launch struct it stands.
+struct BoundRange {
+  const std::shared_ptr<Allocation>* allocation = nullptr;  ///< of the caller's Tensor, alive while the op records
+  std::uint64_t begin = 0, end = 0;                         ///< byte offsets in the allocation, half open
+  Access access = Access::in;
+  std::uint16_t field = 0;  ///< byte offset of the pointer in the launch struct
+};
+
+/// A launch-struct field whose value is a parameter of the graph.
+struct ScalarPatch {
+  int parameter = -1;
+  std::uint16_t field = 0;
+  std::uint16_t size = 0;  ///< 4 or 8: a signed integer of that size
+};
+
+/// The one record of a dispatch's buffers: hazards, lifetime, re-binding and (on other backends) residency come from it.
+struct LaunchRecord {
+  std::array<BoundRange, kMaxBindings> ranges;
+  std::array<ScalarPatch, kMaxScalarPatches> patches;
+  int range_count = 0;
+  int patch_count = 0;
+};
+
+/// The launch struct of a dispatch being filled. `bind` puts a tensor's address into a pointer field and records the access
+/// in one step, so the two cannot differ. A tensor without elements binds a null pointer and records nothing.
+template <class Args>
+struct Launch {
+  static_assert(std::is_trivially_copyable_v<Args> && sizeof(Args) <= kMaxArgsBytes);
+  Args args{};
+  LaunchRecord record{};
+
+  template <class T>
+  void bind(In<T>& field, const Tensor& tensor) noexcept {
+    field.ptr = static_cast<const T*>(add(&field, tensor, Access::in));
+  }
+  template <class T>
+  void bind(Out<T>& field, const Tensor& tensor) noexcept {
+    field.ptr = static_cast<T*>(add(&field, tensor, Access::out));
+  }
+  template <class T>
+  void bind(InOut<T>& field, const Tensor& tensor) noexcept {
+    field.ptr = static_cast<T*>(add(&field, tensor, Access::in_out));
+  }
+  /// Sets an integer field from a Scalar; a graph parameter is remembered, so that replays write the field anew.
+  template <class T>
+  void set(T& field, const Scalar<std::int64_t>& scalar) noexcept {
+    static_assert(std::is_integral_v<T> && (sizeof(T) == 4 || sizeof(T) == 8));
+    field = static_cast<T>(scalar.value);
+    if (scalar.parameter >= 0) {
+      record.patches[static_cast<std::size_t>(record.patch_count++)] = {scalar.parameter, offset_of(&field), sizeof(T)};
+    }
+  }
+
+ private:
+  std::uint16_t offset_of(const void* field) const noexcept {
+    return static_cast<std::uint16_t>(static_cast<const char*>(field) - reinterpret_cast<const char*>(&args));
+  }
+  void* add(const void* field, const Tensor& tensor, Access access) noexcept {
+    if (!tensor.allocation() || tensor.bytes() == 0) return nullptr;
+    record.ranges[static_cast<std::size_t>(record.range_count++)] = {
+        &tensor.allocation(), tensor.byte_offset(), tensor.byte_offset() + tensor.bytes(), access, offset_of(field)};
+    return tensor.unsafe_data();
+  }
+};
+
+}  // namespace mlxn
