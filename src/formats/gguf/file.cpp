@@ -1,0 +1,233 @@
+#include <algorithm>
+
+#include "base/error.h"
+#include "formats/gguf/cursor.h"
+#include "formats/gguf/state.h"
+
+namespace mlxn {
+namespace {
+
+using detail::GgufState;
+
+template <class T>
+Result<T> or_fallback(const GgufValue* value, Result<T> (GgufValue::*convert)() const noexcept,
+                      T fallback) noexcept {
+  return value == nullptr ? Result<T>(fallback) : (value->*convert)();
+}
+
+/// At least one element per layer: a scalar serves all of them.
+Result<void> check_layers(const GgufValue& value, std::uint64_t layers) noexcept {
+  if (!value.is_array() || value.count() >= layers) return {};
+  return gguf::corrupt("V15", "key '{}' has {} elements for {} layers", value.key(), value.count(), layers);
+}
+
+std::string describe(std::span<const std::uint64_t> ne) { return fmt::format("[{}]", fmt::join(ne, ", ")); }
+
+}  // namespace
+
+std::string type_name(const GgufTensor& tensor) {
+  return tensor.dtype ? std::string(to_string(*tensor.dtype))
+                      : fmt::format("unknown type id {}", tensor.type_id);
+}
+
+Result<GgufFile> GgufFile::open(const std::filesystem::path& path, const GgufOptions& options) noexcept {
+  return detail::guarded([&]() -> Result<GgufFile> {
+    const bool copy = options.source == GgufOptions::Source::copy;
+    auto file = io::MappedFile::open(path, copy ? io::MappedFile::Mode::copy : io::MappedFile::Mode::map);
+    if (!file) {
+      const Error& error = file.error();
+      return error.code() == ErrorCode::corrupt_file ? Error(error.code(), error.message(), "V01") : error;
+    }
+    const auto state = std::make_shared<GgufState>();
+    state->file = *file;
+    state->owner = *file;
+    state->bytes = (*file)->bytes();
+    state->label = (*file)->path();
+    if (auto parsed = state->parse(options); !parsed) return parsed.error().with_context(state->label);
+    return GgufFile(state);
+  });
+}
+
+Result<GgufFile> GgufFile::parse(std::span<const std::byte> bytes, const GgufOptions& options,
+                                 std::shared_ptr<const void> owner) noexcept {
+  return detail::guarded([&]() -> Result<GgufFile> {
+    const auto state = std::make_shared<GgufState>();
+    state->owner = std::move(owner);
+    state->bytes = bytes;
+    state->label = "memory";
+    MLXN_CHECK(state->parse(options));
+    return GgufFile(state);
+  });
+}
+
+std::uint32_t GgufFile::version() const noexcept { return state_->version; }
+std::uint64_t GgufFile::alignment() const noexcept { return state_->alignment; }
+std::uint64_t GgufFile::file_bytes() const noexcept { return state_->bytes.size(); }
+std::uint64_t GgufFile::data_offset() const noexcept { return state_->data_offset; }
+std::string_view GgufFile::label() const noexcept { return state_->label; }
+std::span<const std::string> GgufFile::notes() const noexcept { return state_->notes; }
+std::span<const GgufValue> GgufFile::values() const noexcept { return state_->values; }
+std::span<const GgufTensor> GgufFile::tensors() const noexcept { return state_->tensors; }
+std::span<const GgufTensor* const> GgufFile::tensors_by_offset() const noexcept {
+  return state_->tensors_by_offset;
+}
+std::shared_ptr<const void> GgufFile::keep_alive() const noexcept { return state_->owner; }
+
+const GgufValue* GgufFile::find(std::string_view key) const noexcept {
+  const auto& order = state_->values_by_key;
+  const auto at = std::lower_bound(
+      order.begin(), order.end(), key,
+      [&](std::uint32_t i, std::string_view wanted) { return state_->values[i].key() < wanted; });
+  return at != order.end() && state_->values[*at].key() == key ? &state_->values[*at] : nullptr;
+}
+
+const GgufTensor* GgufFile::find_tensor(std::string_view name) const noexcept {
+  const auto& order = state_->tensors_by_name;
+  const auto at = std::lower_bound(
+      order.begin(), order.end(), name,
+      [&](std::uint32_t i, std::string_view wanted) { return state_->tensors[i].name < wanted; });
+  return at != order.end() && state_->tensors[*at].name == name ? &state_->tensors[*at] : nullptr;
+}
+
+Error GgufFile::missing(std::string_view key) noexcept {
+  return make_error(ErrorCode::not_found, "gguf: there is no key '{}'", key);
+}
+
+Result<std::uint64_t> GgufFile::get_uint(std::string_view key) const noexcept {
+  const GgufValue* value = find(key);
+  return value == nullptr ? missing(key) : value->as_uint();
+}
+
+Result<std::int64_t> GgufFile::get_int(std::string_view key) const noexcept {
+  const GgufValue* value = find(key);
+  return value == nullptr ? missing(key) : value->as_int();
+}
+
+Result<double> GgufFile::get_float(std::string_view key) const noexcept {
+  const GgufValue* value = find(key);
+  return value == nullptr ? missing(key) : value->as_float();
+}
+
+Result<bool> GgufFile::get_bool(std::string_view key) const noexcept {
+  const GgufValue* value = find(key);
+  return value == nullptr ? missing(key) : value->as_bool();
+}
+
+Result<std::string_view> GgufFile::get_string(std::string_view key) const noexcept {
+  const GgufValue* value = find(key);
+  return value == nullptr ? missing(key) : value->as_string();
+}
+
+Result<GgufStrings> GgufFile::get_strings(std::string_view key) const noexcept {
+  const GgufValue* value = find(key);
+  return value == nullptr ? missing(key) : value->as_strings();
+}
+
+Result<std::uint64_t> GgufFile::get_uint_or(std::string_view key, std::uint64_t fallback) const noexcept {
+  return or_fallback(find(key), &GgufValue::as_uint, fallback);
+}
+
+Result<std::int64_t> GgufFile::get_int_or(std::string_view key, std::int64_t fallback) const noexcept {
+  return or_fallback(find(key), &GgufValue::as_int, fallback);
+}
+
+Result<double> GgufFile::get_float_or(std::string_view key, double fallback) const noexcept {
+  return or_fallback(find(key), &GgufValue::as_float, fallback);
+}
+
+Result<bool> GgufFile::get_bool_or(std::string_view key, bool fallback) const noexcept {
+  return or_fallback(find(key), &GgufValue::as_bool, fallback);
+}
+
+Result<std::string_view> GgufFile::get_string_or(std::string_view key,
+                                                 std::string_view fallback) const noexcept {
+  return or_fallback(find(key), &GgufValue::as_string, fallback);
+}
+
+Result<std::vector<std::uint64_t>> GgufFile::get_uints_per_layer(std::string_view key,
+                                                                 std::uint64_t layers) const noexcept {
+  return detail::guarded([&]() -> Result<std::vector<std::uint64_t>> {
+    const GgufValue* value = find(key);
+    if (value == nullptr) return missing(key);
+    MLXN_CHECK(check_layers(*value, layers));
+    std::vector<std::uint64_t> out;
+    for (std::uint64_t i = 0; i < layers; ++i) {
+      MLXN_TRY(const std::uint64_t element, value->uint_at(i));
+      out.push_back(element);
+    }
+    return out;
+  });
+}
+
+Result<std::vector<std::uint64_t>> GgufFile::get_uints_per_layer_or(std::string_view key,
+                                                                    std::uint64_t layers,
+                                                                    std::uint64_t fallback) const noexcept {
+  if (find(key) != nullptr) return get_uints_per_layer(key, layers);
+  return detail::guarded([&]() -> Result<std::vector<std::uint64_t>> {
+    return std::vector<std::uint64_t>(static_cast<std::size_t>(layers), fallback);
+  });
+}
+
+Result<std::vector<bool>> GgufFile::get_bools_per_layer(std::string_view key,
+                                                        std::uint64_t layers) const noexcept {
+  return detail::guarded([&]() -> Result<std::vector<bool>> {
+    const GgufValue* value = find(key);
+    if (value == nullptr) return missing(key);
+    MLXN_CHECK(check_layers(*value, layers));
+    std::vector<bool> out;
+    for (std::uint64_t i = 0; i < layers; ++i) {
+      MLXN_TRY(const bool element, value->bool_at(i));
+      out.push_back(element);
+    }
+    return out;
+  });
+}
+
+Result<const GgufTensor*> GgufFile::expect_tensor(std::string_view name,
+                                                  std::initializer_list<std::uint64_t> ne) const noexcept {
+  return detail::guarded([&]() -> Result<const GgufTensor*> {
+    const GgufTensor* tensor = find_tensor(name);
+    if (tensor == nullptr)
+      return make_error(ErrorCode::not_found, "{}: there is no tensor '{}'", label(), name);
+    if (ne.size() > tensor->ne.size()) {
+      return make_error(ErrorCode::invalid_argument, "gguf: {} dimensions were expected of '{}'", ne.size(),
+                        name);
+    }
+    for (std::size_t d = 0; d < tensor->ne.size(); ++d) {
+      if (tensor->ne[d] == (d < ne.size() ? ne.begin()[d] : 1)) continue;
+      return gguf::corrupt("V16", "tensor '{}' has dimensions {}, the metadata wants {}", name,
+                           describe(tensor->dims()), describe({ne.begin(), ne.size()}));
+    }
+    return tensor;
+  });
+}
+
+Result<std::span<const std::byte>> GgufFile::data(const GgufTensor& tensor) const noexcept {
+  return detail::guarded([&]() -> Result<std::span<const std::byte>> {
+    if (!tensor.dtype) {
+      return make_error(ErrorCode::unsupported, "{}: tensor '{}' has {}", label(), tensor.name,
+                        type_name(tensor));
+    }
+    if (tensor.bytes == 0) return std::span<const std::byte>();
+    // The struct is the caller's copy, and perhaps of another file.
+    const std::uint64_t size = state_->bytes.size();
+    if (tensor.absolute_offset > size || tensor.bytes > size - tensor.absolute_offset) {
+      return make_error(ErrorCode::out_of_range,
+                        "{}: tensor '{}' takes {} bytes from byte {}, the file has {}", label(), tensor.name,
+                        tensor.bytes, tensor.absolute_offset, size);
+    }
+    if (state_->file) MLXN_CHECK(state_->file->check_size());
+    return state_->bytes.subspan(static_cast<std::size_t>(tensor.absolute_offset),
+                                 static_cast<std::size_t>(tensor.bytes));
+  });
+}
+
+void GgufFile::drop_pages(const GgufTensor& tensor) const noexcept {
+  if (state_->file) state_->file->drop_pages(tensor.absolute_offset, tensor.bytes);
+}
+
+void GgufFile::will_need(const GgufTensor& tensor) const noexcept {
+  if (state_->file) state_->file->will_need(tensor.absolute_offset, tensor.bytes);
+}
+
+}  // namespace mlxn
