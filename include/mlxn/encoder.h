@@ -95,7 +95,7 @@ class CommandEncoder {
     Access access = Access::in;
   };
   struct Dispatch {
-    const Kernel* kernel = nullptr;
+    std::shared_ptr<const Kernel> kernel;
     std::span<const Binding> bindings;
     std::span<const std::byte> constants;  ///< at most 4096 bytes
     std::uint64_t grid = 1;                ///< work items, > 0; the callable splits them over threads

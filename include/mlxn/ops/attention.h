@@ -24,7 +24,7 @@ struct AttentionOptions {
   float softcap = 0;
   /// f32 [heads] contiguous: one more logit per head in the denominator, with no value. Empty: none.
   Tensor sinks;
-  /// f32 [heads, seq] (with q's batch axis in front if q has one), any strides: receives the logarithm of every row's
+  /// f32 [heads, seq] (with q's batch axis in front if q has one), contiguous: receives the logarithm of every row's
   /// denominator, sink included; -inf for a row that sees nothing. Empty: not wanted.
   Tensor lse;
 };

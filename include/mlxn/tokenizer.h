@@ -1,0 +1,109 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mlxn/gguf.h"
+#include "mlxn/result.h"
+
+namespace mlxn {
+
+using TokenId = std::int32_t;
+
+/// What a vocabulary says of a token; the numbers are those of tokenizer.ggml.token_type.
+enum class TokenKind : std::uint8_t { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
+[[nodiscard]] std::string_view to_string(TokenKind kind) noexcept;
+
+struct EncodeOptions {
+  bool add_bos = true;         ///< put the beginning-of-sequence token first, if the model asks for one
+  bool add_eos = true;         ///< put the end-of-sequence token last, if the model asks for one
+  bool parse_special = false;  ///< read the texts of control tokens as those tokens; user-defined tokens always are
+};
+
+struct DecodeOptions {
+  bool keep_special = false;       ///< write control and unknown tokens as their texts instead of leaving them out
+  bool drop_added_space = true;    ///< undo the space that encode() puts before text at the start and after special tokens
+};
+
+namespace detail {
+struct TokenizerState;
+}
+
+/// Text to tokens and back, as the model was trained with. A cheap handle; copies share one immutable state and may be
+/// used from several threads.
+///
+/// Families: SentencePiece (tokenizer.ggml.model "llama"). Any other is ErrorCode::unsupported.
+///
+/// decode(encode(x)) is x, byte for byte, for any bytes if the vocabulary has all byte tokens, with one exception that
+/// lies in SentencePiece itself: U+2581 stands for a space and comes back as one. Without parse_special no text becomes a
+/// control token, whatever it spells.
+class Tokenizer {
+ public:
+  /// Errors: not_found (no tokenizer in the file), unsupported (another family), corrupt_file with rule V15 (tables that
+  /// contradict each other), out_of_memory. Special ids outside the vocabulary are left out with a note.
+  [[nodiscard]] static Result<Tokenizer> from_gguf(const GgufFile& file) noexcept;
+
+  /// Takes any bytes. Time is n log n in the length of the text, whatever it holds.
+  /// Errors: not_found (a byte without a token in a vocabulary without unknown token), limit_exceeded (2^30 bytes).
+  [[nodiscard]] Result<std::vector<TokenId>> encode(std::string_view text, const EncodeOptions& options = {}) const noexcept;
+  /// The bytes that the tokens stand for; no valid UTF-8 if the tokens are cut inside a character.
+  /// Errors: out_of_range (an id outside the vocabulary).
+  [[nodiscard]] Result<std::string> decode(std::span<const TokenId> ids, const DecodeOptions& options = {}) const noexcept;
+  /// What one token adds in the middle of a text.
+  [[nodiscard]] Result<std::string> piece(TokenId id, bool keep_special = false) const noexcept;
+
+  [[nodiscard]] std::string_view model() const noexcept;  ///< tokenizer.ggml.model
+  [[nodiscard]] std::size_t vocab_size() const noexcept;
+  [[nodiscard]] bool contains(TokenId id) const noexcept {
+    return id >= 0 && static_cast<std::size_t>(id) < vocab_size();
+  }
+  /// A token's entry in the vocabulary, as it stands there; empty for an id outside.
+  [[nodiscard]] std::string_view text(TokenId id) const noexcept;
+  /// `unused` for an id outside.
+  [[nodiscard]] TokenKind kind(TokenId id) const noexcept;
+  /// The token with exactly this entry.
+  [[nodiscard]] std::optional<TokenId> find(std::string_view text) const noexcept;
+
+  [[nodiscard]] std::optional<TokenId> bos() const noexcept;
+  [[nodiscard]] std::optional<TokenId> eos() const noexcept;
+  [[nodiscard]] std::optional<TokenId> eot() const noexcept;  ///< end of a turn in a conversation
+  [[nodiscard]] std::optional<TokenId> unknown() const noexcept;
+  [[nodiscard]] bool adds_bos() const noexcept;
+  [[nodiscard]] bool adds_eos() const noexcept;
+  /// Whether a model that samples this token has finished.
+  [[nodiscard]] bool is_end_of_generation(TokenId id) const noexcept;
+  [[nodiscard]] std::span<const std::string> notes() const noexcept;
+
+ private:
+  friend class StreamDecoder;
+  explicit Tokenizer(std::shared_ptr<const detail::TokenizerState> state) noexcept : state_(std::move(state)) {}
+  std::shared_ptr<const detail::TokenizerState> state_;
+};
+
+/// decode() token by token, for output as it is generated: bytes that may become a UTF-8 character are held back until
+/// they have or cannot any more, so that nothing printed is half a character. What the pushes and the flush return is
+/// together exactly decode() of all tokens.
+class StreamDecoder {
+ public:
+  /// To continue after a prompt, push the prompt first or pass drop_added_space = false.
+  explicit StreamDecoder(Tokenizer tokenizer, const DecodeOptions& options = {}) noexcept
+      : tokenizer_(std::move(tokenizer)), options_(options), at_start_(options.drop_added_space) {}
+  /// The bytes that can be printed now.
+  [[nodiscard]] Result<std::string> push(TokenId id) noexcept;
+  /// The bytes still held back, at most three. The decoder is then as new.
+  [[nodiscard]] std::string flush() noexcept;
+
+ private:
+  Tokenizer tokenizer_;
+  DecodeOptions options_;
+  bool at_start_;
+  std::string held_;
+};
+
+}  // namespace mlxn

@@ -1,0 +1,175 @@
+#include "mlxn/device.h"
+
+#include <cstring>
+
+#include "backends/command_list.h"
+#include "backends/cpu/device.h"
+#include "backends/device_impl.h"
+#include "backends/queue_impl.h"
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/system_memory.h"
+#include "mlxn/encoder.h"
+
+namespace mlxn {
+namespace {
+
+struct ProcessSums {
+  std::atomic<std::uint64_t> dispatches{0}, syncs{0};
+};
+ProcessSums& process_sums() noexcept {
+  static ProcessSums sums;
+  return sums;
+}
+
+constexpr std::uint64_t kMaxAlignment = std::uint64_t{1} << 20;
+
+}  // namespace
+
+ProcessCounters process_counters() noexcept {
+  return {process_sums().dispatches.load(std::memory_order_relaxed), process_sums().syncs.load(std::memory_order_relaxed)};
+}
+
+void reset_process_counters() noexcept {
+  process_sums().dispatches.store(0, std::memory_order_relaxed);
+  process_sums().syncs.store(0, std::memory_order_relaxed);
+}
+
+void count_dispatches_encoded(DeviceImpl& device, std::uint64_t n) noexcept {
+  device.counters.dispatches_encoded.fetch_add(n, std::memory_order_relaxed);
+  process_sums().dispatches.fetch_add(n, std::memory_order_relaxed);
+}
+
+void count_sync(DeviceImpl& device) noexcept {
+  device.counters.syncs.fetch_add(1, std::memory_order_relaxed);
+  process_sums().syncs.fetch_add(1, std::memory_order_relaxed);
+}
+
+Counters AtomicCounters::snapshot() const noexcept {
+  Counters c;
+  c.dispatches_encoded = dispatches_encoded.load(std::memory_order_relaxed);
+  c.dispatches_executed = dispatches_executed.load(std::memory_order_relaxed);
+  c.barriers = barriers.load(std::memory_order_relaxed);
+  c.submissions = submissions.load(std::memory_order_relaxed);
+  c.syncs = syncs.load(std::memory_order_relaxed);
+  c.allocations = allocations.load(std::memory_order_relaxed);
+  c.bytes_in_use = bytes_in_use.load(std::memory_order_relaxed);
+  c.peak_bytes_in_use = peak_bytes_in_use.load(std::memory_order_relaxed);
+  return c;
+}
+
+Result<Device> Device::open(std::string_view name, const DeviceOptions& options) {
+  return detail::guarded([&]() -> Result<Device> {
+    const std::string_view kind = name.substr(0, name.find(':'));
+    if (kind == "cuda" || kind == "metal") {
+      return make_error(ErrorCode::unsupported, "device: '{}' is not in this build, which has: cpu", name);
+    }
+    if (name != "auto" && name != "cpu") {
+      return make_error(ErrorCode::invalid_argument, "device: '{}' is unknown, wanted auto, cpu, cuda, cuda:N or metal", name);
+    }
+    const std::string_view reason = name == "auto" ? "this build has no GPU backend: CPU" : "";
+    MLXN_TRY(auto device, cpu::CpuDevice::open(options, reason));
+    return Device(std::move(device));
+  });
+}
+
+Result<std::vector<Capabilities>> Device::enumerate() {
+  return detail::guarded([]() -> Result<std::vector<Capabilities>> {
+    std::vector<Capabilities> all;
+    all.push_back(cpu::CpuDevice::describe(usable_cores(), ""));
+    return all;
+  });
+}
+
+const Capabilities& Device::capabilities() const noexcept { return impl_->capabilities(); }
+Counters Device::counters() const noexcept { return impl_->counters.snapshot(); }
+KernelRegistry& Device::kernels() const noexcept { return impl_->registry; }
+
+Result<Tensor> Device::allocate(DType dtype, const Shape& shape, const AllocateOptions& options) const {
+  return detail::guarded([&]() -> Result<Tensor> {
+    if (!impl_) return make_error(ErrorCode::invalid_argument, "allocate: empty device handle");
+    const std::uint64_t alignment = options.alignment_bytes;
+    if (alignment == 0 || (alignment & (alignment - 1)) != 0 || alignment > kMaxAlignment) {
+      return make_error(ErrorCode::invalid_argument, "allocate: alignment {} is no power of two up to {}", alignment, kMaxAlignment);
+    }
+    std::optional<std::uint64_t> count = 1;
+    if (shape.rank() > kMaxRank) return make_error(ErrorCode::bad_shape, "allocate: more than {} axes", kMaxRank);
+    for (const std::int64_t d : shape) {
+      count = d < 0 || !count ? std::nullopt : checked_mul(*count, static_cast<std::uint64_t>(d));
+    }
+    if (!count) return make_error(ErrorCode::bad_shape, "allocate: a negative dimension or too many elements");
+    if (*count == 0) return make_error(ErrorCode::bad_shape, "allocate: the shape has no elements, so there is nothing to allocate");
+    const auto bytes = storage_bytes(dtype, *count);
+    if (!bytes) {
+      return make_error(ErrorCode::bad_shape, "allocate: {} elements are no whole blocks of {} or overflow", *count,
+                        mlxn::to_string(dtype));
+    }
+    MLXN_TRY(auto allocation, impl_->allocate(*bytes, options));
+    return Tensor::make(std::move(allocation), dtype, shape);
+  });
+}
+
+Result<Tensor> Device::import_memory(void* data, std::uint64_t bytes, std::function<void()> deleter, DType dtype,
+                                     const Shape& shape) const {
+  std::shared_ptr<Allocation> allocation;
+  auto result = detail::guarded([&]() -> Result<Tensor> {
+    if (!impl_) return make_error(ErrorCode::invalid_argument, "import: empty device handle");
+    if (data == nullptr || bytes == 0) return make_error(ErrorCode::invalid_argument, "import: no memory ({} bytes)", bytes);
+    allocation = std::make_shared<Allocation>(impl_, static_cast<std::byte*>(data), bytes, nullptr);
+    allocation->set_release(std::move(deleter));
+    return Tensor::make(allocation, dtype, shape);
+  });
+  if (!allocation && deleter) deleter();  // the promise to call it once holds on failure too
+  return result;
+}
+
+Result<Queue> Device::create_queue() const {
+  if (!impl_) return make_error(ErrorCode::invalid_argument, "create_queue: empty device handle");
+  MLXN_TRY(auto queue, impl_->create_queue());
+  return Queue(std::move(queue));
+}
+
+Queue Device::default_queue() const noexcept { return impl_ ? Queue(impl_->default_queue()) : Queue(); }
+
+Result<CommandEncoder> Device::encoder() const { return encoder(EncoderOptions{}); }
+
+Result<CommandEncoder> Device::encoder(const EncoderOptions& options) const {
+  if (!impl_) return make_error(ErrorCode::invalid_argument, "encoder: empty device handle");
+  Queue queue = options.queue.defined() ? options.queue : default_queue();
+  if (&queue.impl_->device() != impl_.get()) {
+    return make_error(ErrorCode::wrong_device, "encoder: the queue belongs to another device");
+  }
+  MLXN_TRY(auto list, impl_->create_list(options));
+  return CommandEncoder(std::move(queue), std::move(list));
+}
+
+Result<void> Device::upload(const Tensor& to, std::span<const std::byte> from) const {
+  MLXN_TRY(const auto mapping, to.write<std::byte>());
+  if (mapping.size() != from.size()) {
+    return make_error(ErrorCode::bad_shape, "upload: {} bytes given, the tensor has {}", from.size(), mapping.size());
+  }
+  if (!from.empty()) std::memcpy(mapping.data(), from.data(), from.size());
+  return {};
+}
+
+Result<void> Device::download(std::span<std::byte> to, const Tensor& from) const {
+  MLXN_TRY(const auto mapping, from.read<std::byte>());
+  if (mapping.size() != to.size()) {
+    return make_error(ErrorCode::bad_shape, "download: room for {} bytes, the tensor has {}", to.size(), mapping.size());
+  }
+  if (!to.empty()) std::memcpy(to.data(), mapping.data(), to.size());
+  return {};
+}
+
+Counters Queue::counters() const noexcept { return impl_ ? impl_->counters.snapshot() : Counters{}; }
+
+Result<void> Queue::wait_idle() const {
+  return detail::guarded([&]() -> Result<void> {
+    if (!impl_) return make_error(ErrorCode::invalid_argument, "wait_idle: empty queue handle");
+    impl_->drain();
+    if (auto error = impl_->take_sticky_error()) return *error;
+    return {};
+  });
+}
+
+}  // namespace mlxn

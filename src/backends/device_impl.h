@@ -1,0 +1,49 @@
+#pragma once
+
+#include <atomic>
+#include <memory>
+
+#include "backends/allocation.h"
+#include "mlxn/device.h"
+#include "mlxn/kernel.h"
+
+namespace mlxn {
+
+class CommandList;
+class QueueImpl;
+
+/// Counters that several threads update.
+struct AtomicCounters {
+  std::atomic<std::uint64_t> dispatches_encoded{0}, dispatches_executed{0}, barriers{0}, submissions{0}, syncs{0},
+      allocations{0}, bytes_in_use{0}, peak_bytes_in_use{0};
+  [[nodiscard]] Counters snapshot() const noexcept;
+};
+
+/// The side of a device that a backend implements.
+class DeviceImpl : public std::enable_shared_from_this<DeviceImpl> {
+ public:
+  virtual ~DeviceImpl() = default;
+  /// Fresh memory; `bytes` > 0, the alignment is checked.
+  [[nodiscard]] virtual Result<std::shared_ptr<Allocation>> allocate(std::uint64_t bytes, const AllocateOptions& options) = 0;
+  [[nodiscard]] virtual Result<std::shared_ptr<QueueImpl>> create_queue() = 0;
+  [[nodiscard]] virtual Result<std::unique_ptr<CommandList>> create_list(const EncoderOptions& options) = 0;
+  /// Blocks until no submission uses the allocation. wrong_state if called from inside a kernel.
+  [[nodiscard]] virtual Result<void> wait_unused(const Allocation& allocation) = 0;
+  /// The current free bytes go into a copy of the capabilities.
+  [[nodiscard]] virtual const Capabilities& capabilities() const noexcept = 0;
+
+  [[nodiscard]] const std::shared_ptr<QueueImpl>& default_queue() const noexcept { return default_queue_; }
+
+  DeviceOptions options;
+  AtomicCounters counters;
+  KernelRegistry registry;
+
+ protected:
+  std::shared_ptr<QueueImpl> default_queue_;
+};
+
+/// Adds to both the device's and the process's count.
+void count_dispatches_encoded(DeviceImpl& device, std::uint64_t n) noexcept;
+void count_sync(DeviceImpl& device) noexcept;
+
+}  // namespace mlxn

@@ -1,0 +1,68 @@
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backends/command_list.h"
+#include "backends/device_impl.h"
+#include "mlxn/encoder.h"
+
+namespace mlxn {
+
+/// One commit (or replay) of a command list.
+class SubmissionImpl {
+ public:
+  SubmissionImpl(std::shared_ptr<CommandList> list, std::shared_ptr<QueueImpl> queue) noexcept
+      : list_(std::move(list)), queue_(std::move(queue)) {}
+  ~SubmissionImpl();
+
+  std::shared_ptr<CommandList> list_;
+  std::shared_ptr<QueueImpl> queue_;
+  std::atomic<Submission::Status> status{Submission::Status::pending};
+  // Below: guarded by the queue's mutex until the status is completed or failed, constant afterwards.
+  std::optional<Error> error;
+  std::chrono::steady_clock::time_point begin, end;
+  std::uint64_t dispatches_executed = 0, barriers = 0;
+  std::vector<std::function<void(const Result<void>&)>> callbacks;
+  std::atomic<bool> observed{false};  ///< somebody has been told of the error
+
+  [[nodiscard]] bool done() const noexcept {
+    const auto s = status.load(std::memory_order_acquire);
+    return s == Submission::Status::completed || s == Submission::Status::failed;
+  }
+  [[nodiscard]] Result<void> result() noexcept;
+};
+
+/// An in-order lane. Backends derive from it.
+class QueueImpl : public std::enable_shared_from_this<QueueImpl> {
+ public:
+  virtual ~QueueImpl() = default;
+  [[nodiscard]] virtual DeviceImpl& device() const noexcept = 0;
+  /// Queues the work. With `will_wait` the caller waits at once, so no thread has to be started for it.
+  [[nodiscard]] virtual Result<std::shared_ptr<SubmissionImpl>> submit(std::shared_ptr<CommandList> list, bool will_wait) = 0;
+  /// Blocks until done, or until the deadline.
+  virtual void wait(SubmissionImpl& submission, std::optional<std::chrono::steady_clock::time_point> deadline) = 0;
+  [[nodiscard]] virtual Result<void> add_callback(const std::shared_ptr<SubmissionImpl>& submission,
+                                                  std::function<void(const Result<void>&)> done) = 0;
+  /// Blocks until nothing is queued or running.
+  virtual void drain() = 0;
+
+  /// The error of a failed submission whose handles went away unread; handed out once.
+  [[nodiscard]] std::optional<Error> take_sticky_error() noexcept;
+  void leave_sticky_error(Error error) noexcept;
+
+  AtomicCounters counters;
+
+ private:
+  std::mutex sticky_mutex_;
+  std::optional<Error> sticky_;
+};
+
+}  // namespace mlxn

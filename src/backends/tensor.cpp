@@ -1,0 +1,237 @@
+#include "mlxn/tensor.h"
+
+#include <algorithm>
+
+#include "backends/device_impl.h"
+#include "base/checked.h"
+#include "base/error.h"
+#include "ops/check.h"
+
+namespace mlxn {
+namespace {
+
+Shape row_major(const Shape& shape) noexcept {
+  Shape strides = shape;
+  std::int64_t step = 1;
+  for (int i = shape.rank() - 1; i >= 0; --i) {
+    strides[i] = step;
+    step *= std::max<std::int64_t>(shape[i], 1);
+  }
+  return strides;
+}
+
+}  // namespace
+
+Result<void> Allocation::begin_write([[maybe_unused]] std::uint64_t begin, [[maybe_unused]] std::uint64_t end) {
+#ifndef NDEBUG
+  const std::lock_guard lock(mutex_);
+  for (const Range& range : writes_) {
+    if (begin < range.end && range.begin < end) {
+      return make_error(ErrorCode::wrong_state, "tensor: bytes {} to {} are mapped for writing already", range.begin, range.end);
+    }
+  }
+  writes_.push_back({begin, end});
+#endif
+  return {};
+}
+
+void Allocation::end_write([[maybe_unused]] std::uint64_t begin, [[maybe_unused]] std::uint64_t end) noexcept {
+#ifndef NDEBUG
+  const std::lock_guard lock(mutex_);
+  const auto it = std::find_if(writes_.begin(), writes_.end(), [&](const Range& r) { return r.begin == begin && r.end == end; });
+  if (it != writes_.end()) writes_.erase(it);
+#endif
+}
+
+std::int64_t Tensor::elems() const noexcept {
+  if (!defined()) return 0;
+  std::int64_t product = 1;
+  for (const std::int64_t d : shape_) product *= d;
+  return product;
+}
+
+std::uint64_t Tensor::bytes() const noexcept {
+  if (elems() == 0) return 0;
+  std::int64_t last = 0;
+  for (int i = 0; i + 1 < rank(); ++i) last += (shape_[i] - 1) * strides_[i];
+  const DTypeInfo& t = info(dtype_);
+  // The last axis is counted in whole blocks.
+  const std::int64_t inner = rank() == 0 ? 1 : (is_block(dtype_) ? shape_[rank() - 1] : (dim(-1) - 1) * stride(-1) + 1);
+  return static_cast<std::uint64_t>(last + inner) / t.block_elems * t.block_bytes;
+}
+
+bool Tensor::is_contiguous() const noexcept {
+  if (!defined()) return false;
+  std::int64_t step = 1;
+  for (int i = rank() - 1; i >= 0; --i) {
+    if (shape_[i] == 0) return true;
+    if (shape_[i] != 1 && strides_[i] != step) return false;
+    step *= shape_[i];
+  }
+  return true;
+}
+
+Device Tensor::device() const noexcept { return allocation_ ? Device(allocation_->device()) : Device(); }
+
+bool Tensor::overlaps(const Tensor& other) const noexcept {
+  if (!allocation_ || !other.allocation_) return false;
+  const std::uint64_t a = bytes(), b = other.bytes();
+  if (a == 0 || b == 0) return false;
+  // Compared by address: two imports may be of the same memory.
+  const std::byte* x = allocation_->data() + byte_offset_;
+  const std::byte* y = other.allocation_->data() + other.byte_offset_;
+  return x < y + b && y < x + a;
+}
+
+void* Tensor::unsafe_data() const noexcept { return allocation_ ? allocation_->data() + byte_offset_ : nullptr; }
+
+Result<Tensor> Tensor::make(std::shared_ptr<Allocation> allocation, DType dtype, const Shape& shape, std::uint64_t byte_offset,
+                            const Shape& strides) {
+  return detail::guarded([&]() -> Result<Tensor> {
+    if (shape.rank() > kMaxRank) return make_error(ErrorCode::bad_shape, "tensor: more than {} axes", kMaxRank);
+    if (strides.rank() != 0 && strides.rank() != shape.rank()) {
+      return make_error(ErrorCode::bad_shape, "tensor: {} strides for {} axes", strides.rank(), shape.rank());
+    }
+    const DTypeInfo& t = info(dtype);
+    std::uint64_t count = 1;
+    for (const std::int64_t d : shape) {
+      const auto product = d < 0 ? std::nullopt : checked_mul(count, static_cast<std::uint64_t>(d));
+      if (!product || *product > (std::uint64_t{1} << 60)) {
+        return make_error(ErrorCode::bad_shape, "tensor: shape {} is negative or too large", ops::to_string(shape));
+      }
+      count = *product;
+    }
+    const std::int64_t inner = shape.rank() == 0 ? 1 : shape[shape.rank() - 1];
+    if (inner % t.block_elems != 0) {
+      return make_error(ErrorCode::bad_shape, "tensor: rows of {} elements are no whole blocks of {}: {} elements a block", inner,
+                        t.name, t.block_elems);
+    }
+    Tensor tensor;
+    tensor.shape_ = shape;
+    tensor.strides_ = strides.rank() == 0 ? row_major(shape) : strides;
+    tensor.dtype_ = dtype;
+    tensor.dtype_known_ = true;
+    if (count == 0) return tensor;
+    std::uint64_t last = 0;
+    for (int i = 0; i < shape.rank(); ++i) {
+      const std::int64_t stride = tensor.strides_[i];
+      const bool block_steps = stride % t.block_elems == 0 || (i == shape.rank() - 1 && stride == 1) || shape[i] == 1;
+      const auto reach = stride < 0 ? std::nullopt
+                                    : checked_mul(static_cast<std::uint64_t>(shape[i] - 1), static_cast<std::uint64_t>(stride));
+      const auto sum = reach ? checked_add(last, *reach) : std::nullopt;
+      if (!sum || *sum > (std::uint64_t{1} << 60) || !block_steps ||
+          (is_block(dtype) && i == shape.rank() - 1 && stride != 1)) {
+        return make_error(ErrorCode::bad_shape, "tensor: strides {} do not fit shape {} of {}", ops::to_string(tensor.strides_),
+                          ops::to_string(shape), t.name);
+      }
+      last = *sum;
+    }
+    if (!allocation) return make_error(ErrorCode::invalid_argument, "tensor: no memory for {} elements", count);
+    tensor.byte_offset_ = byte_offset;
+    const auto end = checked_add(byte_offset, tensor.bytes());
+    if (!end || *end > allocation->bytes()) {
+      return make_error(ErrorCode::out_of_range, "tensor: {} bytes from offset {} wanted, the allocation has {}", tensor.bytes(),
+                        byte_offset, allocation->bytes());
+    }
+    tensor.allocation_ = std::move(allocation);
+    return tensor;
+  });
+}
+
+Result<Tensor> Tensor::slice(int axis, std::int64_t begin, std::int64_t end) const {
+  return detail::guarded([&]() -> Result<Tensor> {
+    if (!defined()) return make_error(ErrorCode::invalid_argument, "slice: empty tensor");
+    const int a = axis < 0 ? axis + rank() : axis;
+    if (a < 0 || a >= rank()) return make_error(ErrorCode::out_of_range, "slice: axis {} of {} axes", axis, rank());
+    if (begin < 0 || end < begin || end > shape_[a]) {
+      return make_error(ErrorCode::out_of_range, "slice: {} to {} of {} along axis {}", begin, end, shape_[a], axis);
+    }
+    const DTypeInfo& t = info(dtype_);
+    const bool inner = a == rank() - 1;
+    if (inner && (begin % t.block_elems != 0 || end % t.block_elems != 0)) {
+      return make_error(ErrorCode::bad_shape, "slice: {} to {} cuts blocks of {} elements ({})", begin, end, t.block_elems, t.name);
+    }
+    Tensor view = *this;
+    view.shape_[a] = end - begin;
+    view.byte_offset_ += static_cast<std::uint64_t>(begin * strides_[a]) / t.block_elems * t.block_bytes;
+    return view;
+  });
+}
+
+Result<Tensor> Tensor::reshape(const Shape& shape) const {
+  return detail::guarded([&]() -> Result<Tensor> {
+    if (!is_contiguous()) return make_error(ErrorCode::bad_shape, "reshape: the view is not contiguous");
+    MLXN_TRY(Tensor view, make(allocation_, dtype_, shape, byte_offset_));
+    if (view.elems() != elems()) {
+      return make_error(ErrorCode::bad_shape, "reshape: {} to {} changes the element count", ops::to_string(shape_),
+                        ops::to_string(shape));
+    }
+    return view;
+  });
+}
+
+Result<Tensor> Tensor::permute(std::initializer_list<int> order) const {
+  return detail::guarded([&]() -> Result<Tensor> {
+    if (!defined() || static_cast<int>(order.size()) != rank()) {
+      return make_error(ErrorCode::bad_shape, "permute: {} axes named, the tensor has {}", order.size(), rank());
+    }
+    Tensor view = *this;
+    unsigned seen = 0;
+    int i = 0;
+    for (const int axis : order) {
+      if (axis < 0 || axis >= rank() || (seen & (1u << axis)) != 0) {
+        return make_error(ErrorCode::out_of_range, "permute: axis {} is out of range or named twice", axis);
+      }
+      seen |= 1u << axis;
+      view.shape_[i] = shape_[axis];
+      view.strides_[i] = strides_[axis];
+      ++i;
+    }
+    if (is_block(dtype_) && rank() > 0 && *(order.end() - 1) != rank() - 1) {
+      return make_error(ErrorCode::bad_shape, "permute: blocks of {} keep their last axis", mlxn::to_string(dtype_));
+    }
+    return view;
+  });
+}
+
+Result<Tensor> Tensor::reinterpret(DType dtype, const Shape& shape, std::uint64_t byte_offset) const {
+  return detail::guarded([&]() -> Result<Tensor> {
+    if (!is_contiguous()) return make_error(ErrorCode::bad_shape, "reinterpret: the view is not contiguous");
+    const auto offset = checked_add(byte_offset_, byte_offset);
+    if (!offset) return make_error(ErrorCode::out_of_range, "reinterpret: offset {} overflows", byte_offset);
+    MLXN_TRY(Tensor view, make(allocation_, dtype, shape, *offset));
+    if (byte_offset > bytes() || view.bytes() > bytes() - byte_offset) {
+      return make_error(ErrorCode::out_of_range, "reinterpret: {} bytes from offset {} wanted, the view has {}", view.bytes(),
+                        byte_offset, bytes());
+    }
+    if (!is_block(dtype) && view.bytes() != 0) {
+      const std::uint64_t size = info(dtype).block_bytes;
+      if (byte_offset % size != 0 || reinterpret_cast<std::uintptr_t>(view.unsafe_data()) % size != 0) {
+        return make_error(ErrorCode::bad_shape, "reinterpret: offset {} is not aligned for {}", byte_offset, mlxn::to_string(dtype));
+      }
+    }
+    return view;
+  });
+}
+
+Result<Tensor::Access> Tensor::map(std::optional<DType> type, std::size_t size, bool write) const {
+  return detail::guarded([&]() -> Result<Access> {
+    if (!defined()) return make_error(ErrorCode::invalid_argument, "map: empty tensor");
+    if (type && *type != dtype_) {
+      return make_error(ErrorCode::bad_dtype, "map: the tensor is {}, wanted {}", mlxn::to_string(dtype_), mlxn::to_string(*type));
+    }
+    if (!is_contiguous()) return make_error(ErrorCode::bad_shape, "map: the view is not contiguous");
+    if (bytes() == 0) return Access{nullptr, 0, nullptr};
+    MLXN_CHECK(allocation_->device()->wait_unused(*allocation_));
+    std::shared_ptr<void> guard = allocation_;
+    if (write) {
+      const std::uint64_t begin = byte_offset_, end = byte_offset_ + bytes();
+      MLXN_CHECK(allocation_->begin_write(begin, end));
+      Allocation* raw = allocation_.get();
+      guard = std::shared_ptr<void>(raw, [keep = allocation_, begin, end](void*) { keep->end_write(begin, end); });
+    }
+    return Access{unsafe_data(), static_cast<std::size_t>(bytes() / size), std::move(guard)};
+  });
+}
+
+}  // namespace mlxn
