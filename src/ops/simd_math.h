@@ -129,6 +129,12 @@ struct Simd<4> : SimdBase<4> {
     const float a = v[0] > v[2] ? v[0] : v[2], b = v[1] > v[3] ? v[1] : v[3];
     return a > b ? a : b;
   }
+  /// The sums of four vectors, each formed as sum_lanes forms it.
+  static MLXN_SIMD F sum_lanes4(F a, F b, F c, F d) {
+    const F ab = __builtin_shuffle(a, b, I{0, 4, 1, 5}) + __builtin_shuffle(a, b, I{2, 6, 3, 7});
+    const F cd = __builtin_shuffle(c, d, I{0, 4, 1, 5}) + __builtin_shuffle(c, d, I{2, 6, 3, 7});
+    return __builtin_shuffle(ab, cd, I{0, 1, 4, 5}) + __builtin_shuffle(ab, cd, I{2, 3, 6, 7});
+  }
   static MLXN_SIMD F load_f16(const std::uint16_t* p) {
     return F{f16_bits_to_float(p[0]), f16_bits_to_float(p[1]), f16_bits_to_float(p[2]), f16_bits_to_float(p[3])};
   }
@@ -154,6 +160,9 @@ struct Simd<8> : SimdBase<8> {
     s = _mm_max_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
   }
+  static MLXN_SIMD Simd<4>::F sum_lanes4(F a, F b, F c, F d) {
+    return Simd<4>::sum_lanes4(fold(a), fold(b), fold(c), fold(d));
+  }
   static MLXN_SIMD F load_f16(const std::uint16_t* p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
@@ -163,6 +172,9 @@ struct Simd<8> : SimdBase<8> {
     const __m128i h = _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_blendv_epi8(h, _mm_set1_epi16(0x7E00), words));
   }
+
+ private:
+  static MLXN_SIMD Simd<4>::F fold(__m256 v) { return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1)); }
 };
 #endif
 
@@ -172,12 +184,14 @@ struct Simd<16> : SimdBase<16> {
   static MLXN_SIMD F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static MLXN_SIMD F max(F a, F b) { return _mm512_mask_max_ps(a, 0xFFFF, a, b); }
   static MLXN_SIMD float sum_lanes(F v) {
-    const __m512 a = v;
-    return Simd<8>::sum_lanes(_mm256_add_ps(low(a), high(a)));
+    return Simd<8>::sum_lanes(_mm256_add_ps(low(v), high(v)));
   }
   static MLXN_SIMD float max_lane(F v) {
-    const __m512 a = v;
-    return Simd<8>::max_lane(_mm256_max_ps(low(a), high(a)));
+    return Simd<8>::max_lane(_mm256_max_ps(low(v), high(v)));
+  }
+  static MLXN_SIMD Simd<4>::F sum_lanes4(F a, F b, F c, F d) {
+    return Simd<8>::sum_lanes4(_mm256_add_ps(low(a), high(a)), _mm256_add_ps(low(b), high(b)), _mm256_add_ps(low(c), high(c)),
+                               _mm256_add_ps(low(d), high(d)));
   }
   static MLXN_SIMD F load_f16(const std::uint16_t* p) {
     return _mm512_maskz_cvtph_ps(0xFFFF, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
@@ -189,8 +203,8 @@ struct Simd<16> : SimdBase<16> {
   }
 
  private:
-  static MLXN_SIMD __m256 low(__m512 v) { return _mm512_castps512_ps256(v); }
-  static MLXN_SIMD __m256 high(__m512 v) { return _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xF, _mm512_castps_pd(v), 1)); }
+  static MLXN_SIMD __m256 low(F v) { return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7); }
+  static MLXN_SIMD __m256 high(F v) { return __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15); }
 };
 #endif
 
