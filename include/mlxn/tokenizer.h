@@ -40,9 +40,9 @@ struct TokenizerState;
 ///
 /// Families: SentencePiece (tokenizer.ggml.model "llama"). Any other is ErrorCode::unsupported.
 ///
-/// decode(encode(x)) is x, byte for byte, for any bytes if the vocabulary has all byte tokens, with one exception that
-/// lies in SentencePiece itself: U+2581 stands for a space and comes back as one. Without parse_special no text becomes a
-/// control token, whatever it spells.
+/// decode(encode(x)) is x, byte for byte, for any bytes if the vocabulary has all byte tokens and one for the space, with
+/// two exceptions: SentencePiece writes a space as U+2581, so that character comes back as a space; and the special tokens
+/// of Phi-3 swallow the white space after them. Without parse_special no text becomes a control token, whatever it spells.
 class Tokenizer {
  public:
   /// Errors: not_found (no tokenizer in the file), unsupported (another family), corrupt_file with rule V15 (tables that

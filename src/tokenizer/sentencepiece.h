@@ -1,0 +1,24 @@
+#pragma once
+
+#include <optional>
+
+#include "tokenizer/family.h"
+
+namespace mlxn::tokenizer {
+
+/// SentencePiece BPE as llama.cpp runs it: characters are merged pairwise, the pair whose text has the
+/// highest score first and the leftmost of equals; what has no token in the end becomes byte tokens.
+/// Two things differ on purpose: plain text cannot be merged into control or byte tokens, and bytes that are
+/// no valid UTF-8 stand alone instead of swallowing what follows.
+class SentencePiece final : public Family {
+ public:
+  explicit SentencePiece(std::optional<TokenId> unknown) noexcept : unknown_(unknown) {}
+  Result<void> encode(const Vocabulary& vocabulary, std::string_view text,
+                      std::vector<TokenId>& out) const override;
+  void append_piece(const Vocabulary& vocabulary, TokenId id, std::string& out) const override;
+
+ private:
+  std::optional<TokenId> unknown_;
+};
+
+}  // namespace mlxn::tokenizer

@@ -1,0 +1,274 @@
+#include "mlxn/tokenizer.h"
+
+#include <algorithm>
+#include <array>
+
+#include "base/error.h"
+#include "formats/gguf/cursor.h"
+#include "formats/utf8.h"
+#include "tokenizer/sentencepiece.h"
+#include "tokenizer/special_tokens.h"
+
+namespace mlxn {
+
+struct detail::TokenizerState {
+  std::string model;
+  tokenizer::Vocabulary vocabulary;
+  tokenizer::SpecialTokens special;
+  std::unique_ptr<const tokenizer::Family> family;
+  std::optional<TokenId> bos, eos, eot, unknown;
+  bool adds_bos = true, adds_eos = false, adds_space = true;
+  std::vector<TokenId> ends;  // of generation, sorted
+  std::vector<std::string> notes;
+
+  Result<void> read_settings(const GgufFile& file);
+  Result<std::optional<TokenId>> read_id(const GgufFile& file, std::string_view name,
+                                         std::optional<TokenId> fallback);
+  void find_ends();
+  [[nodiscard]] std::vector<TokenId> strips_right(const GgufFile& file) const;
+
+  /// Appends what a token stands for. `at_start` says whether a space at its beginning was added by encode().
+  Result<void> append(TokenId id, const DecodeOptions& options, bool& at_start, std::string& out) const;
+};
+
+namespace {
+
+using detail::TokenizerState;
+using tokenizer::Fragment;
+
+constexpr std::size_t kMaxText = std::size_t{1} << 30;
+
+// Texts by which models name the end of a turn, most specific first, for files that give no eot_token_id.
+constexpr std::array<std::string_view, 9> kTurnEnds = {
+    "<|eot_id|>",        "<|im_end|>", "<|end|>", "<end_of_turn>",
+    "<|endoftext|>",     "<EOT>",      "_<EOT>",  "<｜end▁of▁sentence｜>",
+    "<end_of_utterance>"};
+// Further texts at which generation ends.
+constexpr std::array<std::string_view, 6> kGenerationEnds = {"<|eom_id|>",      "<|return|>", "<|call|>",
+                                                             "<|end_of_text|>", "[EOT]",      "[EOS]"};
+
+std::string lower(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  return out;
+}
+
+Result<std::unique_ptr<const tokenizer::Family>> make_family(std::string_view model,
+                                                             std::optional<TokenId> unknown) {
+  if (model == "llama")
+    return std::unique_ptr<const tokenizer::Family>(new tokenizer::SentencePiece(unknown));
+  if (model == "gpt2") {
+    return make_error(ErrorCode::unsupported,
+                      "tokenizer: byte-level BPE (tokenizer.ggml.model 'gpt2') is not supported");
+  }
+  if (model == "none" || model == "no_vocab") {
+    return make_error(ErrorCode::not_found, "tokenizer: the file says that it has none");
+  }
+  return make_error(ErrorCode::unsupported, "tokenizer: the family '{}' is not supported", model);
+}
+
+}  // namespace
+
+Result<std::optional<TokenId>> TokenizerState::read_id(const GgufFile& file, std::string_view name,
+                                                       std::optional<TokenId> fallback) {
+  const std::string key = fmt::format("tokenizer.ggml.{}_token_id", name);
+  const GgufValue* value = file.find(key);
+  if (value == nullptr) {
+    if (fallback && static_cast<std::size_t>(*fallback) >= vocabulary.size()) return std::optional<TokenId>();
+    return fallback;
+  }
+  // -1 says "none" in some files; an id beyond the vocabulary is the same with a note.
+  if (const auto negative = value->as_int(); negative && *negative < 0) return std::optional<TokenId>();
+  MLXN_TRY(const std::uint64_t id, value->as_uint());
+  if (id < vocabulary.size()) return std::optional<TokenId>(static_cast<TokenId>(id));
+  notes.push_back(
+      fmt::format("{} is {}, the vocabulary has {} tokens: it is left out", key, id, vocabulary.size()));
+  return std::optional<TokenId>();
+}
+
+Result<void> TokenizerState::read_settings(const GgufFile& file) {
+  MLXN_TRY(bos, read_id(file, "bos", 1));
+  MLXN_TRY(eos, read_id(file, "eos", 2));
+  MLXN_TRY(unknown, read_id(file, "unknown", 0));
+  MLXN_TRY(eot, read_id(file, "eot", std::nullopt));
+  MLXN_TRY(const std::optional<TokenId> eom, read_id(file, "eom", std::nullopt));
+  if (eom) ends.push_back(*eom);
+  MLXN_TRY(adds_bos, file.get_bool_or("tokenizer.ggml.add_bos_token", true));
+  MLXN_TRY(adds_eos, file.get_bool_or("tokenizer.ggml.add_eos_token", false));
+  MLXN_TRY(adds_space, file.get_bool_or("tokenizer.ggml.add_space_prefix", true));
+  return {};
+}
+
+void TokenizerState::find_ends() {
+  const auto add = [&](std::string_view text) {
+    const auto id = vocabulary.find(text);
+    if (!id) return;
+    ends.push_back(*id);
+    if (vocabulary.kind(*id) == TokenKind::control) return;
+    notes.push_back(fmt::format("token {} '{}' is treated as a control token", *id, text));
+    vocabulary.set_kind(*id, TokenKind::control);
+  };
+  for (const std::string_view text : kTurnEnds) {
+    add(text);
+    if (!eot) eot = vocabulary.find(text);
+  }
+  for (const std::string_view text : kGenerationEnds) add(text);
+  if (eos) ends.push_back(*eos);
+  if (eot) ends.push_back(*eot);
+  std::sort(ends.begin(), ends.end());
+}
+
+std::vector<TokenId> TokenizerState::strips_right(const GgufFile& file) const {
+  // Phi-3 was trained with special tokens that take the white space after them along; its files do not say
+  // so.
+  std::vector<TokenId> out;
+  const auto name = file.get_string("general.name");
+  if (!name) return out;
+  const std::string lowered = lower(*name);
+  if (lowered.find("phi-3") == std::string::npos && lowered.find("phi3") == std::string::npos) return out;
+  for (std::size_t i = 0; i < vocabulary.size(); ++i) {
+    const auto id = static_cast<TokenId>(i);
+    const std::string_view text = vocabulary.text(id);
+    if (text == "<unk>" || text == "<s>" || text == "<|endoftext|>") continue;
+    const TokenKind kind = vocabulary.kind(id);
+    if (kind == TokenKind::control || kind == TokenKind::unknown || kind == TokenKind::user_defined)
+      out.push_back(id);
+  }
+  return out;
+}
+
+Result<void> TokenizerState::append(TokenId id, const DecodeOptions& options, bool& at_start,
+                                    std::string& out) const {
+  if (id < 0 || static_cast<std::size_t>(id) >= vocabulary.size()) {
+    return make_error(ErrorCode::out_of_range, "tokenizer: token {} of a vocabulary of {}", id,
+                      vocabulary.size());
+  }
+  switch (vocabulary.kind(id)) {
+    case TokenKind::control:
+    case TokenKind::unknown:
+      if (options.keep_special) out += vocabulary.text(id);
+      at_start = options.drop_added_space;
+      return {};
+    case TokenKind::user_defined:
+    case TokenKind::unused:
+    case TokenKind::normal:
+    case TokenKind::byte:
+      break;
+  }
+  const std::size_t begin = out.size();
+  family->append_piece(vocabulary, id, out);
+  if (out.size() == begin) return {};
+  // A user-defined token that the text named; one whose piece differs from its text came from merges, like
+  // any other.
+  if (vocabulary.kind(id) == TokenKind::user_defined &&
+      std::string_view(out).substr(begin) == vocabulary.text(id)) {
+    at_start = options.drop_added_space;
+    return {};
+  }
+  if (at_start && adds_space && out[begin] == ' ') out.erase(begin, 1);
+  at_start = false;
+  return {};
+}
+
+Result<Tokenizer> Tokenizer::from_gguf(const GgufFile& file) noexcept {
+  return detail::guarded([&]() -> Result<Tokenizer> {
+    const auto state = std::make_shared<TokenizerState>();
+    MLXN_TRY(state->model, file.get_string("tokenizer.ggml.model"));
+    MLXN_CHECK(
+        make_family(state->model, std::nullopt));  // another family: nothing more can be said of its tables
+    MLXN_TRY(state->vocabulary, tokenizer::Vocabulary::from_gguf(file));
+    MLXN_CHECK(state->read_settings(file));
+    state->find_ends();
+    state->special.build(state->vocabulary, state->strips_right(file));
+    MLXN_TRY(state->family, make_family(state->model, state->unknown));
+    return Tokenizer(state);
+  });
+}
+
+Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text,
+                                               const EncodeOptions& options) const noexcept {
+  return detail::guarded([&]() -> Result<std::vector<TokenId>> {
+    if (text.size() > kMaxText) {
+      return make_error(ErrorCode::limit_exceeded, "tokenizer: a text of {} bytes, at most {} go at once",
+                        text.size(), kMaxText);
+    }
+    const TokenizerState& s = *state_;
+    std::vector<TokenId> out;
+    if (options.add_bos && s.adds_bos && s.bos) out.push_back(*s.bos);
+    bool after_special = true;
+    for (const Fragment& fragment : s.special.split(s.vocabulary, text, options.parse_special)) {
+      if (fragment.token >= 0) {
+        out.push_back(fragment.token);
+      } else if (after_special && s.adds_space) {
+        MLXN_CHECK(s.family->encode(s.vocabulary, ' ' + std::string(fragment.text), out));
+      } else {
+        MLXN_CHECK(s.family->encode(s.vocabulary, fragment.text, out));
+      }
+      after_special = fragment.token >= 0;
+    }
+    if (options.add_eos && s.adds_eos && s.eos) out.push_back(*s.eos);
+    return out;
+  });
+}
+
+Result<std::string> Tokenizer::decode(std::span<const TokenId> ids,
+                                      const DecodeOptions& options) const noexcept {
+  return detail::guarded([&]() -> Result<std::string> {
+    std::string out;
+    bool at_start = options.drop_added_space;
+    for (const TokenId id : ids) MLXN_CHECK(state_->append(id, options, at_start, out));
+    return out;
+  });
+}
+
+Result<std::string> Tokenizer::piece(TokenId id, bool keep_special) const noexcept {
+  return decode({&id, 1}, {keep_special, false});
+}
+
+std::string_view Tokenizer::model() const noexcept { return state_->model; }
+std::size_t Tokenizer::vocab_size() const noexcept { return state_->vocabulary.size(); }
+
+std::string_view Tokenizer::text(TokenId id) const noexcept {
+  return contains(id) ? state_->vocabulary.text(id) : std::string_view();
+}
+
+TokenKind Tokenizer::kind(TokenId id) const noexcept {
+  return contains(id) ? state_->vocabulary.kind(id) : TokenKind::unused;
+}
+
+std::optional<TokenId> Tokenizer::find(std::string_view text) const noexcept {
+  return state_->vocabulary.find(text);
+}
+std::optional<TokenId> Tokenizer::bos() const noexcept { return state_->bos; }
+std::optional<TokenId> Tokenizer::eos() const noexcept { return state_->eos; }
+std::optional<TokenId> Tokenizer::eot() const noexcept { return state_->eot; }
+std::optional<TokenId> Tokenizer::unknown() const noexcept { return state_->unknown; }
+bool Tokenizer::adds_bos() const noexcept { return state_->adds_bos && state_->bos.has_value(); }
+bool Tokenizer::adds_eos() const noexcept { return state_->adds_eos && state_->eos.has_value(); }
+std::span<const std::string> Tokenizer::notes() const noexcept { return state_->notes; }
+
+bool Tokenizer::is_end_of_generation(TokenId id) const noexcept {
+  return std::binary_search(state_->ends.begin(), state_->ends.end(), id);
+}
+
+Result<std::string> StreamDecoder::push(TokenId id) noexcept {
+  return detail::guarded([&]() -> Result<std::string> {
+    MLXN_CHECK(tokenizer_.state_->append(id, options_, at_start_, held_));
+    std::size_t ready = 0;
+    while (ready < held_.size()) {
+      const Utf8Step step = utf8_step(std::string_view(held_).substr(ready));
+      if (step.kind == Utf8Step::Kind::incomplete) break;
+      ready += step.bytes;
+    }
+    std::string out = held_.substr(0, ready);
+    held_.erase(0, ready);
+    return out;
+  });
+}
+
+std::string StreamDecoder::flush() noexcept {
+  at_start_ = options_.drop_added_space;
+  return std::exchange(held_, {});
+}
+
+}  // namespace mlxn
