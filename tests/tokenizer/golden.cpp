@@ -28,9 +28,11 @@ std::vector<std::string> split(const std::string& text, const std::string& separ
 }
 
 /// Text as SentencePiece can give it back: U+2581 has become a space.
-std::string spaces(std::string text) {
-  for (std::size_t at; (at = text.find("\xe2\x96\x81")) != std::string::npos;) text.replace(at, 3, " ");
-  return text;
+std::string spaces(const std::string& text) {
+  std::string out;
+  for (const std::string& part : split(text + "\xe2\x96\x81", "\xe2\x96\x81")) out += part + ' ';
+  out.pop_back();
+  return out;
 }
 
 TEST(TokenizerGolden, LlamaVocabulary) {
