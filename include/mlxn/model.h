@@ -1,0 +1,125 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "mlxn/device.h"
+#include "mlxn/gguf.h"
+#include "mlxn/graph.h"
+#include "mlxn/ops/matmul.h"
+#include "mlxn/ops/sample.h"
+#include "mlxn/tokenizer.h"
+
+namespace mlxn {
+
+class ModelImpl;
+class SessionImpl;
+class SamplerImpl;
+
+struct LoadOptions {
+  PrepareMode prepare = PrepareMode::automatic;
+  /// Called with (bytes loaded, bytes in all) from the loading thread. Returning false stops the load with `cancelled`.
+  std::function<bool(std::uint64_t, std::uint64_t)> progress;
+};
+
+/// What a model is.
+struct ModelInfo {
+  std::string architecture;  ///< "llama"
+  std::string name;          ///< general.name, may be empty
+  std::int64_t vocab = 0, dim = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0, ff_dim = 0;
+  std::int64_t context = 0;         ///< positions it was trained for
+  std::int64_t parameters = 0;      ///< elements of all its tensors
+  std::uint64_t weight_bytes = 0;   ///< as they lie on the device
+  std::uint64_t bytes_per_token = 0;  ///< of weights read for one decoded token
+  bool prepared = false;
+  std::string_view prepare_note;  ///< why the blocks were kept raw, empty otherwise
+};
+
+/// A model's weights on a device: immutable, shared by any number of sessions.
+class Model {
+ public:
+  /// Architectures: llama (Llama 2 and 3, Mistral). Errors: those of GgufFile, unsupported (architecture, a tensor type without
+  /// kernels), corrupt_file (tensors missing or of another shape than the metadata says), out_of_memory, cancelled.
+  [[nodiscard]] static Result<Model> load(const GgufFile& file, const Device& device, const LoadOptions& options = {});
+
+  Model() = default;
+  [[nodiscard]] bool defined() const noexcept { return impl_ != nullptr; }
+  [[nodiscard]] const ModelInfo& info() const noexcept;
+  [[nodiscard]] Device device() const noexcept;
+  [[nodiscard]] const ModelImpl* impl() const noexcept { return impl_.get(); }
+
+ private:
+  explicit Model(std::shared_ptr<const ModelImpl> impl) noexcept : impl_(std::move(impl)) {}
+  std::shared_ptr<const ModelImpl> impl_;
+};
+
+struct SessionOptions {
+  std::int64_t context = 0;  ///< positions of the KV cache; 0 takes the model's own
+  DType kv_type = DType::f16;  ///< f16 or f32
+  std::int64_t batch = 512;  ///< most tokens that one forward pass takes; a longer prompt goes in chunks
+  /// automatic is int8act on a CPU, f16 on a GPU.
+  Numerics numerics = Numerics::automatic;
+};
+
+/// One sequence of tokens on a model: its KV cache and the work that extends it. Owned by one thread at a time.
+class Session {
+ public:
+  /// Errors: invalid_argument (options), out_of_memory with the bytes wanted and free.
+  [[nodiscard]] static Result<Session> create(const Model& model, const SessionOptions& options = {});
+
+  Session(Session&&) noexcept;
+  Session& operator=(Session&&) noexcept;
+  ~Session();
+
+  /// Runs the tokens at the next positions. Returns the logits f32 [1, vocab] that follow the last one; they are valid until
+  /// the next call. A single token takes the recorded decode graph, more go through in chunks of `batch`.
+  /// Errors: invalid_argument (no tokens), out_of_range (an id outside the vocabulary, positions beyond the context),
+  /// out_of_memory, device. After an error of out_of_range nothing has changed.
+  [[nodiscard]] Result<Tensor> append(std::span<const TokenId> tokens);
+  /// The same, and `logits` (f32 [tokens, vocab]) receives those that follow every token.
+  [[nodiscard]] Result<void> append_with_logits(std::span<const TokenId> tokens, const Tensor& logits);
+
+  /// Forgets all positions from `length` on. Errors: out_of_range.
+  [[nodiscard]] Result<void> truncate(std::int64_t length);
+  [[nodiscard]] std::int64_t length() const noexcept;
+  [[nodiscard]] std::int64_t context() const noexcept;
+  [[nodiscard]] std::uint64_t kv_bytes() const noexcept;
+  /// The class that matrix products run in.
+  [[nodiscard]] Numerics numerics() const noexcept;
+  /// Asks a running append() to stop after the current chunk with `cancelled`; from any thread or a signal handler.
+  void cancel() noexcept;
+
+ private:
+  explicit Session(std::unique_ptr<SessionImpl> impl) noexcept;
+  std::unique_ptr<SessionImpl> impl_;
+};
+
+struct SamplerOptions {
+  SampleOptions sample;
+  std::int64_t window = 64;  ///< recent tokens that penalties look at; 0 for none
+};
+
+/// Draws tokens from logits on the device and remembers them for the penalties. Owned by one thread at a time.
+class Sampler {
+ public:
+  [[nodiscard]] static Result<Sampler> create(const Device& device, std::int64_t vocab, const SamplerOptions& options = {});
+  Sampler(Sampler&&) noexcept;
+  Sampler& operator=(Sampler&&) noexcept;
+  ~Sampler();
+
+  /// Adds a token to the recent ones without drawing it: the prompt's.
+  [[nodiscard]] Result<void> accept(TokenId token);
+  /// Draws from logits f32 [1, vocab] and accepts the token.
+  [[nodiscard]] Result<TokenId> next(const Tensor& logits);
+
+ private:
+  explicit Sampler(std::unique_ptr<SamplerImpl> impl) noexcept;
+  std::unique_ptr<SamplerImpl> impl_;
+};
+
+}  // namespace mlxn

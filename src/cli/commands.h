@@ -1,0 +1,106 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mlxn/result.h"
+
+namespace mlxn::cli {
+
+/// Exit codes of the program.
+inline constexpr int kOk = 0;
+inline constexpr int kFailed = 1;    ///< the work failed
+inline constexpr int kBadUsage = 2;  ///< the command line cannot be followed
+
+/// Writes results to stdout. False once stdout is closed or full: the command then ends quietly with kFailed.
+[[nodiscard]] bool print(std::string_view text);
+/// Writes one line "mlxn: TEXT" to stderr.
+void complain(std::string_view text);
+/// Reports the error in one line and returns the exit code for it.
+[[nodiscard]] int fail(const Error& error);
+/// Whether stderr is a terminal, the only place where progress goes.
+[[nodiscard]] bool shows_progress();
+/// The bytes of a text file ("-" is stdin). Errors: io, limit_exceeded.
+[[nodiscard]] Result<std::string> read_text(const std::string& path);
+/// Bytes in a readable unit: "4.9 GiB".
+[[nodiscard]] std::string human_bytes(std::uint64_t bytes);
+
+struct ModelFlags {
+  std::string model;
+  std::string device = "auto";
+  int threads = 0;
+  std::string precision = "auto";
+  std::string prepare = "auto";
+};
+
+struct GenerateFlags {
+  ModelFlags model;
+  std::optional<std::string> prompt;
+  std::optional<std::string> prompt_file;
+  std::int64_t predict = -1;
+  std::int64_t context = 4096;
+  std::int64_t batch = 512;
+  std::string kv_type = "f16";
+  float temperature = 0.8f;
+  std::int64_t top_k = 40;
+  float top_p = 0.95f;
+  float min_p = 0.05f;
+  float repeat_penalty = 1.0f;
+  float frequency_penalty = 0.0f;
+  float presence_penalty = 0.0f;
+  std::int64_t repeat_last_n = 64;
+  std::int64_t seed = -1;
+  bool ignore_eos = false;
+  bool no_display_prompt = false;
+  bool stats = false;
+};
+[[nodiscard]] int run_generate(const GenerateFlags& flags);
+
+struct InspectFlags {
+  std::string model;
+  bool tensors = false;
+  bool json = false;
+};
+[[nodiscard]] int run_inspect(const InspectFlags& flags);
+
+struct TokenizeFlags {
+  std::string model;
+  std::optional<std::string> prompt;
+  std::optional<std::string> prompt_file;
+  bool no_bos = false;
+  bool no_parse_special = false;
+  bool ids = false;
+  bool json = false;
+};
+[[nodiscard]] int run_tokenize(const TokenizeFlags& flags);
+
+struct DevicesFlags {
+  bool json = false;
+};
+[[nodiscard]] int run_devices(const DevicesFlags& flags);
+
+struct BenchMatmulFlags {
+  std::vector<std::string> types = {"q4_0", "q8_0", "q4_K", "q6_K"};
+  std::vector<std::string> shapes = {"4096x4096"};  ///< NxK
+  std::vector<std::int64_t> rows = {1};             ///< M
+  std::string device = "auto";
+  int threads = 0;
+  std::string precision = "auto";
+  std::string door = "prepared";
+  std::string route = "auto";
+  double seconds = 1.0;  ///< per case
+  bool json = false;
+};
+[[nodiscard]] int run_bench_matmul(const BenchMatmulFlags& flags);
+
+struct BenchCeilingsFlags {
+  std::string device = "auto";
+  int threads = 0;
+  bool json = false;
+};
+[[nodiscard]] int run_bench_ceilings(const BenchCeilingsFlags& flags);
+
+}  // namespace mlxn::cli

@@ -1,0 +1,41 @@
+#include "ops/gelu_mul/gelu_mul.h"
+
+#include "ops/gelu_mul/cpu.h"
+#include "ops/elementwise_encode.h"
+
+namespace mlxn::ops {
+namespace {
+
+constexpr IsaVariant<ElementwiseSelect> kVariants[] = {
+#if defined(__x86_64__)
+    {CpuIsa::avx512, "gelu_mul_avx512", &gelu_mul_avx512},
+    {CpuIsa::avx2, "gelu_mul_avx2", &gelu_mul_avx2},
+#endif
+    {CpuIsa::scalar, "gelu_mul_scalar", &gelu_mul_scalar},
+};
+constexpr VariantInfo kInfos[] = {
+#if defined(__x86_64__)
+    variant_info<CpuIsa::avx512>("gelu_mul_avx512"),
+    variant_info<CpuIsa::avx2>("gelu_mul_avx2"),
+#endif
+    variant_info<CpuIsa::scalar>("gelu_mul_scalar"),
+};
+
+}  // namespace
+
+extern const OpInfo op_gelu_mul;
+const OpInfo op_gelu_mul = {"gelu_mul", kInfos};
+
+Result<void> encode_gelu_mul(CommandEncoder& encoder, const Tensor& g, const Tensor& u, const Tensor& y, std::optional<CpuIsa> isa) {
+  return encode_elementwise({"gelu_mul", "g", "u", false, kVariants}, encoder, g, u, y, 0.0f, isa);
+}
+
+}  // namespace mlxn::ops
+
+namespace mlxn {
+
+Result<void> gelu_mul(CommandEncoder& encoder, const Tensor& g, const Tensor& u, const Tensor& y) {
+  return detail::guarded([&] { return ops::encode_gelu_mul(encoder, g, u, y, std::nullopt); });
+}
+
+}  // namespace mlxn

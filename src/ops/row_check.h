@@ -1,0 +1,50 @@
+#pragma once
+
+#include <optional>
+#include <span>
+
+#include "base/cpu_features.h"
+#include "ops/check.h"
+#include "ops/op_table.h"
+#include "ops/rows.h"
+
+namespace mlxn::ops {
+
+/// Of one to three axes, the last one of stride 1 and not empty.
+[[nodiscard]] Result<void> check_rows(std::string_view op, std::string_view name, const Tensor& tensor);
+/// No two rows share an element: asked of outputs.
+[[nodiscard]] Result<void> check_rows_apart(std::string_view op, std::string_view name, const Tensor& tensor);
+/// Rows of a tensor that passed check_rows.
+[[nodiscard]] std::int64_t row_count(const Tensor& tensor) noexcept;
+[[nodiscard]] RowStrides row_strides(const Tensor& tensor) noexcept;
+/// The same for every row: one row that is read again and again.
+inline constexpr RowStrides kSameRow{1, 0, 0};
+
+/// One implementation per instruction set, best first.
+template <class Select>
+struct IsaVariant {
+  CpuIsa isa;
+  std::string_view name;
+  Select select;
+};
+template <CpuIsa kIsa>
+[[nodiscard]] inline bool runs_here() noexcept {
+  return cpu_has(kIsa);
+}
+/// What the table of operations shows of it.
+template <CpuIsa kIsa>
+[[nodiscard]] constexpr VariantInfo variant_info(std::string_view name) noexcept {
+  return {name, "cpu", &runs_here<kIsa>};
+}
+/// The variant of that instruction set or, without a wish, the best one of this machine.
+template <class Select>
+[[nodiscard]] Result<const IsaVariant<Select>*> pick(std::string_view op, std::span<const IsaVariant<Select>> variants,
+                                                     std::optional<CpuIsa> wanted) {
+  for (const IsaVariant<Select>& variant : variants) {
+    if (cpu_has(variant.isa) && (!wanted || *wanted == variant.isa)) return &variant;
+  }
+  return make_error(ErrorCode::unsupported, "{}: no {} variant on this machine", op,
+                    wanted ? mlxn::to_string(*wanted) : std::string_view("cpu"));
+}
+
+}  // namespace mlxn::ops

@@ -1,0 +1,9 @@
+#include "ops/scale/cpu.h"
+
+namespace mlxn::ops {
+
+cpu::Kernel<ElementwiseArgs> scale_avx512(std::string_view name, DType a, DType b) noexcept {
+  return elementwise_kernel<Simd<16>, Scale>(name, a, b);
+}
+
+}  // namespace mlxn::ops

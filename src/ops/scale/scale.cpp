@@ -1,0 +1,42 @@
+#include "ops/scale/scale.h"
+
+#include "ops/scale/cpu.h"
+#include "ops/elementwise_encode.h"
+
+namespace mlxn::ops {
+namespace {
+
+constexpr IsaVariant<ElementwiseSelect> kVariants[] = {
+#if defined(__x86_64__)
+    {CpuIsa::avx512, "scale_avx512", &scale_avx512},
+    {CpuIsa::avx2, "scale_avx2", &scale_avx2},
+#endif
+    {CpuIsa::scalar, "scale_scalar", &scale_scalar},
+};
+constexpr VariantInfo kInfos[] = {
+#if defined(__x86_64__)
+    variant_info<CpuIsa::avx512>("scale_avx512"),
+    variant_info<CpuIsa::avx2>("scale_avx2"),
+#endif
+    variant_info<CpuIsa::scalar>("scale_scalar"),
+};
+
+}  // namespace
+
+extern const OpInfo op_scale;
+const OpInfo op_scale = {"scale", kInfos};
+
+Result<void> encode_scale(CommandEncoder& encoder, const Tensor& x, const Tensor& y, float factor, std::optional<CpuIsa> isa) {
+  MLXN_CHECK(check_finite("scale", "factor", factor));
+  return encode_elementwise({"scale", "x", "", false, kVariants}, encoder, x, {}, y, factor, isa);
+}
+
+}  // namespace mlxn::ops
+
+namespace mlxn {
+
+Result<void> scale(CommandEncoder& encoder, const Tensor& x, const Tensor& y, float factor) {
+  return detail::guarded([&] { return ops::encode_scale(encoder, x, y, factor, std::nullopt); });
+}
+
+}  // namespace mlxn
