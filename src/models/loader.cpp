@@ -1,0 +1,130 @@
+#include "models/loader.h"
+
+#include <cstring>
+#include <vector>
+
+#include "base/error.h"
+#include "base/system_memory.h"
+#include "mlxn/quant.h"
+
+namespace mlxn::models {
+namespace {
+
+/// Preparing may take this share of the memory that is available, in per cent.
+constexpr std::uint64_t kPrepareShare = 70;
+
+}  // namespace
+
+Loader::Loader(const GgufFile& file, const Device& device, const LoadOptions& options)
+    : file_(file), device_(device), options_(options), mode_(options.prepare) {
+  for (const GgufTensor& tensor : file_.tensors()) file_bytes_ += tensor.bytes;
+  if (mode_ == PrepareMode::automatic) {
+    // Decided once for the whole model, so that it does not depend on the order of its tensors.
+    const bool fits = file_bytes_ <= system_memory().available_bytes / 100 * kPrepareShare;
+    mode_ = fits ? PrepareMode::on : PrepareMode::off;
+    if (!fits) prepare_note_ = "the prepared weights would take more than 70 % of the available memory";
+  }
+}
+
+Result<const GgufTensor*> Loader::find(const std::string& name, std::int64_t n, std::int64_t k) const {
+  const auto rows = static_cast<std::uint64_t>(n), cols = static_cast<std::uint64_t>(k);
+  return n == 1 ? file_.expect_tensor(name, {cols}) : file_.expect_tensor(name, {cols, rows});
+}
+
+Result<void> Loader::count(const GgufTensor& tensor, std::uint64_t device_bytes) {
+  loaded_bytes_ += tensor.bytes;
+  weight_bytes_ += device_bytes;
+  parameters_ += static_cast<std::int64_t>(tensor.elems);
+  if (options_.progress && !options_.progress(loaded_bytes_, file_bytes_)) {
+    return make_error(ErrorCode::cancelled, "the load was cancelled");
+  }
+  return {};
+}
+
+Result<Weight> Loader::matrix(const std::string& name, std::int64_t n, std::int64_t k) {
+  MLXN_TRY(const GgufTensor* tensor, find(name, n, k));
+  if (!tensor->dtype || !is_weight_type(*tensor->dtype)) {
+    return make_error(ErrorCode::unsupported, "tensor '{}' has type {}, which has no kernels yet", name, type_name(*tensor));
+  }
+  MLXN_TRY(const std::span<const std::byte> bytes, file_.data(*tensor));
+  file_.will_need(*tensor);
+  // The weights are never written, so the constant bytes may stand behind a Tensor.
+  MLXN_TRY(const Tensor source,
+           device_.import_memory(const_cast<std::byte*>(bytes.data()), bytes.size(), [keep = file_.keep_alive()] {},
+                                 *tensor->dtype, {n, k}));
+  PrepareOptions prepare;
+  prepare.mode = mode_;
+  MLXN_TRY(Weight weight, Weight::prepare(device_, source, prepare));
+  if (weight.prepared()) file_.drop_pages(*tensor);
+  MLXN_CHECK(count(*tensor, weight.bytes()));
+  return weight;
+}
+
+Result<Linear> Loader::linear(const std::string& name, std::int64_t n, std::int64_t k) {
+  Linear linear;
+  MLXN_TRY(linear.weight, matrix(name + ".weight", n, k));
+  MLXN_TRY(linear.bias, optional_vector(name + ".bias", n));
+  return linear;
+}
+
+Result<Tensor> Loader::vector(const std::string& name, std::int64_t n) {
+  MLXN_TRY(const GgufTensor* tensor, find(name, 1, n));
+  if (!tensor->dtype || (*tensor->dtype != DType::f32 && *tensor->dtype != DType::f16 && *tensor->dtype != DType::bf16)) {
+    return make_error(ErrorCode::unsupported, "tensor '{}' has type {}, wanted f32, f16 or bf16", name, type_name(*tensor));
+  }
+  MLXN_TRY(const std::span<const std::byte> bytes, file_.data(*tensor));
+  MLXN_TRY(Tensor out, device_.allocate(DType::f32, {n}));
+  {
+    MLXN_TRY(const auto values, out.write<float>());
+    MLXN_CHECK(dequantize(*tensor->dtype, bytes, values));
+  }
+  MLXN_CHECK(count(*tensor, out.bytes()));
+  return out;
+}
+
+Result<Tensor> Loader::optional_vector(const std::string& name, std::int64_t n) {
+  if (!has(name)) return Tensor();
+  return vector(name, n);
+}
+
+Result<RopeTable> load_rope(Loader& loader, const GgufArchitecture& architecture, RopePairing pairing) {
+  const GgufFile& file = loader.file();
+  const std::string prefix = architecture.name + ".rope.";
+  RopeConfig config;
+  config.head_dim = static_cast<std::int64_t>(architecture.key_length);
+  config.rotated_dims = static_cast<std::int64_t>(architecture.rope_dimension_count);
+  config.pairing = pairing;
+  config.base = architecture.rope_freq_base;
+
+  MLXN_TRY(const double old_factor, file.get_float_or(prefix + "scale_linear", 0));
+  MLXN_TRY(const double given_factor, file.get_float_or(prefix + "scaling.factor", old_factor));
+  const double factor = given_factor == 0 ? 1 : given_factor;
+  MLXN_TRY(const std::string_view type, file.get_string_or(prefix + "scaling.type", "linear"));
+  if (type == "linear") {
+    if (factor != 1) config.scaling = RopeLinear{factor};
+  } else if (type == "yarn") {
+    RopeYarn yarn;
+    yarn.factor = factor;
+    MLXN_TRY(const std::uint64_t original,
+             file.get_uint_or(prefix + "scaling.original_context_length", architecture.context_length));
+    yarn.original_context = static_cast<std::int64_t>(original);
+    MLXN_TRY(const double ext, file.get_float_or(prefix + "scaling.yarn_ext_factor", -1));
+    yarn.ext_factor = ext < 0 ? 1 : ext;
+    MLXN_TRY(const double attn, file.get_float_or(prefix + "scaling.attn_factor", 1));
+    MLXN_TRY(yarn.attn_factor, file.get_float_or(prefix + "scaling.yarn_attn_factor", attn));
+    MLXN_TRY(yarn.beta_fast, file.get_float_or(prefix + "scaling.yarn_beta_fast", 32));
+    MLXN_TRY(yarn.beta_slow, file.get_float_or(prefix + "scaling.yarn_beta_slow", 1));
+    config.scaling = yarn;
+  } else if (type != "none") {
+    return make_error(ErrorCode::unsupported, "{}scaling.type is '{}', wanted none, linear or yarn", prefix, type);
+  }
+
+  // Llama 3.1 and later carry their scaling as one divisor per pair.
+  MLXN_TRY(const Tensor factors, loader.optional_vector("rope_freqs.weight", config.rotated_dims / 2));
+  if (!factors.defined()) return RopeTable::make(loader.device(), config);
+  MLXN_TRY(const auto mapped, factors.read<float>());
+  config.frequency_factors = mapped;
+  return RopeTable::make(loader.device(), config);
+}
+
+}  // namespace mlxn::models

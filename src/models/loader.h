@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "mlxn/model.h"
+#include "mlxn/ops/rope.h"
+#include "mlxn/weight.h"
+
+namespace mlxn::models {
+
+/// A matrix of a model with its optional bias: y = x * weight^T + bias.
+struct Linear {
+  Weight weight;
+  Tensor bias;  // f32 [n], empty if the model has none
+};
+
+/// Reads a model's tensors onto a device, one after the other, and drops the file's pages behind it. Every shape is checked
+/// against what the metadata implies before anything is read.
+class Loader {
+ public:
+  Loader(const GgufFile& file, const Device& device, const LoadOptions& options);
+
+  [[nodiscard]] const GgufFile& file() const noexcept { return file_; }
+  [[nodiscard]] const Device& device() const noexcept { return device_; }
+  [[nodiscard]] bool has(std::string_view name) const noexcept { return file_.find_tensor(name) != nullptr; }
+
+  /// [n, k] of any weight type.
+  [[nodiscard]] Result<Weight> matrix(const std::string& name, std::int64_t n, std::int64_t k);
+  /// `name`.weight and, if the file has it, `name`.bias.
+  [[nodiscard]] Result<Linear> linear(const std::string& name, std::int64_t n, std::int64_t k);
+  /// [n] of any plain weight type, as f32.
+  [[nodiscard]] Result<Tensor> vector(const std::string& name, std::int64_t n);
+  /// The same, or an empty tensor if the file does not have it.
+  [[nodiscard]] Result<Tensor> optional_vector(const std::string& name, std::int64_t n);
+
+  [[nodiscard]] std::uint64_t weight_bytes() const noexcept { return weight_bytes_; }
+  [[nodiscard]] std::int64_t parameters() const noexcept { return parameters_; }
+  [[nodiscard]] bool prepares() const noexcept { return mode_ == PrepareMode::on; }
+  [[nodiscard]] std::string_view prepare_note() const noexcept { return prepare_note_; }
+
+ private:
+  [[nodiscard]] Result<const GgufTensor*> find(const std::string& name, std::int64_t n, std::int64_t k) const;
+  [[nodiscard]] Result<void> count(const GgufTensor& tensor, std::uint64_t device_bytes);
+
+  GgufFile file_;
+  Device device_;
+  LoadOptions options_;
+  PrepareMode mode_;
+  std::string_view prepare_note_;
+  std::uint64_t file_bytes_ = 0, loaded_bytes_ = 0, weight_bytes_ = 0;
+  std::int64_t parameters_ = 0;
+};
+
+/// The rotary embedding that a file's metadata describes (rope.* keys), for pairs of the given kind.
+[[nodiscard]] Result<RopeTable> load_rope(Loader& loader, const GgufArchitecture& architecture, RopePairing pairing);
+
+}  // namespace mlxn::models
