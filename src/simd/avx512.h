@@ -1,0 +1,138 @@
+#pragma once
+
+// GCC 12 warns of its own deliberately undefined operands (GCC bug 105593).
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+
+#include <cstdint>
+
+#include "simd/inline.h"
+
+namespace mlxn::simd {
+
+/// Sixteen lanes of 32 bits: AVX-512 F, BW, DQ, VL, VNNI, VBMI. A lane of I also holds four bytes.
+struct Avx512 {
+  static constexpr int kLanes = 16;
+  static constexpr int kMaxTile = 8;           ///< rows of x that a kernel keeps in registers
+  static constexpr int kExactTile = 4;         ///< the same for kernels that unpack to floats
+  static constexpr bool kUnrolled = true;       ///< whether long loops over constants become straight code
+  static constexpr bool kSignedBytes = false;  ///< the dot product takes unsigned weights only
+  static constexpr bool kFloatTables = true;   ///< table() looks up floats
+  using F = __m512;
+  using I = __m512i;
+
+  static MLXN_SIMD I load(const void* p) { return _mm512_loadu_si512(p); }
+  static MLXN_SIMD void store(void* p, I v) { _mm512_storeu_si512(p, v); }
+  static MLXN_SIMD F load_f32(const float* p) { return _mm512_loadu_ps(p); }
+  static MLXN_SIMD void store_f32(float* p, F v) { _mm512_storeu_ps(p, v); }
+  static MLXN_SIMD I zero() { return _mm512_setzero_si512(); }
+  static MLXN_SIMD I set(std::int32_t v) { return _mm512_set1_epi32(v); }
+  static MLXN_SIMD F set_f32(float v) { return _mm512_set1_ps(v); }
+
+  static MLXN_SIMD I and_(I a, I b) { return _mm512_and_si512(a, b); }
+  static MLXN_SIMD I or_(I a, I b) { return _mm512_or_si512(a, b); }
+  static MLXN_SIMD I xor_(I a, I b) { return _mm512_xor_si512(a, b); }
+  static MLXN_SIMD I shr(I a, int n) { return _mm512_srli_epi32(a, static_cast<unsigned>(n)); }
+  static MLXN_SIMD I shl(I a, int n) { return _mm512_slli_epi32(a, static_cast<unsigned>(n)); }
+  static MLXN_SIMD I sar(I a, int n) { return _mm512_srai_epi32(a, static_cast<unsigned>(n)); }
+  static MLXN_SIMD I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
+  static MLXN_SIMD I sub_bytes(I a, I b) { return _mm512_sub_epi8(a, b); }
+
+  static MLXN_SIMD F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static MLXN_SIMD F add(F a, F b) { return _mm512_add_ps(a, b); }
+  static MLXN_SIMD F div(F a, F b) { return _mm512_div_ps(a, b); }
+  static MLXN_SIMD F max(F a, F b) { return _mm512_max_ps(a, b); }
+  static MLXN_SIMD F abs(F a) { return _mm512_abs_ps(a); }
+  /// a * b + c
+  static MLXN_SIMD F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static MLXN_SIMD F to_f32(I a) { return _mm512_cvtepi32_ps(a); }
+  static MLXN_SIMD F as_f32(I a) { return _mm512_castsi512_ps(a); }
+  static MLXN_SIMD I as_int(F a) { return _mm512_castps_si512(a); }
+  static MLXN_SIMD float max_lane(F a) { return _mm512_reduce_max_ps(a); }
+  static MLXN_SIMD float sum_lanes(F a) { return _mm512_reduce_add_ps(a); }
+
+  /// Halves at p, one a lane.
+  static MLXN_SIMD F load_f16(const void* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
+  }
+  /// Upper halves of floats at p, one a lane.
+  static MLXN_SIMD F load_bf16(const void* p) {
+    return as_f32(shl(_mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(p))), 16));
+  }
+  /// Bytes at p, one a lane, zero extended.
+  static MLXN_SIMD I load_bytes(const void* p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+  }
+  /// The half in the lower 16 bits of every lane; shift a lane right by 16 for the upper one.
+  static MLXN_SIMD F f16_low(I a) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a)); }
+  /// To the nearest half and back.
+  static MLXN_SIMD F round_f16(F a) {
+    return _mm512_cvtph_ps(_mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
+  static MLXN_SIMD void store_f16(void* p, F a) {
+    _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
+  /// Rounds to nearest even, clamps to -127 .. 127 and stores one byte a lane. Returns what it stored.
+  static MLXN_SIMD I store_rounded_bytes(std::int8_t* p, F a) {
+    const I q = _mm512_max_epi32(_mm512_min_epi32(_mm512_cvtps_epi32(a), set(127)), set(-127));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(q));
+    return q;
+  }
+
+  /// Every byte of `index` (0 .. 15) replaced by table[index].
+  static MLXN_SIMD I lookup(const std::int8_t* table, I index) {
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table))), index);
+  }
+  struct Table {
+    F low, high;
+  };
+  static MLXN_SIMD Table load_table(const float* t) { return {load_f32(t), load_f32(t + 16)}; }
+  /// table[low bits of the lane]: four bits for tables of 16, five for 32.
+  template <int kEntries>
+  static MLXN_SIMD F table(const Table& t, I index) {
+    if constexpr (kEntries == 16) return _mm512_permutexvar_ps(index, t.low);
+    else return _mm512_permutex2var_ps(t.low, index, t.high);
+  }
+  /// Bits 4j .. 4j+3 of every lane, each to bit 4 of its own byte; the other bits are undefined.
+  static MLXN_SIMD I spread_bits(I bits, int j) {
+    const auto at = [j](int b) { return static_cast<long long>((4 * j + b - 4) & 63) << (8 * (b % 4 + (b / 32) * 4)); };
+    const long long control = at(0) | at(1) | at(2) | at(3) | at(32) | at(33) | at(34) | at(35);
+    return _mm512_multishift_epi64_epi8(_mm512_set1_epi64(control), bits);
+  }
+
+  /// acc + sum over i < kVectors of four-byte dot products: weights 0 .. 255 in w[i], activations x[4i .. 4i+3].
+  template <int kVectors, int kMaxCode>
+  static MLXN_SIMD I dot_unsigned(I acc, const I* w, const std::int8_t* x) {
+    MLXN_UNROLL
+    for (int i = 0; i < kVectors; ++i) {
+      std::int32_t quad;
+      __builtin_memcpy(&quad, x + 4 * i, 4);
+      acc = _mm512_dpbusd_epi32(acc, w[i], _mm512_set1_epi32(quad));
+    }
+    return acc;
+  }
+
+  /// Transposes 4 dwords of 16 rows: dst[16 j + r] = dword j at rows[r].
+  static MLXN_SIMD void transpose4(const std::uint8_t* const* rows, std::int64_t offset, std::uint8_t* dst) {
+    __m512i v[4];
+    MLXN_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const auto row = [&](int r) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[r] + offset)); };
+      v[i] = _mm512_castsi128_si512(row(i));
+      v[i] = _mm512_inserti32x4(v[i], row(i + 4), 1);
+      v[i] = _mm512_inserti32x4(v[i], row(i + 8), 2);
+      v[i] = _mm512_inserti32x4(v[i], row(i + 12), 3);
+    }
+    const __m512i a = _mm512_unpacklo_epi32(v[0], v[1]), b = _mm512_unpackhi_epi32(v[0], v[1]);
+    const __m512i c = _mm512_unpacklo_epi32(v[2], v[3]), d = _mm512_unpackhi_epi32(v[2], v[3]);
+    store(dst, _mm512_unpacklo_epi64(a, c));
+    store(dst + 64, _mm512_unpackhi_epi64(a, c));
+    store(dst + 128, _mm512_unpacklo_epi64(b, d));
+    store(dst + 192, _mm512_unpackhi_epi64(b, d));
+  }
+};
+
+}  // namespace mlxn::simd
