@@ -86,7 +86,7 @@ enum class RopeDirection : std::uint8_t {
 /// positions  [seq]                   i32, contiguous; negative ones are legal
 /// y          as x in shape and dtype; may be exactly x, any other overlap is an error
 /// Numerics: the angle is the product in float64, reduced to an eighth of a turn in float64, so sine and cosine are within
-/// 2e-7 for any position below 2^24 (1e-6 for the rest); the turn itself is in f32 and is rounded once, at the store.
+/// 2e-7 for angles below 2^24 and 1e-6 below 2^31; the turn itself is in f32 and is rounded once, at the store.
 /// Elements outside the pairs are copied. Every row depends on that row only, bit for bit.
 /// Empty: seq == 0 or heads == 0 succeeds and writes nothing.
 /// Errors: bad_shape, bad_dtype, aliased, invalid_argument (an empty table), wrong_device, wrong_state, out_of_memory.

@@ -17,6 +17,17 @@ inline constexpr int kAttentionSplitRows = 32;
 inline constexpr int kAttentionBlock = 64;
 inline constexpr int kAttentionMaxDim = 512;
 
+/// Floats of a row's state: the output, padded to the widest vector, then the maximum and the sum in a line of their own.
+constexpr int attention_padded_dim(int head_dim) { return (head_dim + 15) / 16 * 16; }
+constexpr int attention_state_floats(int head_dim) { return attention_padded_dim(head_dim) + 16; }
+/// Scratch floats per thread, for either kernel.
+constexpr int attention_work_floats(int head_dim) {
+  const int dim = attention_padded_dim(head_dim);
+  const int tiled = kAttentionBlock * (dim + kAttentionTile + attention_state_floats(head_dim)) + 2 * kAttentionTile * dim + 4 * dim;
+  const int split = kAttentionSplitRows * (dim + kAttentionTile);
+  return tiled > split ? tiled : split;
+}
+
 /// Strides are in elements.
 struct AttentionArgs {
   In<float> q;        // [batch, heads, seq, head_dim]

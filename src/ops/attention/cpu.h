@@ -17,17 +17,6 @@
 
 namespace mlxn::ops {
 
-/// Floats of a row's state: the output, padded to the widest vector, then the maximum and the sum in a line of their own.
-constexpr int attention_padded_dim(int head_dim) { return (head_dim + 15) / 16 * 16; }
-constexpr int attention_state_floats(int head_dim) { return attention_padded_dim(head_dim) + 16; }
-/// Scratch floats per thread, for either kernel.
-constexpr int attention_work_floats(int head_dim) {
-  const int dim = attention_padded_dim(head_dim);
-  const int tiled = kAttentionBlock * (dim + kAttentionTile + attention_state_floats(head_dim)) + 2 * kAttentionTile * dim + 4 * dim;
-  const int split = kAttentionSplitRows * (dim + kAttentionTile);
-  return tiled > split ? tiled : split;
-}
-
 /// Start of the running maximum: far below any logit, yet exp(-inf - start) is an exact 0 without a special case.
 inline constexpr float kAttentionLowest = -1.7014117e38f;
 

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <optional>
+
+#include "base/cpu_features.h"
+#include "mlxn/ops/attention.h"
+
+namespace mlxn::ops {
+
+enum class AttentionRoute : std::uint8_t {
+  automatic,
+  tiled,  ///< any number of query rows
+  split,  ///< at most kAttentionSplitRows query rows per key head, the threads share the keys
+};
+
+/// mlxn::attention with the variant of one instruction set and route; without a wish the best one.
+[[nodiscard]] Result<void> encode_attention(CommandEncoder& encoder, const Tensor& q, const Tensor& k, const Tensor& v,
+                                            const Tensor& y, const Scalar<std::int64_t>& kv_len,
+                                            const AttentionOptions& options, std::optional<CpuIsa> isa, AttentionRoute route);
+
+}  // namespace mlxn::ops

@@ -1,0 +1,61 @@
+#pragma once
+
+#include "backends/cpu/launch.h"
+#include "ops/elements.h"
+
+namespace mlxn::ops {
+
+/// One of the two: new rows and their cache. Strides are in elements.
+struct KvAppendSide {
+  std::int64_t new_row, new_head, cache_head, cache_slot;
+  std::int32_t head_dim, f16_cache;
+};
+struct KvAppendArgs {
+  In<float> k_new, v_new;        // [seq, kv_heads, head_dim]
+  Out<void> k_cache, v_cache;    // [kv_heads, capacity, head_dim]
+  KvAppendSide k, v;
+  std::int64_t seq, kv_heads, capacity;
+  std::int64_t position;         // may be a graph parameter
+  std::int64_t ring;
+};
+
+template <class S, class T>
+MLXN_SIMD void kv_append_row(const float* from, T* to, std::int64_t dim) {
+  std::int64_t i = 0;
+  for (; i + S::kLanes <= dim; i += S::kLanes) Elements<S, T>::store(to + i, S::load(from + i));
+  if (i < dim) Elements<S, T>::store_part(to + i, Elements<S, float>::load_part(from + i, dim - i), dim - i);
+}
+
+template <class S>
+MLXN_SIMD void kv_append_side(const KvAppendSide& side, const float* from, void* cache, std::int64_t t, std::int64_t head,
+                              std::int64_t slot) {
+  const float* row = from + t * side.new_row + head * side.new_head;
+  const std::int64_t at = head * side.cache_head + slot * side.cache_slot;
+  if (side.f16_cache != 0) {
+    kv_append_row<S>(row, static_cast<f16*>(cache) + at, side.head_dim);
+  } else {
+    kv_append_row<S>(row, static_cast<float*>(cache) + at, side.head_dim);
+  }
+}
+
+/// A token whose slot lies outside the cache is left out: encoding refuses such positions, replays of a graph may set them.
+template <class S>
+void kv_append_rows(const KvAppendArgs& args, const CpuContext& context) {
+  const auto share = context.share(static_cast<std::uint64_t>(args.seq * args.kv_heads));
+  for (std::uint64_t item = share.begin; item < share.end; ++item) {
+    const auto head = static_cast<std::int64_t>(item) / args.seq, t = static_cast<std::int64_t>(item) % args.seq;
+    std::int64_t position = 0;
+    if (args.position < 0 || __builtin_add_overflow(args.position, t, &position)) continue;
+    const std::int64_t slot = args.ring != 0 ? position % args.capacity : position;
+    if (slot >= args.capacity) continue;
+    kv_append_side<S>(args.k, args.k_new.ptr, args.k_cache.ptr, t, head, slot);
+    kv_append_side<S>(args.v, args.v_new.ptr, args.v_cache.ptr, t, head, slot);
+  }
+}
+
+using KvAppendSelect = cpu::Kernel<KvAppendArgs> (*)(std::string_view name) noexcept;
+[[nodiscard]] cpu::Kernel<KvAppendArgs> kv_append_scalar(std::string_view name) noexcept;
+[[nodiscard]] cpu::Kernel<KvAppendArgs> kv_append_avx2(std::string_view name) noexcept;
+[[nodiscard]] cpu::Kernel<KvAppendArgs> kv_append_avx512(std::string_view name) noexcept;
+
+}  // namespace mlxn::ops

@@ -1,0 +1,108 @@
+#include "ops/kv_append/kv_append.h"
+
+#include "ops/kv_append/cpu.h"
+#include "ops/row_check.h"
+
+namespace mlxn::ops {
+namespace {
+
+constexpr std::string_view kOp = "kv_append";
+constexpr std::int64_t kMaxPosition = std::int64_t{1} << 62;
+constexpr std::int64_t kMaxHeadDim = 1 << 20;
+
+constexpr IsaVariant<KvAppendSelect> kVariants[] = {
+#if defined(__x86_64__)
+    {CpuIsa::avx512, "kv_append_avx512", &kv_append_avx512},
+    {CpuIsa::avx2, "kv_append_avx2", &kv_append_avx2},
+#endif
+    {CpuIsa::scalar, "kv_append_scalar", &kv_append_scalar},
+};
+constexpr VariantInfo kInfos[] = {
+#if defined(__x86_64__)
+    variant_info<CpuIsa::avx512>("kv_append_avx512"),
+    variant_info<CpuIsa::avx2>("kv_append_avx2"),
+#endif
+    variant_info<CpuIsa::scalar>("kv_append_scalar"),
+};
+
+Result<void> check_side(const CommandEncoder& encoder, std::string_view new_name, const Tensor& rows,
+                        std::string_view cache_name, const Tensor& cache) {
+  MLXN_CHECK(check_operand(kOp, new_name, encoder, rows, {DType::f32}));
+  MLXN_CHECK(check_operand(kOp, cache_name, encoder, cache, {DType::f32, DType::f16}));
+  if (rows.rank() != 3 || rows.dim(1) == 0 || rows.dim(2) == 0 || rows.dim(2) > kMaxHeadDim) {
+    return make_error(ErrorCode::bad_shape, "{}: {} is {}, wanted [seq, kv_heads, head_dim], only seq may be 0", kOp, new_name,
+                      to_string(rows.shape()));
+  }
+  if (cache.rank() != 3 || cache.dim(0) != rows.dim(1) || cache.dim(1) == 0 || cache.dim(2) != rows.dim(2)) {
+    return make_error(ErrorCode::bad_shape, "{}: {} is {}, wanted [{}, capacity, {}] for {} {}", kOp, cache_name,
+                      to_string(cache.shape()), rows.dim(1), rows.dim(2), new_name, to_string(rows.shape()));
+  }
+  MLXN_CHECK(check_last_contiguous(kOp, new_name, rows));
+  MLXN_CHECK(check_rows(kOp, cache_name, cache));
+  return check_rows_apart(kOp, cache_name, cache);
+}
+
+KvAppendSide side(const Tensor& rows, const Tensor& cache) {
+  return {rows.stride(0), rows.stride(1), cache.stride(0), cache.stride(1), static_cast<std::int32_t>(rows.dim(2)),
+          cache.dtype() == DType::f16 ? 1 : 0};
+}
+
+}  // namespace
+
+extern const OpInfo op_kv_append;
+const OpInfo op_kv_append = {"kv_append", kInfos};
+
+Result<void> encode_kv_append(CommandEncoder& encoder, const Tensor& k_new, const Tensor& v_new, const Tensor& k_cache,
+                              const Tensor& v_cache, const Scalar<std::int64_t>& position, const KvAppendOptions& options,
+                              std::optional<CpuIsa> isa) {
+  MLXN_CHECK(check_encoder(kOp, encoder));
+  MLXN_CHECK(check_side(encoder, "k_new", k_new, "k_cache", k_cache));
+  MLXN_CHECK(check_side(encoder, "v_new", v_new, "v_cache", v_cache));
+  if (v_new.dim(0) != k_new.dim(0) || v_new.dim(1) != k_new.dim(1)) {
+    return make_error(ErrorCode::bad_shape, "{}: v_new is {}, wanted the tokens and heads of k_new {}", kOp,
+                      to_string(v_new.shape()), to_string(k_new.shape()));
+  }
+  const std::int64_t seq = k_new.dim(0), capacity = k_cache.dim(1);
+  if (v_cache.dim(1) != capacity) {
+    return make_error(ErrorCode::bad_shape, "{}: v_cache has {} slots, k_cache has {}", kOp, v_cache.dim(1), capacity);
+  }
+  if (seq > capacity) return make_error(ErrorCode::bad_shape, "{}: {} tokens, the cache has {} slots", kOp, seq, capacity);
+  MLXN_CHECK(check_no_overlap(kOp, "k_cache", k_cache, "k_new", k_new));
+  MLXN_CHECK(check_no_overlap(kOp, "k_cache", k_cache, "v_new", v_new));
+  MLXN_CHECK(check_no_overlap(kOp, "k_cache", k_cache, "v_cache", v_cache));
+  MLXN_CHECK(check_no_overlap(kOp, "v_cache", v_cache, "k_new", k_new));
+  MLXN_CHECK(check_no_overlap(kOp, "v_cache", v_cache, "v_new", v_new));
+  const std::int64_t last = options.ring ? kMaxPosition : capacity - seq;
+  if (position.value < 0 || position.value > last) {
+    return make_error(ErrorCode::out_of_range, "{}: position is {} for {} tokens, wanted 0 to {}", kOp, position.value, seq, last);
+  }
+
+  MLXN_TRY(const auto* variant, pick<KvAppendSelect>(kOp, kVariants, isa));
+  if (seq == 0) return {};
+
+  Launch<KvAppendArgs> launch;
+  launch.bind(launch.args.k_new, k_new);
+  launch.bind(launch.args.v_new, v_new);
+  launch.bind(launch.args.k_cache, k_cache);
+  launch.bind(launch.args.v_cache, v_cache);
+  launch.args.k = side(k_new, k_cache);
+  launch.args.v = side(v_new, v_cache);
+  launch.args.seq = seq;
+  launch.args.kv_heads = k_new.dim(1);
+  launch.args.capacity = capacity;
+  launch.set(launch.args.position, position);
+  launch.args.ring = options.ring ? 1 : 0;
+  return cpu::encode(encoder, variant->select(variant->name), launch);
+}
+
+}  // namespace mlxn::ops
+
+namespace mlxn {
+
+Result<void> kv_append(CommandEncoder& encoder, const Tensor& k_new, const Tensor& v_new, const Tensor& k_cache,
+                       const Tensor& v_cache, const Scalar<std::int64_t>& position, const KvAppendOptions& options) {
+  return detail::guarded(
+      [&] { return ops::encode_kv_append(encoder, k_new, v_new, k_cache, v_cache, position, options, std::nullopt); });
+}
+
+}  // namespace mlxn
