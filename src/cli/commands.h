@@ -36,12 +36,14 @@ struct ModelFlags {
   std::string prepare = "auto";
 };
 
+inline constexpr std::int64_t kDefaultContext = 4096;
+
 struct GenerateFlags {
   ModelFlags model;
   std::optional<std::string> prompt;
   std::optional<std::string> prompt_file;
   std::int64_t predict = -1;
-  std::int64_t context = 4096;
+  std::optional<std::int64_t> context;  ///< default: kDefaultContext, or the model's own if that is less
   std::int64_t batch = 512;
   std::string kv_type = "f16";
   float temperature = 0.8f;

@@ -1,0 +1,72 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "base/error.h"
+#include "cli/commands.h"
+
+namespace mlxn::cli {
+namespace {
+
+constexpr std::size_t kMaxTextBytes = std::size_t{1} << 30;
+
+}  // namespace
+
+bool print(std::string_view text) {
+  return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
+}
+
+void complain(std::string_view text) {
+  std::string line = fmt::format("mlxn: {}", text);
+  for (char& c : line) {
+    if (static_cast<unsigned char>(c) < 0x20) c = ' ';  // one line, whatever a file put into the text
+  }
+  line += '\n';
+  std::fwrite(line.data(), 1, line.size(), stderr);
+}
+
+int fail(const Error& error) {
+  complain(error.rule().empty() ? fmt::format("{}", error.message()) : fmt::format("{} ({})", error.message(), error.rule()));
+  return error.code() == ErrorCode::invalid_argument ? kBadUsage : kFailed;
+}
+
+bool shows_progress() { return isatty(STDERR_FILENO) != 0; }
+
+Result<std::string> read_text(const std::string& path) {
+  std::FILE* file = path == "-" ? stdin : std::fopen(path.c_str(), "rb");
+  if (file == nullptr) {
+    return make_error(ErrorCode::io, "cannot read '{}': {}", path, std::strerror(errno)).with_native_code(errno);
+  }
+  std::string text;
+  std::array<char, 65536> part{};
+  errno = 0;
+  for (std::size_t got = 0; (got = std::fread(part.data(), 1, part.size(), file)) > 0;) {
+    text.append(part.data(), got);
+    if (text.size() > kMaxTextBytes) break;
+  }
+  const bool bad = std::ferror(file) != 0;
+  const int code = errno;
+  if (file != stdin) std::fclose(file);
+  if (bad) return make_error(ErrorCode::io, "cannot read '{}': {}", path, std::strerror(code)).with_native_code(code);
+  if (text.size() > kMaxTextBytes) {
+    return make_error(ErrorCode::limit_exceeded, "'{}' is longer than {} bytes", path, kMaxTextBytes);
+  }
+  return text;
+}
+
+std::string human_bytes(std::uint64_t bytes) {
+  constexpr std::array<const char*, 5> kUnits = {"B", "KiB", "MiB", "GiB", "TiB"};
+  auto value = static_cast<double>(bytes);
+  std::size_t unit = 0;
+  while (value >= 1024 && unit + 1 < kUnits.size()) {
+    value /= 1024;
+    ++unit;
+  }
+  return fmt::format("{:.{}f} {}", value, unit == 0 ? 0 : 1, kUnits[unit]);
+}
+
+}  // namespace mlxn::cli

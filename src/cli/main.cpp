@@ -1,0 +1,126 @@
+// The program: parses the command line, calls the library, prints, maps errors to exit codes.
+
+#include <signal.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "cli/commands.h"
+
+namespace mlxn::cli {
+namespace {
+
+void add_device_flags(CLI::App& command, std::string& device, int& threads) {
+  command.add_option("--device", device, "auto, cpu, cuda, cuda:N or metal")->capture_default_str();
+  command.add_option("-t,--threads", threads, "CPU threads, 0 for one per physical core")->capture_default_str();
+}
+
+void add_model_flags(CLI::App& command, ModelFlags& flags) {
+  command.add_option("-m,--model", flags.model, "GGUF file")->required();
+  add_device_flags(command, flags.device, flags.threads);
+  command.add_option("--precision", flags.precision, "auto, exact, f16 or int8act (auto: int8act on a CPU)")->capture_default_str();
+  command.add_option("--prepare", flags.prepare, "auto, on or off: lay the weights out for the device at load")->capture_default_str();
+}
+
+void add_generate(CLI::App& app, GenerateFlags& f) {
+  CLI::App* c = app.add_subcommand("generate", "Generate text from a model");
+  add_model_flags(*c, f.model);
+  c->add_option("-p,--prompt", f.prompt, "text to continue");
+  c->add_option("-f,--file", f.prompt_file, "file with the prompt, - for stdin");
+  c->add_option("-n,--predict", f.predict, "tokens to generate, -1 until the end")->capture_default_str();
+  c->add_option("-c,--ctx-size", f.context, "positions of the context, 0 for the model's own (default 4096 or the model's)");
+  c->add_option("-b,--batch-size", f.batch, "prompt tokens in one pass")->capture_default_str();
+  c->add_option("--kv-type", f.kv_type, "f16 or f32 keys and values")->capture_default_str();
+  c->add_option("--temp", f.temperature, "temperature, 0 for the most probable token")->capture_default_str();
+  c->add_option("--top-k", f.top_k, "keep the k most probable, 0 for all")->capture_default_str();
+  c->add_option("--top-p", f.top_p, "keep the fewest whose probabilities reach p, 1 for all")->capture_default_str();
+  c->add_option("--min-p", f.min_p, "keep those with p times the greatest probability, 0 for all")->capture_default_str();
+  c->add_option("--repeat-penalty", f.repeat_penalty, "1 for none")->capture_default_str();
+  c->add_option("--frequency-penalty", f.frequency_penalty, "0 for none")->capture_default_str();
+  c->add_option("--presence-penalty", f.presence_penalty, "0 for none")->capture_default_str();
+  c->add_option("--repeat-last-n", f.repeat_last_n, "recent tokens that penalties look at")->capture_default_str();
+  c->add_option("-s,--seed", f.seed, "-1 for a random one")->capture_default_str();
+  c->add_flag("--ignore-eos", f.ignore_eos, "go on after the end-of-text token");
+  c->add_flag("--no-display-prompt", f.no_display_prompt, "print the continuation only");
+  c->add_flag("--stats", f.stats, "print the device's counters at the end");
+}
+
+void add_inspect(CLI::App& app, InspectFlags& f) {
+  CLI::App* c = app.add_subcommand("inspect", "Show a file's metadata and tensors");
+  c->add_option("-m,--model", f.model, "GGUF file")->required();
+  c->add_flag("--tensors", f.tensors, "list the tensors");
+  c->add_flag("--json", f.json, "machine-readable output");
+}
+
+void add_tokenize(CLI::App& app, TokenizeFlags& f) {
+  CLI::App* c = app.add_subcommand("tokenize", "Turn text into a model's tokens");
+  c->add_option("-m,--model", f.model, "GGUF file")->required();
+  c->add_option("-p,--prompt", f.prompt, "the text");
+  c->add_option("-f,--file", f.prompt_file, "file with the text, - for stdin");
+  c->add_flag("--no-bos", f.no_bos, "without the beginning-of-text token");
+  c->add_flag("--no-parse-special", f.no_parse_special, "texts of control tokens are plain text");
+  c->add_flag("--ids", f.ids, "print [1, 2, 3] alone");
+  c->add_flag("--json", f.json, "machine-readable output");
+}
+
+void add_bench(CLI::App& app, BenchMatmulFlags& m, BenchCeilingsFlags& ceilings) {
+  CLI::App* bench = app.add_subcommand("bench", "Measure this machine and the library on it");
+  bench->require_subcommand(1);
+  CLI::App* c = bench->add_subcommand("matmul", "Matrix products, with their share of the ceiling measured in the same run");
+  c->add_option("--type", m.types, "weight types, comma separated")->delimiter(',')->capture_default_str();
+  c->add_option("--shape", m.shapes, "NxK, comma separated")->delimiter(',')->capture_default_str();
+  c->add_option("--m", m.rows, "rows of activations, comma separated")->delimiter(',')->capture_default_str();
+  add_device_flags(*c, m.device, m.threads);
+  c->add_option("--precision", m.precision, "auto, exact, f16 or int8act (auto: int8act on a CPU)")->capture_default_str();
+  c->add_option("--door", m.door, "prepared or raw weights")->capture_default_str();
+  c->add_option("--route", m.route, "auto, vector or tile")->capture_default_str();
+  c->add_option("--seconds", m.seconds, "time per case")->capture_default_str();
+  c->add_flag("--json", m.json, "one object a line");
+  c = bench->add_subcommand("ceilings", "Read bandwidth, arithmetic peaks and the cost of a dispatch");
+  add_device_flags(*c, ceilings.device, ceilings.threads);
+  c->add_flag("--json", ceilings.json, "one object a line");
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("Quantised LLM inference on GGUF files.", "mlxn");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", MLXN_VERSION);
+  GenerateFlags generate;
+  InspectFlags inspect;
+  TokenizeFlags tokenize;
+  DevicesFlags devices;
+  BenchMatmulFlags bench_matmul;
+  BenchCeilingsFlags bench_ceilings;
+  add_generate(app, generate);
+  add_inspect(app, inspect);
+  add_tokenize(app, tokenize);
+  app.add_subcommand("devices", "List the devices of this machine")->add_flag("--json", devices.json, "machine-readable output");
+  add_bench(app, bench_matmul, bench_ceilings);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& e) {
+    return app.exit(e);  // --help, --version
+  } catch (const CLI::ParseError& e) {
+    complain(std::string(e.what()) + " (mlxn --help shows the commands)");
+    return kBadUsage;
+  }
+  if (app.got_subcommand("generate")) return run_generate(generate);
+  if (app.got_subcommand("inspect")) return run_inspect(inspect);
+  if (app.got_subcommand("tokenize")) return run_tokenize(tokenize);
+  if (app.got_subcommand("devices")) return run_devices(devices);
+  return app.get_subcommand("bench")->got_subcommand("matmul") ? run_bench_matmul(bench_matmul)
+                                                                : run_bench_ceilings(bench_ceilings);
+}
+
+}  // namespace
+}  // namespace mlxn::cli
+
+int main(int argc, char** argv) {
+  signal(SIGPIPE, SIG_IGN);  // a closed stdout shows as a failed write
+  try {
+    return mlxn::cli::run(argc, argv);
+  } catch (const std::exception& e) {
+    mlxn::cli::complain(e.what());
+    return mlxn::cli::kFailed;
+  }
+}

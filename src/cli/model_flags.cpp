@@ -1,0 +1,28 @@
+#include "cli/model_flags.h"
+
+#include "base/error.h"
+
+namespace mlxn::cli {
+
+Result<Numerics> parse_precision(const std::string& text) {
+  if (text == "auto") return Numerics::automatic;
+  for (const Numerics numerics : {Numerics::exact, Numerics::f16, Numerics::int8act}) {
+    if (to_string(numerics) == text) return numerics;
+  }
+  return make_error(ErrorCode::invalid_argument, "--precision: '{}', wanted auto, exact, f16 or int8act", text);
+}
+
+Result<PrepareMode> parse_prepare(const std::string& text) {
+  if (text == "auto") return PrepareMode::automatic;
+  if (text == "on") return PrepareMode::on;
+  if (text == "off") return PrepareMode::off;
+  return make_error(ErrorCode::invalid_argument, "--prepare: '{}', wanted auto, on or off", text);
+}
+
+Result<Device> open_device(const std::string& name, int threads) {
+  DeviceOptions options;
+  options.threads = threads;
+  return Device::open(name, options);
+}
+
+}  // namespace mlxn::cli

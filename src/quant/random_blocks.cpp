@@ -1,0 +1,83 @@
+#include "quant/random_blocks.h"
+
+#include <cstring>
+
+namespace mlxn::quant {
+namespace {
+
+/// SplitMix64.
+std::uint64_t next(std::uint64_t& state) noexcept {
+  state += 0x9E3779B97F4A7C15u;
+  std::uint64_t z = state;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return z ^ (z >> 31);
+}
+
+/// Where a block keeps its f16 scale and its f16 minimum (-1: none), and the size of scale * code for a scale of one.
+struct Fields {
+  int scale_at, min_at;
+  float code_size, min_size;
+};
+Fields fields(DType type) noexcept {
+  switch (type) {
+    case DType::q4_0: return {0, -1, 4, 0};
+    case DType::q4_1: return {0, 2, 8, 8};
+    case DType::q5_0: return {0, -1, 8, 0};
+    case DType::q5_1: return {0, 2, 16, 16};
+    case DType::q8_0: return {0, -1, 64, 0};
+    case DType::q2_K: return {80, 82, 1.5f * 8, 8};
+    case DType::q3_K: return {108, -1, 2 * 16, 0};
+    case DType::q4_K: return {0, 2, 8 * 32, 32};
+    case DType::q5_K: return {0, 2, 16 * 32, 32};
+    case DType::q6_K: return {208, -1, 16 * 64, 0};
+    case DType::iq4_nl: return {0, -1, 60, 0};
+    case DType::iq4_xs: return {0, -1, 60 * 16, 0};
+    default: return {-1, -1, 1, 1};
+  }
+}
+
+}  // namespace
+
+void fill_random_blocks(DType type, void* blocks, std::uint64_t n_blocks, float scale, std::uint64_t seed) noexcept {
+  auto* out = static_cast<std::uint8_t*>(blocks);
+  std::uint64_t state = seed;
+  const std::uint64_t bytes = n_blocks * block_bytes(type);
+  if (type == DType::f32 || type == DType::f16 || type == DType::bf16) {
+    for (std::uint64_t i = 0; i < n_blocks; ++i) {
+      const float x = (static_cast<float>(next(state) >> 40) * 0x1p-23f - 1.0f) * scale;
+      if (type == DType::f32) std::memcpy(out + 4 * i, &x, 4);
+      const std::uint16_t half = type == DType::f16 ? f16(x).bits : bf16(x).bits;
+      if (type != DType::f32) std::memcpy(out + 2 * i, &half, 2);
+    }
+    return;
+  }
+  for (std::uint64_t i = 0; i < bytes; i += 8) {
+    const std::uint64_t r = next(state);
+    std::memcpy(out + i, &r, bytes - i < 8 ? bytes - i : 8);
+  }
+  const Fields at = fields(type);
+  for (std::uint64_t b = 0; b < n_blocks; ++b) {
+    std::uint8_t* block = out + b * block_bytes(type);
+    const std::uint64_t r = next(state);
+    // Half to once the size, with either sign where there is no minimum.
+    const float size = scale * (0.5f + static_cast<float>(r & 0xffff) * 0x1p-17f);
+    if (type == DType::mxfp4) {
+      int exponent = 127;
+      for (float s = size / 2; s < 1 && exponent > 1; s *= 2) --exponent;
+      block[0] = static_cast<std::uint8_t>(exponent);
+      continue;
+    }
+    const bool negative = at.min_at < 0 && (r >> 32) % 2 != 0;
+    const f16 d((negative ? -size : size) / at.code_size);
+    std::memcpy(block + at.scale_at, &d.bits, 2);
+    if (at.min_at >= 0) {
+      // q4_1 and q5_1 add their minimum, the others subtract it.
+      const bool adds = type == DType::q4_1 || type == DType::q5_1;
+      const f16 m((adds ? -size : size) / at.code_size * at.min_size / (adds ? 1.0f : at.min_size / 8));
+      std::memcpy(block + at.min_at, &m.bits, 2);
+    }
+  }
+}
+
+}  // namespace mlxn::quant
