@@ -1,0 +1,43 @@
+#pragma once
+
+// The measuring loops on GCC vector types of kBytes; the including file sets the namespace and the width.
+
+#include <cstdint>
+
+namespace {
+
+typedef float VectorF __attribute__((vector_size(kBytes)));
+typedef std::uint32_t VectorU __attribute__((vector_size(kBytes)));
+constexpr int kChains = 12;  // enough independent chains to cover latency times ports
+
+float read_loop(const void* data, std::uint64_t bytes) {
+  const auto* p = static_cast<const VectorU*>(data);
+  const std::uint64_t n = bytes / kBytes;
+  VectorU a = {}, b = {}, c = {}, d = {};
+  for (std::uint64_t i = 0; i < n; i += 4) {
+    a ^= p[i];
+    b ^= p[i + 1];
+    c ^= p[i + 2];
+    d ^= p[i + 3];
+  }
+  a ^= b ^ c ^ d;
+  return static_cast<float>(a[0]);
+}
+
+float f32_loop(std::uint64_t rounds) {
+  VectorF acc[kChains];
+  const float seed = static_cast<float>(rounds & 1);
+  for (int i = 0; i < kChains; ++i) acc[i] = VectorF{} + seed + static_cast<float>(i);
+  const VectorF x = VectorF{} + 0.999f, y = VectorF{} + 0.001f;
+  for (std::uint64_t r = 0; r < rounds; ++r) {
+#pragma GCC unroll 12
+    for (int i = 0; i < kChains; ++i) acc[i] = multiply_add(acc[i], x, y);
+  }
+  VectorF sum = {};
+  for (int i = 0; i < kChains; ++i) sum += acc[i];
+  return sum[0];
+}
+
+constexpr std::uint64_t kF32Ops = 2 * kChains * kBytes / 4;
+
+}  // namespace

@@ -1,0 +1,251 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "cli/ceilings.h"
+#include "cli/model_flags.h"
+#include "mlxn/graph.h"
+#include "mlxn/ops/matmul.h"
+#include "mlxn/quant.h"
+#include "quant/random_blocks.h"
+
+namespace mlxn::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct Shape2 {
+  std::int64_t n, k;
+};
+
+Result<Shape2> parse_shape(const std::string& text) {
+  Shape2 shape{0, 0};
+  const std::size_t x = text.find('x');
+  const char* end = text.data() + text.size();
+  if (x != std::string::npos) {
+    const auto n = std::from_chars(text.data(), text.data() + x, shape.n);
+    const auto k = std::from_chars(text.data() + x + 1, end, shape.k);
+    if (n.ec == std::errc() && n.ptr == text.data() + x && k.ec == std::errc() && k.ptr == end && shape.n > 0 && shape.k > 0) {
+      return shape;
+    }
+  }
+  return make_error(ErrorCode::invalid_argument, "--shape: '{}', wanted NxK such as 4096x14336", text);
+}
+
+struct Case {
+  DType type;
+  Shape2 shape;
+  std::int64_t m;
+};
+
+struct Row {
+  double us = 0, low_us = 0, high_us = 0, error = 0;
+  std::uint64_t weight_bytes = 0;
+  MatmulPlan plan;
+};
+
+/// Weights of one case: enough copies that no cache holds them when they are used in turn.
+struct Weights {
+  std::vector<Tensor> raw;
+  std::vector<Weight> prepared;
+};
+
+Result<Weights> make_weights(const Device& device, const Case& c, bool prepare) {
+  const auto bytes = storage_bytes(c.type, static_cast<std::uint64_t>(c.shape.n * c.shape.k));
+  if (!bytes || c.shape.k % block_elems(c.type) != 0) {
+    return make_error(ErrorCode::bad_shape, "K = {} is no whole number of {} blocks of {}", c.shape.k, to_string(c.type),
+                      block_elems(c.type));
+  }
+  constexpr std::uint64_t kTimesCache = 4;
+  const std::uint64_t cache = std::max<std::uint64_t>(device.capabilities().last_level_cache_bytes, std::uint64_t{8} << 20);
+  const std::uint64_t copies = std::max<std::uint64_t>(2, ceil_div(kTimesCache * cache, *bytes) + 1);
+  Weights weights;
+  MLXN_TRY(const Tensor first, device.allocate(c.type, {c.shape.n, c.shape.k}));
+  {
+    MLXN_TRY(const auto out, first.write<std::byte>());
+    quant::fill_random_blocks(c.type, out.data(), out.size() / block_bytes(c.type), 1.0f, 1);
+  }
+  for (std::uint64_t i = 0; i < copies; ++i) {
+    Tensor raw = first;
+    if (!prepare && i > 0) {
+      MLXN_TRY(raw, device.allocate(c.type, {c.shape.n, c.shape.k}));
+      MLXN_TRY(CommandEncoder encoder, device.encoder());
+      MLXN_CHECK(encoder.copy(raw, first));
+      MLXN_CHECK(encoder.commit_and_wait());
+    }
+    if (prepare) {
+      PrepareOptions options;
+      options.mode = PrepareMode::on;
+      MLXN_TRY(Weight weight, Weight::prepare(device, raw, options));
+      weights.prepared.push_back(std::move(weight));
+    }
+    weights.raw.push_back(std::move(raw));
+  }
+  return weights;
+}
+
+/// Normalised mean square error of some outputs against a float64 product with the decoded weights.
+Result<double> check_outputs(const Case& c, const Tensor& raw, const Tensor& x, const Tensor& y) {
+  MLXN_TRY(const auto blocks, raw.read<std::byte>());
+  MLXN_TRY(const auto xs, x.read<float>());
+  MLXN_TRY(const auto ys, y.read<float>());
+  const auto k = static_cast<std::size_t>(c.shape.k), n = static_cast<std::size_t>(c.shape.n);
+  const std::size_t row_bytes = k / block_elems(c.type) * block_bytes(c.type);
+  std::vector<float> w(k);
+  double error = 0, power = 0;
+  for (std::size_t i = 0; i < 16; ++i) {
+    const std::size_t row = i * (n - 1) / 15;
+    MLXN_CHECK(dequantize(c.type, std::span<const std::byte>(blocks).subspan(row * row_bytes, row_bytes), w));
+    for (const std::size_t m : {std::size_t{0}, static_cast<std::size_t>(c.m - 1)}) {
+      double sum = 0;
+      for (std::size_t j = 0; j < k; ++j) sum += static_cast<double>(w[j]) * static_cast<double>(xs[m * k + j]);
+      const double difference = static_cast<double>(ys[m * n + row]) - sum;
+      error += difference * difference;
+      power += sum * sum;
+    }
+  }
+  return error / power;
+}
+
+Result<Row> run_case(const Device& device, const Case& c, bool prepare, const MatmulOptions& options, double seconds) {
+  MLXN_TRY(const Weights weights, make_weights(device, c, prepare));
+  MLXN_TRY(const Tensor x, device.allocate(DType::f32, {c.m, c.shape.k}));
+  MLXN_TRY(const Tensor y, device.allocate(DType::f32, {c.m, c.shape.n}));
+  {
+    MLXN_TRY(const auto out, x.write<float>());
+    quant::fill_random_blocks(DType::f32, out.data(), out.size(), 1.0f, 2);
+  }
+  const MatmulShape shape{c.m, c.shape.n, c.shape.k, c.type};
+  const std::size_t copies = weights.raw.size();
+  MLXN_TRY(Graph graph, Graph::record(device, [&](CommandEncoder& encoder) -> Result<void> {
+             for (std::size_t i = 0; i < copies; ++i) {
+               if (prepare) {
+                 MLXN_CHECK(matmul(encoder, x, weights.prepared[i], y, options));
+               } else {
+                 MLXN_CHECK(quantized_matmul_ggml(encoder, x, weights.raw[i], y, shape, options));
+               }
+             }
+             return {};
+           }));
+  Row row;
+  MLXN_TRY(row.plan, plan_matmul(device, shape, prepare, options));
+  row.weight_bytes = prepare ? weights.prepared[0].bytes() : weights.raw[0].bytes();
+  MLXN_CHECK(graph.replay_and_wait());
+  MLXN_TRY(row.error, check_outputs(c, weights.raw[0], x, y));
+  const double bound = row.plan.numerics == Numerics::int8act ? 5e-4 : row.plan.numerics == Numerics::f16 ? 1e-6 : 1e-11;
+  if (!(row.error <= bound)) {
+    return make_error(ErrorCode::internal, "{} {}x{} m={}: error {:.1e} against the reference, at most {:.0e}", to_string(c.type),
+                      c.shape.n, c.shape.k, c.m, row.error, bound);
+  }
+  std::vector<double> us;
+  const auto begin = Clock::now();
+  do {
+    const auto start = Clock::now();
+    MLXN_CHECK(graph.replay_and_wait());
+    us.push_back(std::chrono::duration<double, std::micro>(Clock::now() - start).count() / static_cast<double>(copies));
+  } while (std::chrono::duration<double>(Clock::now() - begin).count() < seconds || us.size() < 3);
+  std::sort(us.begin(), us.end());
+  row.us = us[us.size() / 2];
+  row.low_us = us[us.size() / 10];
+  row.high_us = us[us.size() - 1 - us.size() / 10];
+  return row;
+}
+
+Result<int> bench(const BenchMatmulFlags& f) {
+  MatmulOptions options;
+  MLXN_TRY(options.numerics, parse_precision(f.precision));
+  if (f.route == "vector") {
+    options.route = Route::vector;
+  } else if (f.route == "tile") {
+    options.route = Route::tile;
+  } else if (f.route != "auto") {
+    return make_error(ErrorCode::invalid_argument, "--route: '{}', wanted auto, vector or tile", f.route);
+  }
+  if (f.door != "prepared" && f.door != "raw") {
+    return make_error(ErrorCode::invalid_argument, "--door: '{}', wanted prepared or raw", f.door);
+  }
+  if (!(f.seconds > 0) || f.seconds > 600) {
+    return make_error(ErrorCode::invalid_argument, "--seconds: {}, wanted more than 0 and at most 600", f.seconds);
+  }
+  std::vector<Case> cases;
+  for (const std::string& shape_text : f.shapes) {
+    MLXN_TRY(const Shape2 shape, parse_shape(shape_text));
+    for (const std::string& type_text : f.types) {
+      const auto type = parse_dtype(type_text);
+      if (!type || !is_weight_type(*type)) {
+        return make_error(ErrorCode::invalid_argument, "--type: '{}' is no weight type with kernels", type_text);
+      }
+      for (const std::int64_t m : f.rows) {
+        if (m < 1) return make_error(ErrorCode::invalid_argument, "--m: {}, wanted at least 1", m);
+        cases.push_back({*type, shape, m});
+      }
+    }
+  }
+  MLXN_TRY(const Device device, open_device(f.device, f.threads));
+  if (options.numerics == Numerics::automatic && device.capabilities().backend == "cpu") options.numerics = Numerics::int8act;
+  const auto print_ceilings = [&](const Ceilings& c) {
+    return print(fmt::format("ceilings: read {:.1f} GB/s, f32 {:.0f} GFLOP/s, int8 {:.0f} Gop/s\n", c.read_gbps, c.f32_gflops,
+                             c.int8_gops));
+  };
+  MLXN_TRY(Ceilings ceilings, measure_ceilings(device));
+  if (!f.json) {
+    if (!print(device.capabilities().name + "\n") || !print_ceilings(ceilings) ||
+        !print(fmt::format("{:8} {:>12} {:>5}  {:28} {:8} {:>10} {:>19} {:>8} {:>9} {:>7}\n", "type", "NxK", "M", "kernel", "class",
+                           "us", "10 % .. 90 %", "GB/s", "GFLOP/s", "share"))) {
+      return kFailed;
+    }
+  }
+  for (const Case& c : cases) {
+    MLXN_TRY(const Row row, run_case(device, c, f.door == "prepared", options, f.seconds));
+    const double gbps = static_cast<double>(row.weight_bytes) / row.us * 1e-3;
+    const double gflops = 2.0 * static_cast<double>(c.m * c.shape.n * c.shape.k) / row.us * 1e-3;
+    // The nearer of the two limits: memory for few rows, arithmetic for many.
+    const double peak = row.plan.numerics == Numerics::int8act && ceilings.int8_gops > 0 ? ceilings.int8_gops : ceilings.f32_gflops;
+    const bool memory_bound = gbps / ceilings.read_gbps >= gflops / peak;
+    const double share = memory_bound ? gbps / ceilings.read_gbps : gflops / peak;
+    bool written = false;
+    if (f.json) {
+      const nlohmann::json line = {{"op", "matmul"},
+                                   {"type", to_string(c.type)},
+                                   {"m", c.m},
+                                   {"n", c.shape.n},
+                                   {"k", c.shape.k},
+                                   {"device", device.capabilities().name},
+                                   {"kernel", row.plan.kernel},
+                                   {"class", to_string(row.plan.numerics)},
+                                   {"us", row.us},
+                                   {"gbps", gbps},
+                                   {"tflops", gflops * 1e-3},
+                                   {"ceiling", memory_bound ? ceilings.read_gbps : peak},
+                                   {"share", share},
+                                   {"nmse", row.error}};
+      written = print(line.dump() + "\n");
+    } else {
+      written = print(fmt::format("{:8} {:>12} {:>5}  {:28} {:8} {:>10.1f} {:>8.1f} .. {:>7.1f} {:>8.1f} {:>9.1f} {:>6.1f}% of {}\n",
+                                  to_string(c.type), fmt::format("{}x{}", c.shape.n, c.shape.k), c.m, row.plan.kernel,
+                                  to_string(row.plan.numerics), row.us, row.low_us, row.high_us, gbps, gflops, share * 100,
+                                  memory_bound ? "read" : "peak"));
+    }
+    if (!written) return kFailed;
+  }
+  // Measured again at the end: a machine whose ceiling moved meanwhile gave no good shares.
+  MLXN_TRY(const Ceilings after, measure_ceilings(device));
+  if (!f.json && !print_ceilings(after)) return kFailed;
+  return kOk;
+}
+
+}  // namespace
+
+int run_bench_matmul(const BenchMatmulFlags& flags) {
+  const Result<int> result = detail::guarded([&] { return bench(flags); });
+  return result ? *result : fail(result.error());
+}
+
+}  // namespace mlxn::cli

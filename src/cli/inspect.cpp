@@ -1,0 +1,186 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+#include "mlxn/gguf.h"
+
+namespace mlxn::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::uint64_t kShownElems = 8;    // of an array, in text
+constexpr std::size_t kShownBytes = 200;    // of a string, in text
+constexpr std::uint64_t kJsonElems = 1024;  // longer arrays are described by their count
+
+/// A string from a file as one safe line: what could move a terminal's cursor is spelled out.
+std::string one_line(std::string_view text) {
+  const bool cut = text.size() > kShownBytes;
+  std::string out = "\"";
+  for (const char c : text.substr(0, kShownBytes)) {
+    const auto b = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      out += {'\\', c};
+    } else if (b < 0x20 || b == 0x7f) {
+      out += fmt::format("\\x{:02x}", b);
+    } else {
+      out += c;
+    }
+  }
+  // U+0080 to U+009F are control characters as well; their second byte is spelled out with the first.
+  for (std::size_t at = 0; (at = out.find('\xc2', at)) != std::string::npos; ++at) {
+    const unsigned next = at + 1 < out.size() ? static_cast<unsigned char>(out[at + 1]) : 0;
+    if (next >= 0x80 && next < 0xa0)
+      out = out.substr(0, at) + fmt::format("\\xc2\\x{:02x}", next) + out.substr(at + 2);
+  }
+  return out + (cut ? "\"..." : "\"");
+}
+
+std::string type_of(const GgufValue& value) {
+  if (!value.is_array()) return std::string(to_string(value.type()));
+  return fmt::format("{}[{}]", to_string(value.element_type()), value.count());
+}
+
+/// Element `index` of a value of fixed-size type.
+Json number(const GgufValue& value, std::uint64_t index) {
+  switch (value.element_type()) {
+    case GgufType::boolean:
+      return value.bool_at(index).value();
+    case GgufType::f32:
+      return static_cast<float>(value.float_at(index).value());
+    case GgufType::f64:
+      return value.float_at(index).value();
+    case GgufType::u8:
+    case GgufType::u16:
+    case GgufType::u32:
+    case GgufType::u64:
+      return value.uint_at(index).value();
+    case GgufType::i8:
+    case GgufType::i16:
+    case GgufType::i32:
+    case GgufType::i64:
+      return value.int_at(index).value();
+    case GgufType::string:
+    case GgufType::array:
+      break;
+  }
+  return nullptr;
+}
+
+std::string show(const GgufValue& value) {
+  if (!value.is_array()) {
+    return value.type() == GgufType::string ? one_line(value.as_string().value()) : number(value, 0).dump();
+  }
+  if (value.element_type() == GgufType::array) return "(nested)";
+  const auto strings = value.as_strings();
+  std::string out = "[";
+  for (std::uint64_t i = 0; i < std::min(value.count(), kShownElems); ++i) {
+    if (i > 0) out += ", ";
+    out += strings ? one_line((*strings)[i]) : number(value, i).dump();
+  }
+  return out + (value.count() > kShownElems ? ", ...]" : "]");
+}
+
+Json to_json(const GgufValue& value) {
+  Json out = {{"key", value.key()}, {"type", to_string(value.type())}};
+  if (!value.is_array()) {
+    out["value"] = value.type() == GgufType::string ? Json(value.as_string().value()) : number(value, 0);
+    return out;
+  }
+  out["element_type"] = to_string(value.element_type());
+  out["count"] = value.count();
+  if (value.element_type() == GgufType::array || value.count() > kJsonElems) return out;
+  const auto strings = value.as_strings();
+  Json elements = Json::array();
+  for (std::uint64_t i = 0; i < value.count(); ++i) {
+    elements.push_back(strings ? Json((*strings)[i]) : number(value, i));
+  }
+  out["value"] = std::move(elements);
+  return out;
+}
+
+struct Totals {
+  std::uint64_t elems = 0, bytes = 0;
+  std::map<std::string, std::uint64_t> types;  // number of tensors
+};
+
+Totals add_up(const GgufFile& file) {
+  Totals out;
+  for (const GgufTensor& t : file.tensors()) {
+    if (t.dtype) out.elems += t.elems;
+    out.bytes += t.bytes;
+    ++out.types[type_name(t)];
+  }
+  return out;
+}
+
+std::string as_json(const GgufFile& file, bool tensors) {
+  const Totals totals = add_up(file);
+  Json out = {{"file", file.label()},
+              {"version", file.version()},
+              {"alignment", file.alignment()},
+              {"file_bytes", file.file_bytes()},
+              {"data_offset", file.data_offset()},
+              {"metadata", Json::array()},
+              {"tensor_count", file.tensors().size()},
+              {"parameters", totals.elems},
+              {"tensor_bytes", totals.bytes},
+              {"tensor_types", totals.types},
+              {"notes", file.notes()}};
+  for (const GgufValue& value : file.values()) out["metadata"].push_back(to_json(value));
+  if (tensors) {
+    Json list = Json::array();
+    for (const GgufTensor& t : file.tensors()) {
+      list.push_back({{"name", t.name},
+                      {"type", type_name(t)},
+                      {"ne", t.dims()},
+                      {"bytes", t.bytes},
+                      {"offset", t.offset},
+                      {"absolute_offset", t.absolute_offset}});
+    }
+    out["tensors"] = std::move(list);
+  }
+  // Token texts need not be UTF-8; JSON must be.
+  return out.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+std::string as_text(const GgufFile& file, bool tensors) {
+  const Totals totals = add_up(file);
+  std::string out =
+      fmt::format("{}: GGUF version {}, {}\n", file.label(), file.version(), human_bytes(file.file_bytes()));
+  std::size_t key_width = 0, name_width = 0, type_width = 0;
+  for (const GgufValue& v : file.values()) {
+    key_width = std::min<std::size_t>(std::max(key_width, v.key().size()), 48);
+    type_width = std::max(type_width, type_of(v).size());
+  }
+  out += fmt::format("{} metadata entries\n", file.values().size());
+  for (const GgufValue& v : file.values()) {
+    out += fmt::format("  {:{}}  {:{}}  {}\n", v.key(), key_width, type_of(v), type_width, show(v));
+  }
+  out += fmt::format("{} tensors, {} parameters, {}", file.tensors().size(), totals.elems,
+                     human_bytes(totals.bytes));
+  for (const auto& [type, count] : totals.types) out += fmt::format(", {} x {}", count, type);
+  out += '\n';
+  if (tensors) {
+    for (const GgufTensor& t : file.tensors()) name_width = std::max(name_width, one_line(t.name).size());
+    for (const GgufTensor& t : file.tensors()) {
+      out += fmt::format("  {:{}}  {:8}  [{}]  {} at {}\n", one_line(t.name), name_width, type_name(t),
+                         fmt::join(t.dims(), ", "), human_bytes(t.bytes), t.absolute_offset);
+    }
+  }
+  for (const std::string& note : file.notes()) out += fmt::format("note: {}\n", note);
+  return out;
+}
+
+}  // namespace
+
+int run_inspect(const InspectFlags& flags) {
+  const auto file = GgufFile::open(flags.model);
+  if (!file) return fail(file.error());
+  return print(flags.json ? as_json(*file, flags.tensors) : as_text(*file, flags.tensors)) ? kOk : kFailed;
+}
+
+}  // namespace mlxn::cli

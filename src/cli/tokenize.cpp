@@ -1,0 +1,72 @@
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+#include "mlxn/tokenizer.h"
+
+namespace mlxn::cli {
+namespace {
+
+/// A piece as one safe line.
+std::string one_line(std::string_view piece) {
+  std::string out = "'";
+  for (const char c : piece) {
+    const auto b = static_cast<unsigned char>(c);
+    if (b < 0x20 || b == 0x7f) {
+      out += fmt::format("\\x{:02x}", b);
+    } else {
+      out += c;
+    }
+  }
+  return out + "'";
+}
+
+Result<std::string> as_text(const Tokenizer& tokenizer, const std::vector<TokenId>& ids) {
+  std::string out;
+  for (const TokenId id : ids) {
+    MLXN_TRY(const std::string piece, tokenizer.piece(id, true));
+    out += fmt::format("{:6} -> {}\n", id, one_line(piece));
+  }
+  return out;
+}
+
+Result<std::string> as_json(const Tokenizer& tokenizer, const std::vector<TokenId>& ids) {
+  nlohmann::ordered_json out = {
+      {"count", ids.size()}, {"ids", ids}, {"pieces", nlohmann::ordered_json::array()}};
+  for (const TokenId id : ids) {
+    MLXN_TRY(std::string piece, tokenizer.piece(id, true));
+    out["pieces"].push_back(std::move(piece));
+  }
+  // A piece may be part of a character; JSON must be UTF-8.
+  return out.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+Result<std::string> tokenize(const TokenizeFlags& flags) {
+  std::string text = flags.prompt.value_or("");
+  if (flags.prompt_file) {
+    MLXN_TRY(text, read_text(*flags.prompt_file));
+  }
+  MLXN_TRY(const GgufFile file, GgufFile::open(flags.model));
+  MLXN_TRY(const Tokenizer tokenizer, Tokenizer::from_gguf(file));
+  const EncodeOptions options{
+      .add_bos = !flags.no_bos, .add_eos = !flags.no_bos, .parse_special = !flags.no_parse_special};
+  MLXN_TRY(const std::vector<TokenId> ids, tokenizer.encode(text, options));
+  for (const std::string& note : tokenizer.notes()) complain(note);
+  if (flags.ids) return fmt::format("[{}]\n", fmt::join(ids, ", "));
+  return flags.json ? as_json(tokenizer, ids) : as_text(tokenizer, ids);
+}
+
+}  // namespace
+
+int run_tokenize(const TokenizeFlags& flags) {
+  if (flags.prompt.has_value() == flags.prompt_file.has_value()) {
+    complain("tokenize: give the text with either -p or -f");
+    return kBadUsage;
+  }
+  const auto out = tokenize(flags);
+  if (!out) return fail(out.error());
+  return print(*out) ? kOk : kFailed;
+}
+
+}  // namespace mlxn::cli
