@@ -46,9 +46,9 @@ struct RopeConfig {
   /// proportional rule of partial rotation has head_dim / 2.
   std::int64_t split_offset = 0;
   double base = 10000;
-  std::int64_t frequency_denominator = 0;    ///< d in base^(-2p/d); 0: rotated_dims
-  std::span<const float> frequency_factors;  ///< [rotated_dims / 2] divisors of the frequencies; empty: all 1
-  RopeScaling scaling;
+  std::int64_t frequency_denominator = 0;      ///< d in base^(-2p/d); 0: rotated_dims
+  std::span<const float> frequency_factors{};  ///< [rotated_dims / 2] divisors of the frequencies; empty: all 1
+  RopeScaling scaling{};
 };
 
 /// The frequencies of one configuration on one device.

@@ -16,6 +16,8 @@ inline constexpr int kAttentionSplitRows = 32;
 /// Query rows per work item of the tiled kernel.
 inline constexpr int kAttentionBlock = 64;
 inline constexpr int kAttentionMaxDim = 512;
+/// Of p0, either sign.
+inline constexpr std::int64_t kAttentionMaxPosition = std::int64_t{1} << 40;
 
 /// Floats of a row's state: the output, padded to the widest vector, then the maximum and the sum in a line of their own.
 constexpr int attention_padded_dim(int head_dim) { return (head_dim + 15) / 16 * 16; }

@@ -146,6 +146,10 @@ Result<void> check_numbers(std::int64_t capacity, const Scalar<std::int64_t>& kv
     return make_error(ErrorCode::out_of_range, "{}: ring_start is {} with {} of {} slots in use, wanted 0 until all are", kOp,
                       start, kv_len.value, capacity);
   }
+  if (options.p0 && (options.p0->value > kAttentionMaxPosition || options.p0->value < -kAttentionMaxPosition)) {
+    return make_error(ErrorCode::out_of_range, "{}: p0 is {}, wanted at most {} of either sign", kOp, options.p0->value,
+                      kAttentionMaxPosition);
+  }
   if (options.window == 0 || options.window < -1) {
     return make_error(ErrorCode::invalid_argument, "{}: window is {}, wanted a number above 0, or -1 for none", kOp, options.window);
   }
