@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Configures a preset if its build folder is not there yet and builds targets of it. Used by ./run and ./test.
+# usage: tools/build.sh PRESET [--tests] [TARGET...]
+# --tests: the configuration must have the tests; without it, it has them if GoogleTest is there, so that ./run and ./test
+# share a folder. All output goes to stderr; progress only to a terminal.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+preset=$1
+shift
+want_tests=0
+if [ "${1:-}" = --tests ]; then want_tests=1; shift; fi
+folder=$root/build/$preset
+cache=$folder/CMakeCache.txt
+mkdir -p "$folder"
+
+# One build at a time in a folder.
+if command -v flock > /dev/null 2>&1; then
+  exec 9> "$folder/.lock"
+  flock 9
+fi
+
+configure=""
+if [ ! -e "$folder/build.ninja" ] || [ ! -e "$cache" ]; then
+  configure="--fresh"
+elif ! grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$root" "$cache"; then
+  configure="--fresh" # the folder was moved or copied
+elif [ $want_tests = 1 ] && ! grep -qx 'MLXN_TESTS:BOOL=ON' "$cache"; then
+  configure="-DMLXN_TESTS=ON"
+fi
+if [ -n "$configure" ]; then
+  tests=$want_tests
+  for include in /usr/include /usr/local/include /opt/homebrew/include; do
+    if [ -e "$include/gtest/gtest.h" ]; then tests=1; fi
+  done
+  if [ $tests = 1 ]; then tests=ON; else tests=OFF; fi
+  echo "build: configuring build/$preset" >&2
+  if ! cmake -S "$root" --preset "$preset" $configure -DMLXN_TESTS=$tests > "$folder/configure.log" 2>&1; then
+    cat "$folder/configure.log" >&2
+    rm -f "$folder/build.ninja"
+    exit 1
+  fi
+fi
+
+# Ninja's lines as one changing line on a terminal; all else (compiler messages) as it comes.
+show() {
+  local line announced=0 width=80 open=0
+  if [ -t 2 ]; then width=$(tput cols 2> /dev/null || echo 80); fi
+  while IFS= read -r line; do
+    case $line in
+      "ninja: no work to do." | "ninja: Entering directory"* | "-- "* | *"Re-checking globbed directories"* | *"Re-running CMake"*) ;;
+      "["[0-9]*/[0-9]*"] "*)
+        if [ -t 2 ]; then
+          printf '\r\033[K%s' "${line:0:width-1}" >&2
+          open=1
+        elif [ $announced = 0 ]; then
+          echo "build: $*" >&2
+          announced=1
+        fi
+        ;;
+      *)
+        if [ $open = 1 ]; then printf '\n' >&2; open=0; fi
+        printf '%s\n' "$line" >&2
+        ;;
+    esac
+  done
+  if [ $open = 1 ]; then printf '\r\033[K' >&2; fi
+}
+NINJA_STATUS='[%f/%t] ' ninja -C "$folder" "$@" 2>&1 9>&- | show "$preset" "$@"

@@ -1,0 +1,119 @@
+#!/usr/bin/env bash
+# Installs what building needs and is missing; does nothing when all is there. Used by ./run and ./test.
+# usage: tools/setup.sh [--tests]
+# Asks before it installs if a person is there to answer: never when CI is set or stdin is no terminal.
+# Exit: 0 all is there; 1 something is missing and was not installed (the command that does it is printed).
+set -u
+
+want_tests=0
+for arg in "$@"; do
+  case $arg in
+    --tests) want_tests=1 ;;
+    *) echo "setup: unknown argument $arg; usage: tools/setup.sh [--tests]" >&2; exit 2 ;;
+  esac
+done
+
+system=$(uname -s)
+roots="/usr /usr/local /opt/homebrew ${CMAKE_PREFIX_PATH:-}"
+roots=${roots//[:;]/ }
+
+missing_apt="" missing_brew=""
+# need APT_PACKAGE BREW_PACKAGE: "-" is no package of that system
+need() {
+  missing_apt="$missing_apt $1"
+  [ "$2" = - ] || missing_brew="$missing_brew $2"
+}
+has_program() {
+  local name
+  for name in "$@"; do command -v "$name" > /dev/null 2>&1 && return 0; done
+  return 1
+}
+has_header() {
+  local root
+  for root in $roots; do [ -e "$root/include/$1" ] && return 0; done
+  return 1
+}
+
+has_compiler() {
+  if [ "$system" = Darwin ]; then xcode-select -p > /dev/null 2>&1; else has_program "${CXX:-c++}" g++ clang++; fi
+}
+has_compiler || need g++ -
+has_program cmake || need cmake cmake
+has_program ninja || need ninja-build ninja
+has_header fmt/core.h || need libfmt-dev fmt
+has_header CLI/CLI.hpp || need libcli11-dev cli11
+has_header nlohmann/json.hpp || need nlohmann-json3-dev nlohmann-json
+if [ $want_tests = 1 ]; then
+  has_header gtest/gtest.h || need libgtest-dev googletest
+  has_program pkg-config || need pkg-config pkgconf
+fi
+
+if [ -n "$missing_apt" ]; then
+  refuse() {  # prints why and what to do, and ends
+    echo "setup: $1" >&2
+    echo "    $2" >&2
+    exit 1
+  }
+  may_ask=0
+  [ -z "${CI:-}" ] && [ -t 0 ] && [ -t 2 ] && may_ask=1
+  as_root=""
+
+  if [ "$system" = Darwin ]; then
+    has_compiler || refuse "no C++ compiler; install Apple's with" "xcode-select --install"
+    command="brew install$missing_brew"
+    has_program brew || refuse "Homebrew (https://brew.sh) is not here; with it," "$command"
+  elif has_program apt-get; then
+    options="-y --no-install-recommends"
+    if [ "$(id -u)" != 0 ]; then as_root="sudo "; fi
+    command="${as_root}apt-get update && ${as_root}apt-get install $options$missing_apt"
+    if [ -n "$as_root" ]; then
+      has_program sudo || refuse "missing:$missing_apt; neither root nor sudo is at hand. As root, run" "${command//sudo /}"
+      [ $may_ask = 1 ] || sudo -n true 2> /dev/null || refuse "missing:$missing_apt; sudo wants a password. Run" "$command"
+    fi
+  else
+    refuse "missing, by their Debian names:$missing_apt" "install what your system calls them, then run this again"
+  fi
+
+  if [ $may_ask = 1 ]; then
+    printf 'setup: missing:%s\n    %s\nrun this now? [Y/n] ' "$missing_apt" "$command" >&2
+    read -r answer
+    case $answer in
+      "" | y | Y | yes | Yes) ;;
+      *) refuse "not installed. Run" "$command" ;;
+    esac
+  fi
+
+  start=$SECONDS
+  if [ "$system" = Darwin ]; then
+    echo "setup: installing$missing_brew" >&2
+    HOMEBREW_NO_AUTO_UPDATE=1 brew install --quiet $missing_brew >&2 || refuse "that failed; the command was" "$command"
+  else
+    echo "setup: installing$missing_apt" >&2
+    apt() {  # quiet, but shows all when it fails
+      local log
+      log=$(mktemp) || return 1
+      if ${as_root} env DEBIAN_FRONTEND=noninteractive apt-get -q "$@" > "$log" 2>&1 < /dev/null; then
+        rm -f "$log"
+      else
+        cat "$log" >&2
+        rm -f "$log"
+        return 1
+      fi
+    }
+    apt update || echo "setup: apt-get update failed; trying with the lists at hand" >&2
+    apt install $options $missing_apt || refuse "that failed; the command was" "$command"
+  fi
+  echo "setup: done in $((SECONDS - start)) s" >&2
+fi
+
+# 3.25 is what Debian 12 has; the presets need it.
+version=$(cmake --version 2> /dev/null)
+version=${version#cmake version }
+version=${version%%[!0-9.]*}
+major=${version%%.*} minor=${version#*.}
+minor=${minor%%.*}
+if [ "${major:-0}" -lt 3 ] || { [ "$major" -eq 3 ] && [ "${minor:-0}" -lt 25 ]; }; then
+  echo "setup: CMake 3.25 or newer is needed, this is ${version:-none}. A newer one:" >&2
+  echo "    pip install cmake    (or https://cmake.org/download)" >&2
+  exit 1
+fi
