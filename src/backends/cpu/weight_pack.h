@@ -24,10 +24,11 @@ struct Packer {
     MLXN_UNROLL
     for (int i = 0; i < kSingles; ++i) {
       MLXN_UNROLL
-      for (int r = 0; r < kRows; ++r) __builtin_memcpy(dst + 64 * i + 4 * r, rows[r] + offset + kFormat.first + 4 * i, 4);
+      for (int r = 0; r < kRows; ++r) __builtin_memcpy(dst + 64 * i + 4 * r, rows[r] + offset + kFormat.first + 4 * source_dword(kType, i), 4);
     }
+    MLXN_UNROLL
     for (int i = kSingles; i < kFormat.dwords; i += 4) {
-      V::transpose4(rows, offset + kFormat.first + 4 * i, dst + 64 * i);
+      V::transpose4(rows, offset + kFormat.first + 4 * source_dword(kType, i), dst + 64 * i);
     }
   }
 

@@ -35,7 +35,7 @@ namespace {
 
 /// Calls f(block bytes, elements) for the blocks of a row, as they lay in the file.
 template <class F>
-void for_blocks_of_row(const Format& f, const void* prepared, std::int64_t k, std::int64_t row, F&& use) {
+void for_blocks_of_row(DType type, const Format& f, const void* prepared, std::int64_t k, std::int64_t row, F&& use) {
   const std::uint8_t* chunk = static_cast<const std::uint8_t*>(prepared) + row / kRows * group_bytes(f, k);
   const std::int64_t lane = row % kRows;
   for (std::int64_t at = 0; at < k; at += kChunkElems) {
@@ -45,8 +45,8 @@ void for_blocks_of_row(const Format& f, const void* prepared, std::int64_t k, st
     for (std::int64_t b = 0; b < n; ++b) {
       std::uint8_t block[256];
       std::memcpy(block + f.scale_at, chunk + (b * kRows + lane) * f.scale_bytes, static_cast<std::size_t>(f.scale_bytes));
-      for (std::int64_t i = 0; i < f.dwords; ++i) {
-        std::memcpy(block + f.first + 4 * i, dwords + (b * f.dwords + i) * 64 + lane * 4, 4);
+      for (int i = 0; i < f.dwords; ++i) {
+        std::memcpy(block + f.first + 4 * source_dword(type, i), dwords + (b * f.dwords + i) * 64 + lane * 4, 4);
       }
       use(block, std::min<std::int64_t>(f.block_elems, elems - b * f.block_elems));
     }
@@ -59,7 +59,7 @@ void for_blocks_of_row(const Format& f, const void* prepared, std::int64_t k, st
 void unpack_row(DType type, const void* prepared, std::int64_t k, std::int64_t row, void* bytes) noexcept {
   const Format f = format(type);
   auto* to = static_cast<std::uint8_t*>(bytes);
-  for_blocks_of_row(f, prepared, k, row, [&](const std::uint8_t* block, std::int64_t elems) {
+  for_blocks_of_row(type, f, prepared, k, row, [&](const std::uint8_t* block, std::int64_t elems) {
     const std::int64_t size = elems == f.block_elems ? f.block_bytes : row_bytes(f, elems);
     std::memcpy(to, block, static_cast<std::size_t>(size));
     to += size;
@@ -69,7 +69,7 @@ void unpack_row(DType type, const void* prepared, std::int64_t k, std::int64_t r
 void decode_row(DType type, const void* prepared, std::int64_t k, std::int64_t row, float* out) noexcept {
   const Format f = format(type);
   const bool dense = f.block_elems == 16;
-  for_blocks_of_row(f, prepared, k, row, [&](const std::uint8_t* block, std::int64_t elems) {
+  for_blocks_of_row(type, f, prepared, k, row, [&](const std::uint8_t* block, std::int64_t elems) {
     quant::dequantize_blocks(type, block, static_cast<std::uint64_t>(dense ? elems : 1), out);
     out += elems;
   });

@@ -55,6 +55,22 @@ struct Format {
   }
 }
 
+/// Which dword of a block stands as vector i. The order is that in which kernels read, so that memory is one stream: scales
+/// first, and the high bits of codes beside the low bits that need them first. A multiple of four dwords in a row follows
+/// the first `dwords % 4`.
+[[nodiscard, gnu::always_inline]] inline constexpr int source_dword(DType type, int i) {
+  constexpr int kQ5[] = {0, 4, 12, 8, 16};
+  constexpr int kQ6[] = {48, 0, 32, 4, 36, 8, 12, 16, 40, 20, 44, 24, 28};
+  constexpr int kQ3[] = {0, 8, 4, 12, 16, 20};
+  switch (type) {
+    case DType::q2_K: return (i + 20) % 21;
+    case DType::q3_K: return i < 3 ? 24 + i : kQ3[(i - 3) / 4] + (i - 3) % 4;
+    case DType::q5_K: return i < 20 ? kQ5[i / 4] + i % 4 : i;
+    case DType::q6_K: return kQ6[i / 4] + i % 4;
+    default: return i;
+  }
+}
+
 [[nodiscard, gnu::always_inline]] inline constexpr std::int64_t blocks(const Format& f, std::int64_t elems) {
   return (elems + f.block_elems - 1) / f.block_elems;
 }

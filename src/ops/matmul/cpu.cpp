@@ -19,7 +19,9 @@ namespace mlxn::rows16 {
 namespace {
 
 
-constexpr std::int64_t kPanelRows = 64;         // weights are unpacked and read once per panel
+// Rows of a panel by route: the weights are read once per panel.
+constexpr std::int64_t kVectorRows = 8;
+constexpr std::int64_t kTileRows = 64;
 constexpr std::int64_t kPanelBytes = 256 << 10;  // of x per slab: half of a 512 KiB second-level cache
 constexpr std::int64_t kRawSlabElems = 1024;    // laid out anew and used again while in a near cache
 constexpr std::int64_t kMaxChunkGroups = 4;
@@ -237,9 +239,10 @@ class Run {
 
 }  // namespace
 
-void plan(Args& a, int threads) noexcept {
+void plan(Args& a, bool tile, int threads) noexcept {
   const std::int64_t groups = (a.n + kRows - 1) / kRows;
-  a.panel_rows = std::min(a.m, a.decoded || a.panel_rows == 0 ? kPanelRows : a.panel_rows);
+  a.decoded = tile && !a.quantised ? 1 : 0;
+  a.panel_rows = std::min(a.m, tile ? kTileRows : kVectorRows);
   a.chunk_groups = std::clamp<std::int64_t>(groups / (std::int64_t{8} * threads), 1, kMaxChunkGroups);
   a.x_parts = groups >= std::int64_t{2} * threads ? 1 : std::min<std::int64_t>((a.panel_rows + 7) / 8, threads);
   const std::int64_t ready_bytes = ready_row_bytes(a, kChunkElems) * a.panel_rows;

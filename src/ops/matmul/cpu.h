@@ -6,9 +6,9 @@
 
 namespace mlxn::rows16 {
 
-/// Fills the fields of `args` that follow from the problem and the number of threads: panel, slab, chunks, scratch.
-/// m, n, k, the types and the flags are set.
-void plan(Args& args, int threads) noexcept;
+/// Fills the fields of `args` that follow from the problem, the route and the number of threads: panel, slab, chunks, scratch.
+/// m, n, k, the types and the flags but `decoded` are set.
+void plan(Args& args, bool tile, int threads) noexcept;
 [[nodiscard]] std::uint64_t scratch_bytes(const Args& args, int threads) noexcept;
 
 /// The kernel: every thread of the team calls it.

@@ -170,6 +170,8 @@ struct Q5_1 : Affine32<V> {
 
 struct SuperBase : FormatBase {
   static constexpr int kGroups = 8;
+  /// Position of dword i < 8 of two runs that alternate four by four; the other run is 4 behind.
+  static MLXN_SIMD int interleaved(int i) { return i < 4 ? i : i + 4; }
 };
 
 template <class V>
@@ -183,15 +185,15 @@ struct Q2_K : SuperBase {
     const std::uint8_t* q;
   };
   static MLXN_SIMD Block open(const std::uint8_t*, const std::uint8_t* q) {
-    const I both = V::load(q + 64 * 20);
+    const I both = V::load(q);
     return {V::f16_low(both), Lanes<V>::negative(Lanes<V>::f16_high(both)), q};
   }
   static MLXN_SIMD void codes(const Block& b, int g, I* w) {
     MLXN_UNROLL
-    for (int i = 0; i < 8; ++i) w[i] = Lanes<V>::template bits<3>(V::load(b.q + 64 * (4 + 8 * (g / 4) + i)), 2 * (g % 4));
+    for (int i = 0; i < 8; ++i) w[i] = Lanes<V>::template bits<3>(V::load(b.q + 64 * (5 + 8 * (g / 4) + i)), 2 * (g % 4));
   }
   static MLXN_SIMD void scales(const Block& b, int g, F* s, F* o) {
-    const I packed = V::load(b.q + 64 * (g / 2));
+    const I packed = V::load(b.q + 64 * (1 + g / 2));
     MLXN_UNROLL
     for (int h = 0; h < 2; ++h) {
       const int at = 8 * (2 * (g % 2) + h);
@@ -215,7 +217,7 @@ struct Q3_K : SuperBase {
   };
   static MLXN_SIMD Block open(const std::uint8_t* scale, const std::uint8_t* q) {
     using L = Lanes<V>;
-    const I a = V::load(q + 64 * 24), c = V::load(q + 64 * 25), high = V::load(q + 64 * 26);
+    const I a = V::load(q), c = V::load(q + 64), high = V::load(q + 128);
     return {V::load_f16(scale),
             {V::or_(L::low_nibbles(a), L::template bits<0x30>(high, -4)),
              V::or_(L::low_nibbles(c), L::template bits<0x30>(high, -2)),
@@ -227,8 +229,9 @@ struct Q3_K : SuperBase {
     using L = Lanes<V>;
     MLXN_UNROLL
     for (int i = 0; i < 8; ++i) {
-      const I low = L::template bits<3>(V::load(b.q + 64 * (8 + 8 * (g / 4) + i)), 2 * (g % 4));
-      w[i] = V::or_(low, L::template bits<4>(V::load(b.q + 64 * i), g - 2));
+      const int high_at = 3 + interleaved(i), low_at = g < 4 ? high_at + 4 : 19 + i;
+      const I low = L::template bits<3>(V::load(b.q + 64 * low_at), 2 * (g % 4));
+      w[i] = V::or_(low, L::template bits<4>(V::load(b.q + 64 * high_at), g - 2));
     }
   }
   static MLXN_SIMD void scales(const Block& b, int g, F* s, F*) {
@@ -283,8 +286,9 @@ struct Q5_K : K4Base<V> {
     using L = Lanes<V>;
     MLXN_UNROLL
     for (int i = 0; i < 8; ++i) {
-      const auto low = L::template bits<15>(V::load(b.q + 64 * (12 + 8 * (g / 2) + i)), 4 * (g % 2));
-      w[i] = V::or_(low, L::template bits<16>(V::load(b.q + 64 * (4 + i)), g - 4));
+      const int high_at = 4 + SuperBase::interleaved(i), low_at = g < 2 ? high_at + 4 : 12 + 8 * (g / 2) + i;
+      const auto low = L::template bits<15>(V::load(b.q + 64 * low_at), 4 * (g % 2));
+      w[i] = V::or_(low, L::template bits<16>(V::load(b.q + 64 * high_at), g - 4));
     }
   }
 };
@@ -300,15 +304,16 @@ struct Q6_K : SuperBase {
   static MLXN_SIMD Block open(const std::uint8_t* scale, const std::uint8_t* q) { return {V::load_f16(scale), q}; }
   static MLXN_SIMD void codes(const Block& b, int g, I* w) {
     using L = Lanes<V>;
-    const int half = g / 4, part = g % 4;
+    const int part = g % 4;
     MLXN_UNROLL
     for (int i = 0; i < 8; ++i) {
-      const I low = L::template bits<15>(V::load(b.q + 64 * (16 * half + 8 * (part % 2) + i)), 4 * (part / 2));
-      w[i] = V::or_(low, L::template bits<0x30>(V::load(b.q + 64 * (32 + 8 * half + i)), 2 * part - 4));
+      const int half = 4 + 24 * (g / 4), low_at = part % 2 ? half + 16 + i : half + interleaved(i);
+      const I low = L::template bits<15>(V::load(b.q + 64 * low_at), 4 * (part / 2));
+      w[i] = V::or_(low, L::template bits<0x30>(V::load(b.q + 64 * (half + 4 + interleaved(i))), 2 * part - 4));
     }
   }
   static MLXN_SIMD void scales(const Block& b, int g, F* s, F*) {
-    const I packed = V::load(b.q + 64 * (48 + g / 2));
+    const I packed = V::load(b.q + 64 * (g / 2));
     MLXN_UNROLL
     for (int h = 0; h < 2; ++h) s[h] = V::mul(b.d, V::to_f32(Lanes<V>::signed_byte(packed, 2 * (g % 2) + h)));
   }

@@ -1,0 +1,197 @@
+#include "ops/matmul/matmul.h"
+
+#include "backends/cpu/launch.h"
+#include "backends/weight_impl.h"
+#include "base/checked.h"
+#include "ops/matmul/cpu.h"
+#include "ops/row_check.h"
+
+namespace mlxn {
+
+std::string_view to_string(Numerics numerics) noexcept {
+  switch (numerics) {
+    case Numerics::automatic: return "automatic";
+    case Numerics::exact: return "exact";
+    case Numerics::f16: return "f16";
+    case Numerics::bf16: return "bf16";
+    case Numerics::int8act: return "int8act";
+  }
+  return "unknown";
+}
+
+namespace ops {
+namespace {
+
+constexpr IsaVariant<cpu::Kernel<rows16::Args>> kVariants[] = {
+#if defined(__x86_64__)
+    {CpuIsa::avx512, "matmul_rows16_avx512", cpu::kernel<&rows16::run>("matmul_rows16_avx512")},
+    {CpuIsa::avx2, "matmul_rows16_avx2", cpu::kernel<&rows16::run>("matmul_rows16_avx2")},
+#endif
+    {CpuIsa::scalar, "matmul_rows16_scalar", cpu::kernel<&rows16::run>("matmul_rows16_scalar")},
+};
+constexpr VariantInfo kInfos[] = {
+#if defined(__x86_64__)
+    variant_info<CpuIsa::avx512>("matmul_rows16_avx512"),
+    variant_info<CpuIsa::avx2>("matmul_rows16_avx2"),
+#endif
+    variant_info<CpuIsa::scalar>("matmul_rows16_scalar"),
+};
+
+/// Type, dimensions and whole blocks; and that the bytes of the matrices can be counted.
+Result<void> check_problem(std::string_view op, const MatmulShape& shape) {
+  if (!is_weight_type(shape.type)) {
+    return make_error(ErrorCode::unsupported, "{}: type is {}, which has no kernels as a weight", op,
+                      mlxn::to_string(shape.type));
+  }
+  const std::pair<char, std::int64_t> dims[] = {{'m', shape.m}, {'n', shape.n}, {'k', shape.k}};
+  for (const auto& [name, value] : dims) {
+    if (value <= 0) return make_error(ErrorCode::bad_shape, "{}: {} is {}, wanted at least 1", op, name, value);
+  }
+  if (shape.k % block_elems(shape.type) != 0) {
+    return make_error(ErrorCode::bad_shape, "{}: k is {}, wanted a multiple of {}, the block of {}", op, shape.k,
+                      block_elems(shape.type), mlxn::to_string(shape.type));
+  }
+  const auto elems = checked_product(static_cast<std::uint64_t>(shape.n), static_cast<std::uint64_t>(shape.k));
+  if (!elems || *elems >> 58 != 0) {
+    return make_error(ErrorCode::bad_shape, "{}: n x k is {} x {}, which is too large", op, shape.n, shape.k);
+  }
+  return {};
+}
+
+/// x [m, k] or y [m, n].
+Result<void> check_matrix(std::string_view op, std::string_view name, const CommandEncoder& encoder, const Tensor& tensor,
+                          std::int64_t rows, std::int64_t columns) {
+  MLXN_CHECK(check_operand(op, name, encoder, tensor, {DType::f32, DType::f16, DType::bf16}));
+  MLXN_CHECK(check_shape(op, name, tensor, {rows, columns}));
+  return check_last_contiguous(op, name, tensor);
+}
+
+/// What runs of what was asked for.
+struct Choice {
+  Numerics numerics;
+  Route route;
+};
+Result<Choice> choose(std::string_view op, const MatmulShape& shape, const MatmulOptions& options) {
+  Choice choice{options.numerics, options.route};
+  switch (options.numerics) {
+    case Numerics::automatic: choice.numerics = Numerics::exact; break;
+    case Numerics::exact:
+    case Numerics::f16: break;
+    case Numerics::bf16: return make_error(ErrorCode::unsupported, "{}: the CPU has no class bf16", op);
+    case Numerics::int8act:
+      if (!is_block(shape.type)) choice.numerics = Numerics::exact;
+      break;
+  }
+  if (choice.route == Route::automatic) choice.route = shape.m <= rows16::kVectorThreshold ? Route::vector : Route::tile;
+  return choice;
+}
+
+/// Records the product of operands that have been checked. Every route adds in the same order, so batch_invariant holds
+/// without being asked for.
+Result<void> encode(std::string_view op, CommandEncoder& encoder, const Tensor& x, const Tensor& weights, bool prepared,
+                    const Tensor& y, const MatmulShape& shape, const MatmulOptions& options, std::optional<CpuIsa> isa) {
+  MLXN_TRY(const Choice choice, choose(op, shape, options));
+  MLXN_TRY(const auto* variant, pick<cpu::Kernel<rows16::Args>>(op, kVariants, isa));
+  Launch<rows16::Args> launch;
+  rows16::Args& args = launch.args;
+  launch.bind(args.x, x);
+  launch.bind(args.w, weights);
+  launch.bind(args.y, y);
+  args.m = shape.m;
+  args.n = shape.n;
+  args.k = shape.k;
+  args.x_row_bytes = x.stride(0) * block_bytes(x.dtype());
+  args.y_row_bytes = y.stride(0) * block_bytes(y.dtype());
+  args.type = shape.type;
+  args.x_type = x.dtype();
+  args.y_type = y.dtype();
+  args.prepared = prepared ? 1 : 0;
+  args.quantised = choice.numerics == Numerics::int8act ? 1 : 0;
+  args.to_f16 = choice.numerics == Numerics::f16 ? 1 : 0;
+  args.isa = static_cast<std::uint8_t>(variant->isa);
+  const int threads = cpu::threads(encoder);
+  rows16::plan(args, choice.route == Route::tile, threads);
+  MLXN_TRY(const Tensor scratch, cpu::scratch(encoder, rows16::scratch_bytes(args, threads)));
+  launch.bind(args.scratch, scratch);
+  return cpu::encode(encoder, variant->select, launch);
+}
+
+}  // namespace
+
+extern const OpInfo op_matmul;
+const OpInfo op_matmul = {"matmul", kInfos};
+
+Result<void> encode_quantized_matmul_ggml(CommandEncoder& encoder, const Tensor& x, const Tensor& raw, const Tensor& y,
+                                          const MatmulShape& shape, const MatmulOptions& options, std::optional<CpuIsa> isa) {
+  constexpr std::string_view kOp = "quantized_matmul_ggml";
+  MLXN_CHECK(check_encoder(kOp, encoder));
+  MLXN_CHECK(check_problem(kOp, shape));
+  MLXN_CHECK(check_operand(kOp, "raw", encoder, raw, {shape.type, DType::u8}));
+  if (raw.dtype() == shape.type) MLXN_CHECK(check_shape(kOp, "raw", raw, {shape.n, shape.k}));
+  MLXN_CHECK(check_contiguous(kOp, "raw", raw));
+  const std::uint64_t wanted =
+      static_cast<std::uint64_t>(shape.n) * static_cast<std::uint64_t>(shape.k) / block_elems(shape.type) * block_bytes(shape.type);
+  if (raw.bytes() < wanted) {
+    return make_error(ErrorCode::bad_shape, "{}: raw has {} bytes, wanted {} for {} x {} of {}", kOp, raw.bytes(), wanted,
+                      shape.n, shape.k, mlxn::to_string(shape.type));
+  }
+  MLXN_CHECK(check_matrix(kOp, "x", encoder, x, shape.m, shape.k));
+  MLXN_CHECK(check_matrix(kOp, "y", encoder, y, shape.m, shape.n));
+  MLXN_CHECK(check_rows_apart(kOp, "y", y));
+  MLXN_CHECK(check_no_overlap(kOp, "y", y, "x", x));
+  MLXN_CHECK(check_no_overlap(kOp, "y", y, "raw", raw));
+  return encode(kOp, encoder, x, raw, false, y, shape, options, isa);
+}
+
+Result<void> encode_matmul(CommandEncoder& encoder, const Tensor& x, const Weight& weight, const Tensor& y,
+                           const MatmulOptions& options, std::optional<CpuIsa> isa) {
+  constexpr std::string_view kOp = "matmul";
+  MLXN_CHECK(check_encoder(kOp, encoder));
+  if (!weight.defined()) return make_error(ErrorCode::invalid_argument, "{}: weight is an empty handle", kOp);
+  const Tensor& storage = weight.impl()->storage;
+  MLXN_CHECK(check_operand(kOp, "weight", encoder, storage, {storage.dtype()}));
+  if (!x.defined()) return make_error(ErrorCode::invalid_argument, "{}: x is an empty tensor", kOp);
+  if (x.rank() != 2) return make_error(ErrorCode::bad_shape, "{}: x is {}, wanted [m, {}]", kOp, to_string(x.shape()), weight.k());
+  const MatmulShape shape = {x.dim(0), weight.n(), weight.k(), weight.dtype()};
+  MLXN_CHECK(check_problem(kOp, shape));
+  MLXN_CHECK(check_matrix(kOp, "x", encoder, x, shape.m, shape.k));
+  MLXN_CHECK(check_matrix(kOp, "y", encoder, y, shape.m, shape.n));
+  MLXN_CHECK(check_rows_apart(kOp, "y", y));
+  MLXN_CHECK(check_no_overlap(kOp, "y", y, "x", x));
+  MLXN_CHECK(check_no_overlap(kOp, "y", y, "weight", storage));
+  return encode(kOp, encoder, x, storage, weight.prepared(), y, shape, options, isa);
+}
+
+}  // namespace ops
+
+Result<void> quantized_matmul_ggml(CommandEncoder& encoder, const Tensor& x, const Tensor& raw, const Tensor& y,
+                                   const MatmulShape& shape, const MatmulOptions& options) {
+  return detail::guarded([&] { return ops::encode_quantized_matmul_ggml(encoder, x, raw, y, shape, options, std::nullopt); });
+}
+
+Result<void> matmul(CommandEncoder& encoder, const Tensor& x, const Weight& weight, const Tensor& y,
+                    const MatmulOptions& options) {
+  return detail::guarded([&] { return ops::encode_matmul(encoder, x, weight, y, options, std::nullopt); });
+}
+
+Result<MatmulPlan> plan_matmul(const Device& device, const MatmulShape& shape, bool, const MatmulOptions& options) {
+  return detail::guarded([&]() -> Result<MatmulPlan> {
+    constexpr std::string_view kOp = "plan_matmul";
+    if (!device.defined()) return make_error(ErrorCode::invalid_argument, "{}: device is an empty handle", kOp);
+    MLXN_CHECK(ops::check_problem(kOp, shape));
+    MLXN_TRY(const ops::Choice choice, ops::choose(kOp, shape, options));
+    MLXN_TRY(const auto* variant, ops::pick<cpu::Kernel<rows16::Args>>(kOp, ops::kVariants, std::nullopt));
+    return MatmulPlan{variant->name, choice.numerics, choice.route};
+  });
+}
+
+Result<std::int64_t> matmul_vector_threshold(const Device& device, const MatmulShape& shape, bool) {
+  return detail::guarded([&]() -> Result<std::int64_t> {
+    constexpr std::string_view kOp = "matmul_vector_threshold";
+    if (!device.defined()) return make_error(ErrorCode::invalid_argument, "{}: device is an empty handle", kOp);
+    MLXN_CHECK(ops::check_problem(kOp, shape));
+    return rows16::kVectorThreshold;
+  });
+}
+
+}  // namespace mlxn
