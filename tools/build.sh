@@ -2,7 +2,8 @@
 # Configures a preset if its build folder is not there yet and builds targets of it. Used by ./run and ./test.
 # usage: tools/build.sh PRESET [--tests] [TARGET...]
 # --tests: the configuration must have the tests; without it, it has them if GoogleTest is there, so that ./run and ./test
-# share a folder. All output goes to stderr; progress only to a terminal.
+# share a folder. MLXN_WERROR=ON in the environment makes a new configuration fail on warnings: the project's own check
+# does, somebody else's compiler need not. All output goes to stderr; progress only to a terminal.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 preset=$1
@@ -34,7 +35,7 @@ if [ -n "$configure" ]; then
   done
   if [ $tests = 1 ]; then tests=ON; else tests=OFF; fi
   echo "build: configuring build/$preset" >&2
-  if ! cmake -S "$root" --preset "$preset" $configure -DMLXN_TESTS=$tests > "$folder/configure.log" 2>&1; then
+  if ! cmake -S "$root" --preset "$preset" $configure -DMLXN_TESTS=$tests "-DMLXN_WERROR=${MLXN_WERROR:-OFF}" > "$folder/configure.log" 2>&1; then
     cat "$folder/configure.log" >&2
     rm -f "$folder/build.ninja"
     exit 1
