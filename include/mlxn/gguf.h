@@ -161,8 +161,8 @@ struct GgufTensor {
   [[nodiscard]] std::span<const std::uint64_t> dims() const noexcept { return {ne.data(), rank}; }
   [[nodiscard]] std::span<const std::uint64_t> row_major() const noexcept { return {shape.data(), rank}; }
 };
-/// "q4_K", or "unknown type id 97".
-[[nodiscard]] std::string type_name(const GgufTensor& tensor);
+/// "q4_K", or "unknown type id 97"; empty if there is no memory for it.
+[[nodiscard]] std::string type_name(const GgufTensor& tensor) noexcept;
 
 /// A GGUF file (versions 2 and 3, little-endian) that was checked when it was opened: counts, lengths, names, types,
 /// shapes and the extent of every tensor, rules V01 to V14. A cheap handle; copies share one immutable state and may be

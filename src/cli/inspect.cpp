@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "formats/printable.h"
 #include "mlxn/gguf.h"
 
 namespace mlxn::cli {
@@ -16,27 +17,9 @@ constexpr std::uint64_t kShownElems = 8;    // of an array, in text
 constexpr std::size_t kShownBytes = 200;    // of a string, in text
 constexpr std::uint64_t kJsonElems = 1024;  // longer arrays are described by their count
 
-/// A string from a file as one safe line: what could move a terminal's cursor is spelled out.
 std::string one_line(std::string_view text) {
   const bool cut = text.size() > kShownBytes;
-  std::string out = "\"";
-  for (const char c : text.substr(0, kShownBytes)) {
-    const auto b = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      out += {'\\', c};
-    } else if (b < 0x20 || b == 0x7f) {
-      out += fmt::format("\\x{:02x}", b);
-    } else {
-      out += c;
-    }
-  }
-  // U+0080 to U+009F are control characters as well; their second byte is spelled out with the first.
-  for (std::size_t at = 0; (at = out.find('\xc2', at)) != std::string::npos; ++at) {
-    const unsigned next = at + 1 < out.size() ? static_cast<unsigned char>(out[at + 1]) : 0;
-    if (next >= 0x80 && next < 0xa0)
-      out = out.substr(0, at) + fmt::format("\\xc2\\x{:02x}", next) + out.substr(at + 2);
-  }
-  return out + (cut ? "\"..." : "\"");
+  return fmt::format("\"{}\"{}", printable(text.substr(0, kShownBytes)), cut ? "..." : "");
 }
 
 std::string type_of(const GgufValue& value) {
@@ -70,16 +53,22 @@ Json number(const GgufValue& value, std::uint64_t index) {
   return nullptr;
 }
 
+/// The same in text: a float of 32 bits with the digits that it needs.
+std::string number_text(const GgufValue& value, std::uint64_t index) {
+  if (value.element_type() != GgufType::f32) return number(value, index).dump();
+  return fmt::format("{}", static_cast<float>(value.float_at(index).value()));
+}
+
 std::string show(const GgufValue& value) {
   if (!value.is_array()) {
-    return value.type() == GgufType::string ? one_line(value.as_string().value()) : number(value, 0).dump();
+    return value.type() == GgufType::string ? one_line(value.as_string().value()) : number_text(value, 0);
   }
   if (value.element_type() == GgufType::array) return "(nested)";
   const auto strings = value.as_strings();
   std::string out = "[";
   for (std::uint64_t i = 0; i < std::min(value.count(), kShownElems); ++i) {
     if (i > 0) out += ", ";
-    out += strings ? one_line((*strings)[i]) : number(value, i).dump();
+    out += strings ? one_line((*strings)[i]) : number_text(value, i);
   }
   return out + (value.count() > kShownElems ? ", ...]" : "]");
 }

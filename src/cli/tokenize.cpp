@@ -3,30 +3,17 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "formats/printable.h"
 #include "mlxn/tokenizer.h"
 
 namespace mlxn::cli {
 namespace {
 
-/// A piece as one safe line.
-std::string one_line(std::string_view piece) {
-  std::string out = "'";
-  for (const char c : piece) {
-    const auto b = static_cast<unsigned char>(c);
-    if (b < 0x20 || b == 0x7f) {
-      out += fmt::format("\\x{:02x}", b);
-    } else {
-      out += c;
-    }
-  }
-  return out + "'";
-}
-
 Result<std::string> as_text(const Tokenizer& tokenizer, const std::vector<TokenId>& ids) {
   std::string out;
   for (const TokenId id : ids) {
     MLXN_TRY(const std::string piece, tokenizer.piece(id, true));
-    out += fmt::format("{:6} -> {}\n", id, one_line(piece));
+    out += fmt::format("{:6} -> '{}'\n", id, printable(piece));
   }
   return out;
 }

@@ -19,8 +19,7 @@ template <class... Args>
 [[nodiscard]] Error rule_error(ErrorCode code, std::string_view rule, fmt::format_string<Args...> text,
                                Args&&... args) noexcept {
   try {
-    return Error(code, fmt::format("gguf: {} ({})", fmt::format(text, std::forward<Args>(args)...), rule),
-                 rule);
+    return Error(code, "gguf: " + fmt::format(text, std::forward<Args>(args)...), rule);
   } catch (...) {
     return Error(code, {}, rule);
   }

@@ -25,9 +25,13 @@ std::string describe(std::span<const std::uint64_t> ne) { return fmt::format("[{
 
 }  // namespace
 
-std::string type_name(const GgufTensor& tensor) {
-  return tensor.dtype ? std::string(to_string(*tensor.dtype))
-                      : fmt::format("unknown type id {}", tensor.type_id);
+std::string type_name(const GgufTensor& tensor) noexcept {
+  try {
+    return tensor.dtype ? std::string(to_string(*tensor.dtype))
+                        : fmt::format("unknown type id {}", tensor.type_id);
+  } catch (...) {
+    return {};
+  }
 }
 
 Result<GgufFile> GgufFile::open(const std::filesystem::path& path, const GgufOptions& options) noexcept {
