@@ -1,0 +1,197 @@
+#include "ops/sample/cpu.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <span>
+
+#include "ops/activation_math.h"
+#include "ops/sample/philox.h"
+
+namespace mlxn::ops {
+namespace {
+
+// One body for every machine: with top_k the work is two passes over the logits, which memory bounds, and the tokens that
+// come out must not differ between instruction sets.
+constexpr float kLowest = -std::numeric_limits<float>::infinity();
+
+/// A candidate as one number: ascending order is that of descending logits, then of ascending ids.
+std::uint64_t candidate(float logit, std::size_t id) noexcept {
+  const auto bits = std::bit_cast<std::uint32_t>(logit);
+  const std::uint32_t ascending = bits ^ ((bits & 0x80000000u) != 0 ? 0xFFFFFFFFu : 0x80000000u);
+  return (std::uint64_t{~ascending} << 32) | id;
+}
+std::size_t id_of(std::uint64_t c) noexcept { return static_cast<std::uint32_t>(c); }
+
+/// Applies the penalties to the logits of the ids in `window`, which is sorted on the way.
+void penalise(const SampleArgs& args, std::span<float> logits, std::span<std::uint32_t> window) noexcept {
+  std::sort(window.begin(), window.end());
+  for (std::size_t i = 0; i < window.size();) {
+    const std::uint32_t id = window[i];
+    std::size_t end = i;
+    while (end < window.size() && window[end] == id) ++end;
+    float& logit = logits[id];
+    const float repeated = logit > 0 ? logit / args.repetition_penalty : logit * args.repetition_penalty;
+    const double penalty = static_cast<double>(end - i) * args.frequency_penalty + args.presence_penalty;
+    logit = static_cast<float>(repeated - penalty);
+    if (std::isnan(logit)) logit = kLowest;  // infinity less infinity, or 0 times infinity
+    i = end;
+  }
+}
+
+/// The k greatest logits, in order. A histogram over sign, exponent and two bits of the mantissa finds the bin of the k-th;
+/// what lies in or above it is gathered and only that is sorted.
+std::span<const std::uint64_t> greatest(std::span<const float> logits, std::size_t k, std::uint64_t* candidates) noexcept {
+  constexpr int kShift = 64 - 11;
+  std::uint32_t bins[1 << 11] = {};
+  for (std::size_t i = 0; i < logits.size(); ++i) ++bins[candidate(logits[i], i) >> kShift];
+  std::uint64_t last = 0;
+  for (std::size_t seen = bins[0]; seen < k; seen += bins[last]) ++last;
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    const std::uint64_t c = candidate(logits[i], i);
+    if (c >> kShift <= last) candidates[count++] = c;
+  }
+  if (count > k) std::nth_element(candidates, candidates + k, candidates + count);
+  std::sort(candidates, candidates + k);
+  return {candidates, k};
+}
+
+/// e^((x - top) / temperature), the same bits everywhere.
+void to_weights(std::span<const float> x, float top, float temperature, float* weights) noexcept {
+  using S = Simd<4>;
+  for (std::size_t i = 0; i < x.size(); i += S::kLanes) {
+    S::F v{};
+    const std::size_t count = std::min<std::size_t>(S::kLanes, x.size() - i);
+    for (std::size_t lane = 0; lane < count; ++lane) v[lane] = x[i + lane];
+    const S::F w = Activation<S>::exp_nonpositive((v - top) / temperature);
+    for (std::size_t lane = 0; lane < count; ++lane) weights[i + lane] = w[lane];
+  }
+}
+float weight_of(float logit, float top, float temperature) noexcept {
+  float weight = 0;
+  to_weights({&logit, 1}, top, temperature, &weight);
+  return weight;
+}
+
+struct Draw {
+  std::size_t index;
+  float logprob;
+};
+
+/// The first index whose running sum exceeds u times the total; the last one with a weight if rounding leaves none.
+Draw draw(std::span<const float> weights, double u) noexcept {
+  double total = 0;
+  for (const float w : weights) total += w;
+  const double target = u * total;
+  double running = 0;
+  std::size_t chosen = 0;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    if (weights[i] == 0) continue;
+    chosen = i;
+    running += weights[i];
+    if (running > target) break;
+  }
+  return {chosen, static_cast<float>(std::log(weights[chosen] / total))};
+}
+
+/// The number of leading candidates that top_p keeps. `total` is the sum of weights at temperature 1 that they are part of.
+std::size_t nucleus(std::span<const std::uint64_t> candidates, std::span<const float> logits, float top, double total,
+                    float top_p) noexcept {
+  double sum = 0;
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    sum += weight_of(logits[id_of(candidates[i])], top, 1.0f);
+    if (sum >= top_p * total) return i + 1;
+  }
+  return candidates.size() + 1;
+}
+
+/// Candidates that survive top_k and top_p, in order.
+std::span<const std::uint64_t> leaders(const SampleArgs& args, std::span<const float> logits, float top,
+                                       std::uint64_t* candidates) noexcept {
+  const auto k = static_cast<std::size_t>(args.top_k);
+  double total = 0;
+  if (k < logits.size() || args.top_p >= 1.0f) {
+    const auto best = greatest(logits, k, candidates);
+    if (args.top_p >= 1.0f) return best;
+    for (const std::uint64_t c : best) total += weight_of(logits[id_of(c)], top, 1.0f);
+    return best.first(std::min(k, nucleus(best, logits, top, total, args.top_p)));
+  }
+  float weights[256];
+  for (std::size_t i = 0; i < logits.size(); i += std::size(weights)) {
+    const auto part = logits.subspan(i, std::min(std::size(weights), logits.size() - i));
+    to_weights(part, top, 1.0f, weights);
+    for (std::size_t j = 0; j < part.size(); ++j) total += weights[j];
+  }
+  // The nucleus is mostly small: sort few candidates first, more only if they do not reach p.
+  for (std::size_t tried = std::min<std::size_t>(256, k);; tried = std::min(tried * 16, k)) {
+    const auto best = greatest(logits, tried, candidates);
+    const std::size_t kept = nucleus(best, logits, top, total, args.top_p);
+    if (kept <= tried || tried == k) return best.first(std::min(tried, kept));
+  }
+}
+
+Draw sample_row(const SampleArgs& args, std::int64_t row, std::uint8_t* slot) noexcept {
+  const auto vocab = static_cast<std::size_t>(args.vocab);
+  auto* candidates = reinterpret_cast<std::uint64_t*>(slot);
+  const std::span<float> logits(reinterpret_cast<float*>(candidates + vocab), vocab);
+  const float* given = args.logits.ptr + row * args.logits_stride;
+  for (std::size_t i = 0; i < vocab; ++i) logits[i] = given[i] == given[i] ? given[i] + 0.0f : kLowest;  // -0 becomes +0
+  if (args.recent.ptr != nullptr) {
+    const std::uint32_t* recent = args.recent.ptr + row * args.recent_stride;
+    auto* window = reinterpret_cast<std::uint32_t*>(logits.data() + vocab);
+    std::size_t used = 0;
+    for (std::int64_t i = 0; i < std::clamp<std::int64_t>(args.count, 0, args.window); ++i) {
+      if (recent[i] < vocab) window[used++] = recent[i];
+    }
+    penalise(args, logits, {window, used});
+  }
+
+  float top = kLowest;
+  for (const float l : logits) top = l > top ? l : top;
+  if (top == kLowest) return {0, kLowest};
+  if (args.temperature == 0) {
+    return {static_cast<std::size_t>(std::find(logits.begin(), logits.end(), top) - logits.begin()), 0.0f};
+  }
+  if (top == -kLowest) {  // infinities share among themselves
+    for (float& l : logits) l = l == top ? 0.0f : kLowest;
+    top = 0;
+  }
+
+  const double u = philox_uniform(args.seed, static_cast<std::uint64_t>(args.step), static_cast<std::uint64_t>(row));
+  const auto kept = [&](float logit) { return static_cast<double>(logit) - top >= args.min_log; };
+  if (args.top_k == args.vocab && args.top_p >= 1.0f) {  // no order needed: tokens by id
+    for (float& l : logits) l = kept(l) ? l : kLowest;
+    to_weights(logits, top, args.temperature, logits.data());
+    return draw(logits, u);
+  }
+  const auto best = leaders(args, logits, top, candidates);
+  std::size_t count = 0;
+  while (count < best.size() && kept(logits[id_of(best[count])])) ++count;
+  const std::span<float> weights(reinterpret_cast<float*>(slot + args.vocab * 12 + args.window * 4), count);
+  for (std::size_t i = 0; i < count; ++i) weights[i] = logits[id_of(best[i])];
+  to_weights(weights, top, args.temperature, weights.data());
+  const Draw drawn = draw(weights, u);
+  return {id_of(best[drawn.index]), drawn.logprob};
+}
+
+}  // namespace
+
+std::uint64_t sample_slot_bytes(std::int64_t vocab, std::int64_t window) noexcept {
+  const std::uint64_t bytes = 16 * static_cast<std::uint64_t>(vocab) + 4 * static_cast<std::uint64_t>(window);
+  return (bytes + 63) / 64 * 64;
+}
+
+void sample_rows(const SampleArgs& args, const CpuContext& context) {
+  const auto share = context.share(static_cast<std::uint64_t>(args.rows));
+  std::uint8_t* slot =
+      args.workspace.ptr + static_cast<std::uint64_t>(context.thread) * sample_slot_bytes(args.vocab, args.window);
+  for (auto row = static_cast<std::int64_t>(share.begin); row < static_cast<std::int64_t>(share.end); ++row) {
+    const Draw drawn = sample_row(args, row, slot);
+    args.ids.ptr[row] = static_cast<std::uint32_t>(drawn.index);
+    if (args.logprobs.ptr != nullptr) args.logprobs.ptr[row] = drawn.logprob;
+  }
+}
+
+}  // namespace mlxn::ops
