@@ -15,14 +15,20 @@ struct Elements {
   using F = typename S::F;
 
   static MLXN_SIMD F load(const T* p) {
-    if constexpr (__is_same(T, float)) return S::load(p);
-    else if constexpr (__is_same(T, f16)) return S::load_f16(reinterpret_cast<const std::uint16_t*>(p));
-    else return S::load_bf16(reinterpret_cast<const std::uint16_t*>(p));
+    if constexpr (__is_same(T, float))
+      return S::load(p);
+    else if constexpr (__is_same(T, f16))
+      return S::load_f16(reinterpret_cast<const std::uint16_t*>(p));
+    else
+      return S::load_bf16(reinterpret_cast<const std::uint16_t*>(p));
   }
   static MLXN_SIMD void store(T* p, F v) {
-    if constexpr (__is_same(T, float)) S::store(p, v);
-    else if constexpr (__is_same(T, f16)) S::store_f16(reinterpret_cast<std::uint16_t*>(p), v);
-    else S::store_bf16(reinterpret_cast<std::uint16_t*>(p), v);
+    if constexpr (__is_same(T, float))
+      S::store(p, v);
+    else if constexpr (__is_same(T, f16))
+      S::store_f16(reinterpret_cast<std::uint16_t*>(p), v);
+    else
+      S::store_bf16(reinterpret_cast<std::uint16_t*>(p), v);
   }
 
   /// The first `count` < kLanes lanes; the others load as zeros and are not stored.

@@ -9,8 +9,9 @@ namespace mlxn {
 /// g    [rows, dim], [a, b, dim] or [dim]   f32 f16 bf16; last axis contiguous, any stride of the others
 /// u    g's shape and dtype, strides of its own: g and u may be the two halves of one row
 /// y    g's shape and dtype; may be exactly g or exactly u, any other overlap is an error; rows must not overlap each other
-/// Numerics: f32 inside, within 1e-6 of the value (relative) before the one rounding at the store; NaN and infinity as the
-/// formula gives them in IEEE arithmetic; g < -87.3 gives a zero of the product's sign. The same bits on every instruction set.
+/// Numerics: f32 inside, the product within 1e-6 (relative) before the one rounding at the store; NaN and infinity as the
+/// formula gives them in IEEE arithmetic; a finite g < -87.3 gives a zero. The same bits on every
+/// instruction set and with any number of threads.
 /// Empty: no rows succeeds and writes nothing; dim == 0 is bad_shape.
 /// Errors: bad_shape, bad_dtype, aliased, invalid_argument (an empty operand), wrong_device, wrong_state, out_of_memory.
 /// Order: recorded on `encoder`, which keeps the arguments alive until its submission completes.

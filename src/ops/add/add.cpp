@@ -26,7 +26,8 @@ constexpr VariantInfo kInfos[] = {
 extern const OpInfo op_add;
 const OpInfo op_add = {"add", kInfos};
 
-Result<void> encode_add(CommandEncoder& encoder, const Tensor& a, const Tensor& b, const Tensor& y, std::optional<CpuIsa> isa) {
+Result<void> encode_add(CommandEncoder& encoder, const Tensor& a, const Tensor& b, const Tensor& y,
+                        std::optional<CpuIsa> isa) {
   return encode_elementwise({"add", "a", "b", true, kVariants}, encoder, a, b, y, 0.0f, isa);
 }
 

@@ -34,7 +34,8 @@ Result<void> encode_argmax(CommandEncoder& encoder, const Tensor& x, const Tenso
   constexpr std::string_view kOp = "argmax";
   MLXN_CHECK(check_encoder(kOp, encoder));
   MLXN_CHECK(check_operand(kOp, "x", encoder, x, {DType::f32, DType::f16, DType::bf16}));
-  if (x.rank() > 2) return make_error(ErrorCode::bad_shape, "{}: x is {}, wanted one or two axes", kOp, to_string(x.shape()));
+  if (x.rank() > 2)
+    return make_error(ErrorCode::bad_shape, "{}: x is {}, wanted one or two axes", kOp, to_string(x.shape()));
   MLXN_CHECK(check_rows(kOp, "x", x));
   const std::int64_t rows = row_count(x), n = x.dim(-1);
   if (n > INT64_C(0xFFFFFFFF)) {

@@ -16,7 +16,7 @@ struct ArgmaxArgs {
   In<void> x;
   InOut<ArgmaxPart> parts;  ///< [rows, threads] if threads share the rows, else null
   Out<std::uint32_t> ids;
-  Out<float> values;        ///< null: not wanted
+  Out<float> values;  ///< null: not wanted
   std::int64_t rows, n, row_stride;
 };
 

@@ -2,8 +2,6 @@
 
 namespace mlxn::ops {
 
-cpu::Kernel<ArgmaxArgs> argmax_avx512(std::string_view name, DType x) noexcept {
-  return argmax_kernel<Simd<16>>(name, x);
-}
+cpu::Kernel<ArgmaxArgs> argmax_avx512(std::string_view name, DType x) noexcept { return argmax_kernel<Simd<16>>(name, x); }
 
 }  // namespace mlxn::ops

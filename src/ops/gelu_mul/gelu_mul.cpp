@@ -1,7 +1,7 @@
 #include "ops/gelu_mul/gelu_mul.h"
 
-#include "ops/gelu_mul/cpu.h"
 #include "ops/elementwise_encode.h"
+#include "ops/gelu_mul/cpu.h"
 
 namespace mlxn::ops {
 namespace {
@@ -26,7 +26,8 @@ constexpr VariantInfo kInfos[] = {
 extern const OpInfo op_gelu_mul;
 const OpInfo op_gelu_mul = {"gelu_mul", kInfos};
 
-Result<void> encode_gelu_mul(CommandEncoder& encoder, const Tensor& g, const Tensor& u, const Tensor& y, std::optional<CpuIsa> isa) {
+Result<void> encode_gelu_mul(CommandEncoder& encoder, const Tensor& g, const Tensor& u, const Tensor& y,
+                             std::optional<CpuIsa> isa) {
   return encode_elementwise({"gelu_mul", "g", "u", false, kVariants}, encoder, g, u, y, 0.0f, isa);
 }
 

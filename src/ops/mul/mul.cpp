@@ -1,7 +1,7 @@
 #include "ops/mul/mul.h"
 
-#include "ops/mul/cpu.h"
 #include "ops/elementwise_encode.h"
+#include "ops/mul/cpu.h"
 
 namespace mlxn::ops {
 namespace {
@@ -26,7 +26,8 @@ constexpr VariantInfo kInfos[] = {
 extern const OpInfo op_mul;
 const OpInfo op_mul = {"mul", kInfos};
 
-Result<void> encode_mul(CommandEncoder& encoder, const Tensor& a, const Tensor& b, const Tensor& y, std::optional<CpuIsa> isa) {
+Result<void> encode_mul(CommandEncoder& encoder, const Tensor& a, const Tensor& b, const Tensor& y,
+                        std::optional<CpuIsa> isa) {
   return encode_elementwise({"mul", "a", "b", true, kVariants}, encoder, a, b, y, 0.0f, isa);
 }
 

@@ -1,7 +1,7 @@
 #include "ops/scale/scale.h"
 
-#include "ops/scale/cpu.h"
 #include "ops/elementwise_encode.h"
+#include "ops/scale/cpu.h"
 
 namespace mlxn::ops {
 namespace {
@@ -26,7 +26,8 @@ constexpr VariantInfo kInfos[] = {
 extern const OpInfo op_scale;
 const OpInfo op_scale = {"scale", kInfos};
 
-Result<void> encode_scale(CommandEncoder& encoder, const Tensor& x, const Tensor& y, float factor, std::optional<CpuIsa> isa) {
+Result<void> encode_scale(CommandEncoder& encoder, const Tensor& x, const Tensor& y, float factor,
+                          std::optional<CpuIsa> isa) {
   MLXN_CHECK(check_finite("scale", "factor", factor));
   return encode_elementwise({"scale", "x", "", false, kVariants}, encoder, x, {}, y, factor, isa);
 }

@@ -9,6 +9,6 @@ namespace mlxn::ops {
 
 /// mlxn::scale with the variant of one instruction set; without a wish the best one.
 [[nodiscard]] Result<void> encode_scale(CommandEncoder& encoder, const Tensor& x, const Tensor& y, float factor,
-                                      std::optional<CpuIsa> isa);
+                                        std::optional<CpuIsa> isa);
 
 }  // namespace mlxn::ops

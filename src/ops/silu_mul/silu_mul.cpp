@@ -1,7 +1,7 @@
 #include "ops/silu_mul/silu_mul.h"
 
-#include "ops/silu_mul/cpu.h"
 #include "ops/elementwise_encode.h"
+#include "ops/silu_mul/cpu.h"
 
 namespace mlxn::ops {
 namespace {
@@ -26,7 +26,8 @@ constexpr VariantInfo kInfos[] = {
 extern const OpInfo op_silu_mul;
 const OpInfo op_silu_mul = {"silu_mul", kInfos};
 
-Result<void> encode_silu_mul(CommandEncoder& encoder, const Tensor& g, const Tensor& u, const Tensor& y, std::optional<CpuIsa> isa) {
+Result<void> encode_silu_mul(CommandEncoder& encoder, const Tensor& g, const Tensor& u, const Tensor& y,
+                             std::optional<CpuIsa> isa) {
   return encode_elementwise({"silu_mul", "g", "u", false, kVariants}, encoder, g, u, y, 0.0f, isa);
 }
 
