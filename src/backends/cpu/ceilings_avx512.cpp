@@ -19,7 +19,9 @@ float int8_loop(std::uint64_t rounds) {
   }
   __m512i sum = acc[0];
   for (int i = 1; i < kChains; ++i) sum = _mm512_add_epi32(sum, acc[i]);
-  return static_cast<float>(_mm512_reduce_add_epi32(sum));
+  alignas(64) int lanes[16];
+  _mm512_store_si512(lanes, sum);
+  return static_cast<float>(lanes[0]);
 }
 }  // namespace
 const CeilingLoops kCeilingLoops = {&read_loop, &f32_loop, kF32Ops, &int8_loop, 2 * kChains * 64};
