@@ -10,25 +10,42 @@ namespace mlxn::rows16 {
 template <class V, DType kType>
 struct Packer {
   static constexpr Format kFormat = format(kType);
+  static constexpr std::int64_t kBlocks = kChunkElems / kFormat.block_elems;  ///< of a whole chunk
 
-  static MLXN_SIMD void pack_block(const std::uint8_t* const* rows, std::int64_t offset, std::uint8_t* scale,
-                                   std::uint8_t* dst) {
+  /// One field of `kBytes` bytes of n blocks: row by row, so that a row's address is fetched once.
+  template <int kBytes>
+  static MLXN_SIMD void gather(const std::uint8_t* const* rows, std::int64_t offset, std::int64_t n, std::uint8_t* dst,
+                               std::int64_t dst_step) {
+    const auto blocks_of_row = [&](std::int64_t count) MLXN_LAMBDA {
+      for (int r = 0; r < kRows; ++r) {
+        const std::uint8_t* from = rows[r] + offset;
+        MLXN_UNROLL
+        for (std::int64_t b = 0; b < count; ++b) {
+          __builtin_memcpy(dst + b * dst_step + kBytes * r, from + b * kFormat.block_bytes, kBytes);
+        }
+      }
+    };
+    if (n == kBlocks) blocks_of_row(kBlocks);
+    else blocks_of_row(n);
+  }
+
+  /// n <= kBlocks whole blocks.
+  static MLXN_SIMD void pack_blocks(const std::uint8_t* const* rows, std::int64_t offset, std::int64_t n,
+                                    std::uint8_t* scales, std::uint8_t* dst) {
     constexpr int kSingles = kFormat.dwords % 4;
-    if constexpr (kFormat.scale_bytes == 2) {
-      MLXN_UNROLL
-      for (int r = 0; r < kRows; ++r) __builtin_memcpy(scale + 2 * r, rows[r] + offset + kFormat.scale_at, 2);
-    } else if constexpr (kFormat.scale_bytes == 1) {
-      MLXN_UNROLL
-      for (int r = 0; r < kRows; ++r) scale[r] = rows[r][offset + kFormat.scale_at];
+    if constexpr (kFormat.scale_bytes != 0) {
+      gather<kFormat.scale_bytes>(rows, offset + kFormat.scale_at, n, scales, kFormat.scale_bytes * kRows);
     }
     MLXN_UNROLL
     for (int i = 0; i < kSingles; ++i) {
-      MLXN_UNROLL
-      for (int r = 0; r < kRows; ++r) __builtin_memcpy(dst + 64 * i + 4 * r, rows[r] + offset + kFormat.first + 4 * source_dword(kType, i), 4);
+      gather<4>(rows, offset + kFormat.first + 4 * source_dword(kType, i), n, dst + 64 * i, kFormat.dwords * 64);
     }
-    MLXN_UNROLL
-    for (int i = kSingles; i < kFormat.dwords; i += 4) {
-      V::transpose4(rows, offset + kFormat.first + 4 * source_dword(kType, i), dst + 64 * i);
+    for (std::int64_t b = 0; b < n; ++b) {
+      MLXN_UNROLL
+      for (int i = kSingles; i < kFormat.dwords; i += 4) {
+        V::transpose4(rows, offset + b * kFormat.block_bytes + kFormat.first + 4 * source_dword(kType, i),
+                      dst + (b * kFormat.dwords + i) * 64);
+      }
     }
   }
 
@@ -37,14 +54,11 @@ struct Packer {
     while (k > 0) {
       const std::int64_t elems = k < kChunkElems ? k : kChunkElems;
       const std::int64_t whole = elems / kFormat.block_elems;
-      std::uint8_t* scale = dst;
+      std::uint8_t* scales = dst;
       dst += scales_bytes(kFormat, blocks(kFormat, elems));
-      for (std::int64_t b = 0; b < whole; ++b) {
-        pack_block(rows, offset, scale, dst);
-        offset += kFormat.block_bytes;
-        scale += kFormat.scale_bytes * kRows;
-        dst += kFormat.dwords * 64;
-      }
+      pack_blocks(rows, offset, whole, scales, dst);
+      offset += whole * kFormat.block_bytes;
+      dst += whole * kFormat.dwords * 64;
       if constexpr (kFormat.block_elems == 16) {
         if (const std::int64_t rest = elems % 16; rest != 0) {  // a dense row's end, filled up with zeros
           std::uint8_t padded[kRows][64];
@@ -54,7 +68,7 @@ struct Packer {
             for (std::int64_t i = 0; i < 64; ++i) padded[r][i] = i < bytes ? rows[r][offset + i] : std::uint8_t{0};
             ends[r] = padded[r];
           }
-          pack_block(ends, 0, scale, dst);
+          pack_blocks(ends, 0, 1, scales, dst);
         }
       }
       k -= elems;

@@ -15,6 +15,6 @@ void plan(Args& args, bool tile, int threads) noexcept;
 void run(const Args& args, const CpuContext& context);
 
 /// The largest m that is better served by the vector route.
-inline constexpr std::int64_t kVectorThreshold = 4;
+inline constexpr std::int64_t kVectorThreshold = 8;
 
 }  // namespace mlxn::rows16
