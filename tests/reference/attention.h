@@ -7,7 +7,7 @@
 
 #include "tests/support/tolerance.h"
 
-namespace mlxn::test {
+namespace mlxn::test::reference {
 
 struct AttentionProblem {
   std::int64_t heads = 1, kv_heads = 1, seq = 1, head_dim = 1, kv_len = 1, p0 = 0;
@@ -59,15 +59,20 @@ AttentionRow attention_row(const AttentionProblem& p, std::int64_t i, const floa
     if (sink != nullptr) l += std::exp(*sink - max);
   }
   row.lse = l == 0 ? Reference{lowest, 1} : Reference{max + std::log(l), lse_size + std::fabs(max)};
-  for (std::int64_t d = 0; d < p.head_dim; ++d) {
-    Reference& y = row.y[static_cast<std::size_t>(d)];
-    if (l == 0) continue;
-    for (std::size_t j = 0; j < z.size(); ++j) y.value += std::exp(z[j] - max) / l * double{v(seen[j])[d]};
-    for (std::size_t j = 0; j < z.size(); ++j) {
-      y.magnitude += std::exp(z[j] - max) / l * (std::fabs(double{v(seen[j])[d]}) + std::fabs(y.value)) * size[j];
+  if (l == 0) return row;
+  for (std::size_t j = 0; j < z.size(); ++j) {
+    const double weight = std::exp(z[j] - max) / l;
+    const float* value = v(seen[j]);
+    for (std::size_t d = 0; d < row.y.size(); ++d) row.y[d].value += weight * double{value[d]};
+  }
+  for (std::size_t j = 0; j < z.size(); ++j) {
+    const double weight = std::exp(z[j] - max) / l;
+    const float* value = v(seen[j]);
+    for (std::size_t d = 0; d < row.y.size(); ++d) {
+      row.y[d].magnitude += weight * (std::fabs(double{value[d]}) + std::fabs(row.y[d].value)) * size[j];
     }
   }
   return row;
 }
 
-}  // namespace mlxn::test
+}  // namespace mlxn::test::reference
