@@ -1,12 +1,13 @@
 // The demo model against llama.cpp on the same files.
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <thread>
 
 #include "gtest/gtest.h"
 #include "mlxn/model.h"
-#include "models/golden.h"
+#include "tests/models/golden.h"
 #include "tests/support/must.h"
 
 namespace mlxn {
