@@ -1,0 +1,76 @@
+# The program on damaged files and senseless arguments: it says what is wrong and ends with 1 or 2; it never crashes.
+set -u
+mlxn=$MLXN_PROGRAM
+model=$MLXN_SOURCE_DIR/data/demo/demo-q4_k.gguf
+# A sanitizer's report must not look like an ordinary failure.
+export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}exitcode=86" UBSAN_OPTIONS="${UBSAN_OPTIONS:+$UBSAN_OPTIONS:}exitcode=86"
+failed=0 runs=0
+
+# expect "CODES" COMMAND...: the exit code must be one of them; with another than 0, stderr must say something.
+expect() {
+  local codes=$1 code
+  shift
+  "$@" > "$TMPDIR/out" 2> "$TMPDIR/err" < /dev/null
+  code=$?
+  runs=$((runs + 1))
+  case " $codes " in
+    *" $code "*) if [ $code = 0 ] || [ -s "$TMPDIR/err" ]; then return 0; fi ;;
+  esac
+  echo "bad_input: exit code $code, wanted $codes${case:+, $case}: $*"
+  tail -n 20 "$TMPDIR/err"
+  failed=1
+}
+
+case="arguments"
+expect 2 "$mlxn"
+expect 2 "$mlxn" nonsense
+expect 2 "$mlxn" generate
+expect 2 "$mlxn" generate -m "$model" --no-such-flag
+expect 2 "$mlxn" generate -m "$model" -n many
+expect "1 2" "$mlxn" generate -m "$model" -n -7
+expect "1 2" "$mlxn" generate -m "$model" -p a -n 1 -t 1000000
+expect "1 2" "$mlxn" generate -m "$model" -p a -n 1 --temp nan
+expect "1 2" "$mlxn" generate -m "$model" -p a -n 1 --top-p 2
+expect "1 2" "$mlxn" generate -m "$model" -p a -n 1 --repeat-penalty 0
+expect "1 2" "$mlxn" generate -m "$model" -p a -n 1 --device abacus
+expect "1 2" "$mlxn" generate -m "$model" -p a -n 1 --precision vague
+expect "1 2" "$mlxn" generate -m "$model" -p a -n 1 -c 99999999999
+expect 1 "$mlxn" generate -m "$TMPDIR/absent.gguf" -p a -n 1
+expect 1 "$mlxn" generate -m "$TMPDIR" -p a -n 1
+expect 1 "$mlxn" generate -m "$MLXN_SOURCE_DIR/LICENSE" -p a -n 1
+expect 1 "$mlxn" generate -m "$model" -f "$TMPDIR/absent.txt" -n 1
+expect 1 "$mlxn" generate -m /dev/null -p a -n 1
+
+size=$(wc -c < "$model")
+bad=$TMPDIR/bad.gguf
+# Cut short: in the header, in the tables, in the data, and by one byte.
+for keep in 0 1 4 8 12 20 24 25 40 100 500 3000 20000 40000 50000 70000 $((size / 2)) $((size - 1000)) $((size - 1)); do
+  head -c "$keep" "$model" > "$bad"
+  case="cut at $keep"
+  expect 1 "$mlxn" inspect -m "$bad"
+  expect 1 "$mlxn" generate -m "$bad" -p a -n 1
+done
+
+# Bytes of the header changed. The numbers come from a fixed linear congruence, so that every run sees the same files.
+state=12345
+random() {  # random LIMIT: sets `number`
+  state=$(((state * 1103515245 + 12345) % 2147483648))
+  number=$((state / 64 % $1))
+}
+poke() { printf "$(printf '\\%03o' "$2")" | dd of="$bad" bs=1 seek="$1" conv=notrunc 2> /dev/null; }
+for round in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30; do
+  cp "$model" "$bad"
+  case="round $round:"
+  for _ in 1 2 3; do
+    if [ $((round % 3)) = 0 ]; then random 60000; elif [ $((round % 3)) = 1 ]; then random 700; else random 64; fi
+    offset=$number
+    random 256
+    case="$case byte $offset = $number"
+    poke "$offset" "$number"
+  done
+  expect "0 1" "$mlxn" inspect -m "$bad"
+  expect "0 1" "$mlxn" tokenize -m "$bad" -p "To be, or not"
+  expect "0 1" "$mlxn" generate -m "$bad" -p "To be" -n 2
+done
+echo "bad_input: $runs runs"
+exit $failed
