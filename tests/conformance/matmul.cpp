@@ -18,6 +18,7 @@
 #include "tests/reference/matmul.h"
 #include "tests/support/devices.h"
 #include "tests/support/guarded.h"
+#include "tests/support/page_end.h"
 #include "tests/support/random.h"
 #include "tests/support/weights.h"
 
@@ -246,6 +247,44 @@ TEST_P(Format, OneHotRowsReturnTheExactWeights) {
       for (std::size_t i = 0; i < k; ++i) {
         for (std::size_t column = 0; column < n; ++column) {
           ASSERT_EQ(y[i * n + column], w.values[column * k + i]) << "weight [" << column << "," << i << "]";  // -0 == 0
+        }
+      }
+    }
+  }
+}
+
+// Operands that end where memory does: nothing may be read beyond their last element, whatever is done with it.
+TEST_P(Format, ReadsStopAtTheEndOfTheOperands) {
+  if (device().capabilities().backend != "cpu") GTEST_SKIP() << "pages are the CPU's";
+  Random random(11);
+  SCOPED_TRACE(random.trace());
+  for (const auto& [n, blocks] : {std::pair<std::size_t, std::size_t>(1, 1), {5, 3}, {19, 1}}) {
+    const std::size_t k = is_block(type()) ? blocks * unit() : blocks * 11;
+    const std::vector<std::byte> bytes = random_weights(type(), n * k, random);
+    const Tensor raw = at_page_end(device(), type(), {static_cast<std::int64_t>(n), static_cast<std::int64_t>(k)}, bytes);
+    PrepareOptions prepare;
+    prepare.mode = PrepareMode::on;
+    const Weight weight = must(Weight::prepare(device(), raw, prepare));
+    for (const std::size_t m : {1, 3, 13}) {
+      const std::vector<float> values = random.uniform(m * k, -1.0f, 1.0f);
+      const MatmulShape shape = {static_cast<std::int64_t>(m), static_cast<std::int64_t>(n), static_cast<std::int64_t>(k), type()};
+      const Tensor x = at_page_end(device(), DType::f32, {shape.m, shape.k}, std::as_bytes(std::span(values)));
+      const Tensor y = at_page_end(device(), DType::f32, {shape.m, shape.n}, std::vector<std::byte>(m * n * 4, std::byte{0xff}));
+      for (const Numerics numerics : {Numerics::exact, Numerics::int8act}) {
+        if (numerics == Numerics::int8act && !is_block(type())) continue;
+        const std::vector<Reference> wanted =
+            matmul_reference(values, decoded(type(), bytes), weight_magnitudes(type(), bytes), m, n, k, numerics);
+        for (const Door door : kDoors) {
+          for (const Route route : kRoutes) {
+            SCOPED_TRACE(describe(door, numerics, route));
+            must(run(device(), [&](CommandEncoder& encoder) {
+              const MatmulOptions options = {numerics, route};
+              return door == Door::raw ? quantized_matmul_ggml(encoder, x, raw, y, shape, options) : matmul(encoder, x, weight, y, options);
+            }));
+            std::vector<float> got(m * n);
+            must(device().download(std::as_writable_bytes(std::span(got)), y));
+            ASSERT_TRUE(all_near(got, wanted, matmul_tolerance(numerics, DType::f32, k), n));
+          }
         }
       }
     }
