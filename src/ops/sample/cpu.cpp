@@ -7,6 +7,7 @@
 #include <span>
 
 #include "ops/activation_math.h"
+#include "ops/elements.h"
 #include "ops/sample/philox.h"
 
 namespace mlxn::ops {
@@ -40,39 +41,36 @@ void penalise(const SampleArgs& args, std::span<float> logits, std::span<std::ui
   }
 }
 
-/// The k greatest logits, in order. A histogram over sign, exponent and two bits of the mantissa finds the bin of the k-th;
-/// what lies in or above it is gathered and only that is sorted.
+/// Sign, exponent and two bits of the mantissa, in descending order of the logits.
+constexpr int kBinShift = 64 - 11;
+constexpr std::size_t kBins = std::size_t{1} << 11;
+
+/// The k greatest logits, in order. A histogram finds the bin of the k-th; what lies in or above it is gathered and only
+/// that is sorted.
 std::span<const std::uint64_t> greatest(std::span<const float> logits, std::size_t k, std::uint64_t* candidates) noexcept {
-  constexpr int kShift = 64 - 11;
-  std::uint32_t bins[1 << 11] = {};
-  for (std::size_t i = 0; i < logits.size(); ++i) ++bins[candidate(logits[i], i) >> kShift];
+  std::uint32_t bins[kBins] = {};
+  for (std::size_t i = 0; i < logits.size(); ++i) ++bins[candidate(logits[i], i) >> kBinShift];
   std::uint64_t last = 0;
   for (std::size_t seen = bins[0]; seen < k; seen += bins[last]) ++last;
   std::size_t count = 0;
   for (std::size_t i = 0; i < logits.size(); ++i) {
     const std::uint64_t c = candidate(logits[i], i);
-    if (c >> kShift <= last) candidates[count++] = c;
+    if (c >> kBinShift <= last) candidates[count++] = c;
   }
   if (count > k) std::nth_element(candidates, candidates + k, candidates + count);
   std::sort(candidates, candidates + k);
   return {candidates, k};
 }
 
-/// e^((x - top) / temperature), the same bits everywhere.
+/// e^((x - top) / temperature), the same bits everywhere. weights may be x.
 void to_weights(std::span<const float> x, float top, float temperature, float* weights) noexcept {
   using S = Simd<4>;
-  for (std::size_t i = 0; i < x.size(); i += S::kLanes) {
-    S::F v{};
-    const std::size_t count = std::min<std::size_t>(S::kLanes, x.size() - i);
-    for (std::size_t lane = 0; lane < count; ++lane) v[lane] = x[i + lane];
-    const S::F w = Activation<S>::exp_nonpositive((v - top) / temperature);
-    for (std::size_t lane = 0; lane < count; ++lane) weights[i + lane] = w[lane];
-  }
-}
-float weight_of(float logit, float top, float temperature) noexcept {
-  float weight = 0;
-  to_weights({&logit, 1}, top, temperature, &weight);
-  return weight;
+  using E = Elements<S, float>;
+  const auto weight = [&](S::F v) { return Activation<S>::exp_nonpositive((v - top) / temperature); };
+  std::size_t i = 0;
+  for (; i + S::kLanes <= x.size(); i += S::kLanes) E::store(weights + i, weight(E::load(&x[i])));
+  const auto rest = static_cast<std::int64_t>(x.size() - i);
+  if (rest > 0) E::store_part(weights + i, weight(E::load_part(&x[i], rest)), rest);
 }
 
 struct Draw {
@@ -96,12 +94,18 @@ Draw draw(std::span<const float> weights, double u) noexcept {
   return {chosen, static_cast<float>(std::log(weights[chosen] / total))};
 }
 
-/// The number of leading candidates that top_p keeps. `total` is the sum of weights at temperature 1 that they are part of.
+/// The number of leading candidates that top_p keeps, one more than there are if they do not reach p of `total`: the sum of all
+/// weights at temperature 1, or 0 for that of the candidates alone. `weights` has room for one per candidate.
 std::size_t nucleus(std::span<const std::uint64_t> candidates, std::span<const float> logits, float top, double total,
-                    float top_p) noexcept {
+                    float top_p, float* weights) noexcept {
+  for (std::size_t i = 0; i < candidates.size(); ++i) weights[i] = logits[id_of(candidates[i])];
+  to_weights({weights, candidates.size()}, top, 1.0f, weights);
+  if (total == 0) {
+    for (std::size_t i = 0; i < candidates.size(); ++i) total += weights[i];
+  }
   double sum = 0;
   for (std::size_t i = 0; i < candidates.size(); ++i) {
-    sum += weight_of(logits[id_of(candidates[i])], top, 1.0f);
+    sum += weights[i];
     if (sum >= top_p * total) return i + 1;
   }
   return candidates.size() + 1;
@@ -109,27 +113,34 @@ std::size_t nucleus(std::span<const std::uint64_t> candidates, std::span<const f
 
 /// Candidates that survive top_k and top_p, in order.
 std::span<const std::uint64_t> leaders(const SampleArgs& args, std::span<const float> logits, float top,
-                                       std::uint64_t* candidates) noexcept {
+                                       std::uint64_t* candidates, float* weights) noexcept {
   const auto k = static_cast<std::size_t>(args.top_k);
-  double total = 0;
-  if (k < logits.size() || args.top_p >= 1.0f) {
+  if (args.top_p >= 1.0f) return greatest(logits, k, candidates);
+  if (k < logits.size()) {
     const auto best = greatest(logits, k, candidates);
-    if (args.top_p >= 1.0f) return best;
-    for (const std::uint64_t c : best) total += weight_of(logits[id_of(c)], top, 1.0f);
-    return best.first(std::min(k, nucleus(best, logits, top, total, args.top_p)));
+    return best.first(std::min(k, nucleus(best, logits, top, 0, args.top_p, weights)));
   }
-  float weights[256];
-  for (std::size_t i = 0; i < logits.size(); i += std::size(weights)) {
-    const auto part = logits.subspan(i, std::min(std::size(weights), logits.size() - i));
-    to_weights(part, top, 1.0f, weights);
-    for (std::size_t j = 0; j < part.size(); ++j) total += weights[j];
+  // The weight of each bin tells how far the nucleus reaches before anything is sorted.
+  double mass[kBins] = {}, total = 0;
+  std::uint32_t count[kBins] = {};
+  to_weights(logits, top, 1.0f, weights);
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    const std::size_t bin = candidate(logits[i], i) >> kBinShift;
+    mass[bin] += weights[i];
+    ++count[bin];
+    total += weights[i];
   }
-  // The nucleus is mostly small: sort few candidates first, more only if they do not reach p.
-  for (std::size_t tried = std::min<std::size_t>(256, k);; tried = std::min(tried * 16, k)) {
-    const auto best = greatest(logits, tried, candidates);
-    const std::size_t kept = nucleus(best, logits, top, total, args.top_p);
-    if (kept <= tried || tried == k) return best.first(std::min(tried, kept));
+  std::size_t reach = 0;
+  double sum = 0;
+  for (std::size_t bin = 0; bin < kBins && (reach == 0 || sum < args.top_p * total); ++bin) {
+    reach += count[bin];
+    sum += mass[bin];
   }
+  const auto best = greatest(logits, reach, candidates);
+  const std::size_t kept = nucleus(best, logits, top, total, args.top_p, weights);
+  if (kept <= reach) return best.first(kept);
+  const auto all = greatest(logits, k, candidates);  // the sums differ by a rounding
+  return all.first(std::min(k, nucleus(all, logits, top, total, args.top_p, weights)));
 }
 
 Draw sample_row(const SampleArgs& args, std::int64_t row, std::uint8_t* slot) noexcept {
@@ -166,12 +177,12 @@ Draw sample_row(const SampleArgs& args, std::int64_t row, std::uint8_t* slot) no
     to_weights(logits, top, args.temperature, logits.data());
     return draw(logits, u);
   }
-  const auto best = leaders(args, logits, top, candidates);
+  auto* room = reinterpret_cast<float*>(slot + args.vocab * 12 + args.window * 4);
+  const auto best = leaders(args, logits, top, candidates, room);
   std::size_t count = 0;
-  while (count < best.size() && kept(logits[id_of(best[count])])) ++count;
-  const std::span<float> weights(reinterpret_cast<float*>(slot + args.vocab * 12 + args.window * 4), count);
-  for (std::size_t i = 0; i < count; ++i) weights[i] = logits[id_of(best[i])];
-  to_weights(weights, top, args.temperature, weights.data());
+  for (; count < best.size() && kept(logits[id_of(best[count])]); ++count) room[count] = logits[id_of(best[count])];
+  const std::span<float> weights(room, count);
+  to_weights(weights, top, args.temperature, room);
   const Draw drawn = draw(weights, u);
   return {id_of(best[drawn.index]), drawn.logprob};
 }
