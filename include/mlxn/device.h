@@ -39,7 +39,7 @@ struct Capabilities {
   std::string selection_reason;  ///< why `auto` chose it, empty if it was named
   bool unified_memory = true;    ///< the CPU sees its memory
   std::uint64_t total_bytes = 0;
-  std::uint64_t free_bytes = 0;
+  std::uint64_t free_bytes = 0;  ///< when the device was opened; Device::free_bytes() tells the present number
   std::uint64_t largest_allocation_bytes = 0;
   std::uint64_t last_level_cache_bytes = 0;
   int threads = 1;                     ///< CPU worker threads; on a GPU the most threads of a group
@@ -71,10 +71,10 @@ struct Counters {
   std::uint64_t peak_bytes_in_use = 0;
 };
 
-/// The process-wide sums of dispatches encoded and of syncs, over all devices.
+/// Process-wide sums over all devices.
 struct ProcessCounters {
   std::uint64_t dispatches_encoded = 0;
-  std::uint64_t syncs = 0;
+  std::uint64_t syncs = 0;  ///< commit_and_wait and replay_and_wait only, not other waits
 };
 [[nodiscard]] ProcessCounters process_counters() noexcept;
 void reset_process_counters() noexcept;
@@ -111,6 +111,8 @@ class Device {
   Device() = default;
   [[nodiscard]] bool defined() const noexcept { return impl_ != nullptr; }
   [[nodiscard]] const Capabilities& capabilities() const noexcept;
+  /// Bytes that could be allocated now.
+  [[nodiscard]] std::uint64_t free_bytes() const noexcept;
   [[nodiscard]] Counters counters() const noexcept;
   [[nodiscard]] KernelRegistry& kernels() const noexcept;
 
@@ -127,6 +129,9 @@ class Device {
   [[nodiscard]] Result<CommandEncoder> encoder(const EncoderOptions& options) const;
   [[nodiscard]] Result<CommandEncoder> encoder() const;
 
+  /// copy() and fill() of an encoder, done when they return.
+  [[nodiscard]] Result<void> copy(const Tensor& to, const Tensor& from) const;
+  [[nodiscard]] Result<void> fill(const Tensor& to, std::byte value) const;
   /// Synchronous copies between host memory and a contiguous tensor of exactly that many bytes.
   [[nodiscard]] Result<void> upload(const Tensor& to, std::span<const std::byte> from) const;
   [[nodiscard]] Result<void> download(std::span<std::byte> to, const Tensor& from) const;

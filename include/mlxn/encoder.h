@@ -19,7 +19,7 @@ class Kernel;
 /// When dispatches of one encoder may overlap.
 enum class HazardMode : std::uint8_t {
   automatic,  ///< a join exactly where a dispatch reads or writes what an earlier one of its group writes, or writes what it reads
-  manual,     ///< joins only where the caller calls barrier()
+  manual,     ///< joins where the caller calls barrier(), and between dispatches that share scratch memory of operations
   serial,     ///< a join after every dispatch
 };
 
@@ -75,7 +75,8 @@ class Submission {
 enum class Access : std::uint8_t { in = 1, out = 2, in_out = 3 };
 
 /// Records operations and commits them as one submission. Owned by one thread at a time; movable. Everything recorded stays
-/// alive until the submission has completed. Destroying an encoder that was not committed abandons its work.
+/// alive until the submission has completed. Destroying an encoder that was not committed abandons its work. An operation
+/// that fails has recorded nothing.
 class CommandEncoder {
  public:
   enum class State : std::uint8_t { open, committed };
@@ -102,12 +103,15 @@ class CommandEncoder {
     std::string_view label;                ///< default: the kernel's name
   };
   /// Errors: wrong_state, invalid_argument (binding count, direction, constants, grid), bad_shape (a binding below the
-  /// kernel's minimum bytes), wrong_device, out_of_memory.
+  /// kernel's minimum bytes or alignment), wrong_device, out_of_memory. When the callable fails in a submission, dispatches
+  /// that wait for it do not run, and the submission's error names the first that failed.
   [[nodiscard]] Result<void> dispatch(const Dispatch& dispatch);
 
-  /// Enqueued forms of upload, copy and fill. upload copies the bytes at once and writes them in order with the work.
+  /// Enqueued forms of upload, download, copy and fill. upload copies the bytes at once and writes them in order with the
+  /// work; download writes to host memory that has to stay until the submission has completed.
   [[nodiscard]] Result<void> upload(const Tensor& to, std::span<const std::byte> from);
-  /// Both contiguous, equal dtype and elements, no overlap.
+  [[nodiscard]] Result<void> download(std::span<std::byte> to, const Tensor& from);
+  /// Equal dtype, no overlap; both contiguous with equal elements, or of equal shape in evenly spaced rows without gaps.
   [[nodiscard]] Result<void> copy(const Tensor& to, const Tensor& from);
   /// Every byte of a contiguous tensor.
   [[nodiscard]] Result<void> fill(const Tensor& to, std::byte value);
@@ -116,7 +120,8 @@ class CommandEncoder {
   /// name is taken.
   [[nodiscard]] Result<Scalar<std::int64_t>> parameter(std::string_view name, std::int64_t initial);
 
-  /// Hands the work to the queue. Errors: wrong_state, busy (by option), or the queue's sticky error.
+  /// Hands the work to the queue. Errors: wrong_state, busy (by option), out_of_memory, or the queue's sticky error; the
+  /// encoder then stays open with its work, and the call may be repeated.
   [[nodiscard]] Result<Submission> commit();
   /// commit() and Submission::wait().
   [[nodiscard]] Result<void> commit_and_wait();
@@ -127,9 +132,9 @@ class CommandEncoder {
  private:
   friend class Device;
   friend class Graph;
-  CommandEncoder(Queue queue, std::unique_ptr<CommandList> list) noexcept;
+  CommandEncoder(Queue queue, std::shared_ptr<CommandList> list) noexcept;
   Queue queue_;
-  std::unique_ptr<CommandList> list_;
+  std::shared_ptr<CommandList> list_;
 };
 
 }  // namespace mlxn

@@ -20,12 +20,14 @@ class Graph {
                                             const EncoderOptions& options = {});
   Graph() = default;
 
-  /// Sets a parameter for the replays that follow. Errors: not_found, wrong_state (a replay is unfinished).
+  /// Sets a parameter for the replays that follow. Errors: not_found, out_of_range (a kernel does not take the value),
+  /// wrong_state (a replay is unfinished).
   [[nodiscard]] Result<void> set(std::string_view name, std::int64_t value);
   /// By the id of the Scalar that parameter() returned.
   [[nodiscard]] Result<void> set(int parameter, std::int64_t value);
-  /// Puts `to` wherever `from` was bound: same dtype, shape, strides and device. Hazards inside the graph are checked
-  /// again; a graph that would change its meaning (the new buffer overlaps another one bound) is refused with `aliased`.
+  /// Puts `to` wherever `from` was bound: same dtype, shape, strides and device, no less aligned. A graph that would change
+  /// its meaning (the new buffer overlaps another one bound) is refused with `aliased`, one that does not bind `from` with
+  /// `not_found`. The graph keeps `to` alive, and `from` no longer.
   [[nodiscard]] Result<void> rebind(const Tensor& from, const Tensor& to);
 
   /// Submits the recorded work once more.

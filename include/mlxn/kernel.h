@@ -32,7 +32,8 @@ struct CallableArgs {
   std::uint64_t begin = 0, end = 0;  ///< work items of this call, out of `grid`
   std::uint64_t grid = 0;
 };
-/// Runs concurrently on several threads with disjoint [begin, end). Its error, or an exception, fails the submission.
+/// Runs concurrently on several threads with disjoint [begin, end). Its error, or an exception (ErrorCode::device), fails the
+/// submission. It must not wait for work, which is wrong_state, nor hold the Device that it is registered with.
 using Callable = std::function<Result<void>(const CallableArgs&)>;
 
 /// A kernel: shared and immutable; handles stay valid when the name is registered anew.
@@ -55,6 +56,8 @@ class Kernel {
 class KernelRegistry {
  public:
   KernelRegistry();
+  /// The registry of no device: every call is invalid_argument.
+  explicit KernelRegistry(std::nullptr_t) noexcept;
   ~KernelRegistry();
   KernelRegistry(const KernelRegistry&) = delete;
   KernelRegistry& operator=(const KernelRegistry&) = delete;

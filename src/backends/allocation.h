@@ -15,15 +15,21 @@
 namespace mlxn {
 
 class DeviceImpl;
+struct PoolBlock;
 
-/// A block of device memory and what hangs on it: the device, a way to give it back, the work that still uses it.
+/// A block of device memory, its device and a way to give it back. Command lists hold the allocations that they bind until
+/// their work has completed, so that the last handle is the last use.
 class Allocation {
  public:
-  /// `release` runs once, when the last handle is gone. It must not throw.
+  /// `release` runs once, when the last handle is gone. What it throws is dropped.
   Allocation(std::shared_ptr<DeviceImpl> device, std::byte* data, std::uint64_t bytes, std::function<void()> release) noexcept
       : device_(std::move(device)), data_(data), bytes_(bytes), release_(std::move(release)) {}
   ~Allocation() {
-    if (release_) release_();
+    if (!release_) return;
+    try {
+      release_();
+    } catch (...) {  // a deleter's exception has nowhere to go
+    }
   }
   Allocation(const Allocation&) = delete;
   Allocation& operator=(const Allocation&) = delete;
@@ -35,13 +41,12 @@ class Allocation {
   [[nodiscard]] std::byte* data() const noexcept { return data_; }
   [[nodiscard]] std::uint64_t bytes() const noexcept { return bytes_; }
 
-  /// Submissions that bind the memory and have not completed.
-  void begin_use() noexcept { pending_.fetch_add(1, std::memory_order_relaxed); }
-  void end_use() noexcept { pending_.fetch_sub(1, std::memory_order_release); }
-  [[nodiscard]] bool in_use() const noexcept { return pending_.load(std::memory_order_acquire) != 0; }
-
-  /// Who handed the memory out (a pool), or null.
-  const void* owner = nullptr;
+  /// Memory of a command list's own: its dispatches are ordered in every hazard mode, and no graph re-binds it.
+  bool scratch = false;
+  /// The pool's side of the memory, null unless a pool handed it out.
+  PoolBlock* pool_block = nullptr;
+  /// The command list that bound it last; see CommandList::retain.
+  std::atomic<std::uint64_t> last_list{0};
 
   /// Debug builds: remembers a write mapping of [begin, end) and refuses one that overlaps another.
   [[nodiscard]] Result<void> begin_write(std::uint64_t begin, std::uint64_t end);
@@ -52,7 +57,6 @@ class Allocation {
   std::byte* data_;
   std::uint64_t bytes_;
   std::function<void()> release_;
-  std::atomic<std::int32_t> pending_{0};
 #ifndef NDEBUG
   struct Range {
     std::uint64_t begin, end;

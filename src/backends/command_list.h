@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -11,24 +13,34 @@
 namespace mlxn {
 
 class DeviceImpl;
+struct AtomicCounters;
 
 /// The ranges that the current group of dispatches, those that may overlap, reads and writes.
 class HazardTracker {
  public:
   /// Whether a dispatch with these ranges conflicts with the group: it reads what the group writes, or writes what the group
-  /// touches. Ranges that merely touch do not conflict.
-  [[nodiscard]] bool conflicts(const LaunchRecord& record) const noexcept;
-  void add(const LaunchRecord& record);
-  void start_group() noexcept { ranges_.clear(); }
+  /// touches. Ranges that merely touch do not conflict. With `scratch_only` the caller orders all memory but scratch.
+  [[nodiscard]] bool conflicts(const LaunchRecord& record, bool scratch_only) const noexcept;
+  void add(const LaunchRecord& record, bool scratch_only) noexcept;
+  void start_group() noexcept { size_ = 0; }
 
  private:
+  static constexpr std::size_t kMaxGroupRanges = 96;  // a longer group costs more to check than its join
+  /// By address, since two imports may be of the same memory.
   struct Range {
-    const Allocation* allocation;
-    std::uint64_t begin, end;
+    const std::byte* begin;
+    const std::byte* end;
     bool write;
   };
-  std::vector<Range> ranges_;
+  std::array<Range, kMaxGroupRanges + kMaxBindings> ranges_;
+  std::size_t size_ = 0;
 };
+
+/// Room for `more` elements, so that adding them cannot fail.
+template <class T>
+void make_room(std::vector<T>& vector, std::size_t more) {
+  if (vector.capacity() - vector.size() < more) vector.reserve(std::max(vector.capacity() * 2, vector.size() + more));
+}
 
 /// Recorded work of one encoder or graph. Backends derive from it and keep their own nodes.
 class CommandList {
@@ -50,9 +62,9 @@ class CommandList {
   [[nodiscard]] virtual Result<void> copy(const Tensor& to, const Tensor& from) = 0;
   [[nodiscard]] virtual Result<void> fill(const Tensor& to, std::byte value) = 0;
 
-  /// Writes a graph parameter into every launch struct that uses it.
-  virtual void patch(int parameter, std::int64_t value) noexcept = 0;
-  /// Replaces the addresses of `from` by `to` and works the joins out anew.
+  /// Writes a graph parameter into every launch struct that uses it, or into none: out_of_range if one cannot take it.
+  [[nodiscard]] virtual Result<void> patch(int parameter, std::int64_t value) = 0;
+  /// Puts `to` where `from` was bound. The joins stay right, since `to` may overlap nothing else.
   [[nodiscard]] virtual Result<void> rebind(const Tensor& from, const Tensor& to) = 0;
 
   struct Parameter {
@@ -61,16 +73,19 @@ class CommandList {
   };
   std::vector<Parameter> parameters;
   bool recording_graph = false;
+  AtomicCounters* queue_counters = nullptr;  ///< of the encoder's queue
 
-  /// Marks every bound allocation as used by a submission, or no longer.
-  void begin_use() const noexcept;
-  void end_use() const noexcept;
+  /// Whether a dispatch binds the allocation.
+  [[nodiscard]] bool binds(const Allocation& allocation) const noexcept;
 
  protected:
+  /// Room for what track() keeps.
+  void make_room_to_track() { make_room(retained_, kMaxBindings); }
   /// Whether the next dispatch has to wait for the group before it; then it starts a group of its own. Keeps the allocations
   /// alive and counts the dispatch.
-  [[nodiscard]] bool track(const LaunchRecord& record);
-  void retain(const std::shared_ptr<Allocation>& allocation);
+  [[nodiscard]] bool track(const LaunchRecord& record) noexcept;
+  /// Keeps these allocations, and the scratch memory, instead of all that were kept so far.
+  void retain_only(std::vector<std::shared_ptr<Allocation>> allocations);
 
   std::shared_ptr<DeviceImpl> device_;
   HazardTracker hazards_;
@@ -78,6 +93,11 @@ class CommandList {
   bool pending_barrier_ = false;
 
  private:
+  /// Once per list, mostly: an allocation remembers the list that kept it last. (Lists recorded at the same time may take
+  /// the mark from one another and keep an allocation twice.)
+  void retain(const std::shared_ptr<Allocation>& allocation) noexcept;
+
+  const std::uint64_t id_;
   std::string label_;
   std::vector<std::shared_ptr<Allocation>> retained_;
 };

@@ -42,8 +42,9 @@ void count_dispatches_encoded(DeviceImpl& device, std::uint64_t n) noexcept {
 
 void count_sync(DeviceImpl& device) noexcept {
   device.counters.syncs.fetch_add(1, std::memory_order_relaxed);
-  process_sums().syncs.fetch_add(1, std::memory_order_relaxed);
 }
+
+void count_commit_and_wait() noexcept { process_sums().syncs.fetch_add(1, std::memory_order_relaxed); }
 
 Counters AtomicCounters::snapshot() const noexcept {
   Counters c;
@@ -81,9 +82,32 @@ Result<std::vector<Capabilities>> Device::enumerate() {
   });
 }
 
-const Capabilities& Device::capabilities() const noexcept { return impl_->capabilities(); }
-Counters Device::counters() const noexcept { return impl_->counters.snapshot(); }
-KernelRegistry& Device::kernels() const noexcept { return impl_->registry; }
+const Capabilities& Device::capabilities() const noexcept {
+  static const Capabilities none;
+  return impl_ ? impl_->capabilities() : none;
+}
+std::uint64_t Device::free_bytes() const noexcept { return impl_ ? impl_->free_bytes() : 0; }
+Counters Device::counters() const noexcept { return impl_ ? impl_->counters.snapshot() : Counters{}; }
+KernelRegistry& Device::kernels() const noexcept {
+  static KernelRegistry none(nullptr);
+  return impl_ ? impl_->registry : none;
+}
+
+Result<std::uint64_t> allocation_bytes(DType dtype, const Shape& shape) {
+  if (shape.rank() > kMaxRank) return make_error(ErrorCode::bad_shape, "allocate: more than {} axes", kMaxRank);
+  std::optional<std::uint64_t> count = 1;
+  for (const std::int64_t d : shape) {
+    count = d < 0 || !count ? std::nullopt : checked_mul(*count, static_cast<std::uint64_t>(d));
+  }
+  if (!count) return make_error(ErrorCode::bad_shape, "allocate: a negative dimension or too many elements");
+  if (*count == 0) return make_error(ErrorCode::bad_shape, "allocate: the shape has no elements, so there is nothing to allocate");
+  const auto bytes = storage_bytes(dtype, *count);
+  if (!bytes) {
+    return make_error(ErrorCode::bad_shape, "allocate: {} elements are no whole blocks of {} or overflow", *count,
+                      mlxn::to_string(dtype));
+  }
+  return *bytes;
+}
 
 Result<Tensor> Device::allocate(DType dtype, const Shape& shape, const AllocateOptions& options) const {
   return detail::guarded([&]() -> Result<Tensor> {
@@ -92,19 +116,8 @@ Result<Tensor> Device::allocate(DType dtype, const Shape& shape, const AllocateO
     if (alignment == 0 || (alignment & (alignment - 1)) != 0 || alignment > kMaxAlignment) {
       return make_error(ErrorCode::invalid_argument, "allocate: alignment {} is no power of two up to {}", alignment, kMaxAlignment);
     }
-    std::optional<std::uint64_t> count = 1;
-    if (shape.rank() > kMaxRank) return make_error(ErrorCode::bad_shape, "allocate: more than {} axes", kMaxRank);
-    for (const std::int64_t d : shape) {
-      count = d < 0 || !count ? std::nullopt : checked_mul(*count, static_cast<std::uint64_t>(d));
-    }
-    if (!count) return make_error(ErrorCode::bad_shape, "allocate: a negative dimension or too many elements");
-    if (*count == 0) return make_error(ErrorCode::bad_shape, "allocate: the shape has no elements, so there is nothing to allocate");
-    const auto bytes = storage_bytes(dtype, *count);
-    if (!bytes) {
-      return make_error(ErrorCode::bad_shape, "allocate: {} elements are no whole blocks of {} or overflow", *count,
-                        mlxn::to_string(dtype));
-    }
-    MLXN_TRY(auto allocation, impl_->allocate(*bytes, options));
+    MLXN_TRY(const std::uint64_t bytes, allocation_bytes(dtype, shape));
+    MLXN_TRY(auto allocation, impl_->allocate(bytes, options));
     return Tensor::make(std::move(allocation), dtype, shape);
   });
 }
@@ -119,7 +132,11 @@ Result<Tensor> Device::import_memory(void* data, std::uint64_t bytes, std::funct
     allocation->set_release(std::move(deleter));
     return Tensor::make(allocation, dtype, shape);
   });
-  if (!allocation && deleter) deleter();  // the promise to call it once holds on failure too
+  if (allocation || !deleter) return result;
+  try {
+    deleter();  // the promise to call it once holds on failure too
+  } catch (...) {  // a deleter's exception has nowhere to go
+  }
   return result;
 }
 
@@ -129,7 +146,10 @@ Result<Queue> Device::create_queue() const {
   return Queue(std::move(queue));
 }
 
-Queue Device::default_queue() const noexcept { return impl_ ? Queue(impl_->default_queue()) : Queue(); }
+Queue Device::default_queue() const noexcept {
+  // The device owns its default queue, so a handle of the queue has to hold the device.
+  return impl_ ? Queue(std::shared_ptr<QueueImpl>(impl_, impl_->default_queue().get())) : Queue();
+}
 
 Result<CommandEncoder> Device::encoder() const { return encoder(EncoderOptions{}); }
 
@@ -140,6 +160,7 @@ Result<CommandEncoder> Device::encoder(const EncoderOptions& options) const {
     return make_error(ErrorCode::wrong_device, "encoder: the queue belongs to another device");
   }
   MLXN_TRY(auto list, impl_->create_list(options));
+  list->queue_counters = &queue.impl_->counters;
   return CommandEncoder(std::move(queue), std::move(list));
 }
 
@@ -161,12 +182,29 @@ Result<void> Device::download(std::span<std::byte> to, const Tensor& from) const
   return {};
 }
 
+namespace {
+template <class Record>
+Result<void> run_now(const Device& device, Record&& record) {
+  MLXN_TRY(CommandEncoder encoder, device.encoder());
+  MLXN_CHECK(record(encoder));
+  return encoder.commit_and_wait();
+}
+}  // namespace
+
+Result<void> Device::copy(const Tensor& to, const Tensor& from) const {
+  return run_now(*this, [&](CommandEncoder& encoder) { return encoder.copy(to, from); });
+}
+
+Result<void> Device::fill(const Tensor& to, std::byte value) const {
+  return run_now(*this, [&](CommandEncoder& encoder) { return encoder.fill(to, value); });
+}
+
 Counters Queue::counters() const noexcept { return impl_ ? impl_->counters.snapshot() : Counters{}; }
 
 Result<void> Queue::wait_idle() const {
   return detail::guarded([&]() -> Result<void> {
     if (!impl_) return make_error(ErrorCode::invalid_argument, "wait_idle: empty queue handle");
-    impl_->drain();
+    MLXN_CHECK(impl_->drain());
     if (auto error = impl_->take_sticky_error()) return *error;
     return {};
   });

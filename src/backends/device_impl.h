@@ -26,11 +26,12 @@ class DeviceImpl : public std::enable_shared_from_this<DeviceImpl> {
   /// Fresh memory; `bytes` > 0, the alignment is checked.
   [[nodiscard]] virtual Result<std::shared_ptr<Allocation>> allocate(std::uint64_t bytes, const AllocateOptions& options) = 0;
   [[nodiscard]] virtual Result<std::shared_ptr<QueueImpl>> create_queue() = 0;
-  [[nodiscard]] virtual Result<std::unique_ptr<CommandList>> create_list(const EncoderOptions& options) = 0;
+  [[nodiscard]] virtual Result<std::shared_ptr<CommandList>> create_list(const EncoderOptions& options) = 0;
   /// Blocks until no submission uses the allocation. wrong_state if called from inside a kernel.
   [[nodiscard]] virtual Result<void> wait_unused(const Allocation& allocation) = 0;
-  /// The current free bytes go into a copy of the capabilities.
   [[nodiscard]] virtual const Capabilities& capabilities() const noexcept = 0;
+  /// Bytes that could be allocated now.
+  [[nodiscard]] virtual std::uint64_t free_bytes() const noexcept = 0;
 
   [[nodiscard]] const std::shared_ptr<QueueImpl>& default_queue() const noexcept { return default_queue_; }
 
@@ -42,8 +43,14 @@ class DeviceImpl : public std::enable_shared_from_this<DeviceImpl> {
   std::shared_ptr<QueueImpl> default_queue_;
 };
 
+/// Bytes of fresh memory for a shape. bad_shape if there are none, they overflow or break a block.
+[[nodiscard]] Result<std::uint64_t> allocation_bytes(DType dtype, const Shape& shape);
+
 /// Adds to both the device's and the process's count.
 void count_dispatches_encoded(DeviceImpl& device, std::uint64_t n) noexcept;
+/// A blocking wait, for the device's count.
 void count_sync(DeviceImpl& device) noexcept;
+/// A commit_and_wait, for the process's count.
+void count_commit_and_wait() noexcept;
 
 }  // namespace mlxn

@@ -9,11 +9,8 @@
 #include "ops/check.h"
 
 namespace mlxn {
-namespace {
-constexpr std::size_t kMaxConstantsBytes = 4096;
-}
 
-CommandEncoder::CommandEncoder(Queue queue, std::unique_ptr<CommandList> list) noexcept
+CommandEncoder::CommandEncoder(Queue queue, std::shared_ptr<CommandList> list) noexcept
     : queue_(std::move(queue)), list_(std::move(list)) {}
 CommandEncoder::CommandEncoder(CommandEncoder&&) noexcept = default;
 CommandEncoder& CommandEncoder::operator=(CommandEncoder&&) noexcept = default;
@@ -33,9 +30,10 @@ Result<void> CommandEncoder::dispatch(const Dispatch& d) {
     MLXN_CHECK(ops::check_encoder("dispatch", *this));
     if (!d.kernel) return make_error(ErrorCode::invalid_argument, "dispatch: no kernel");
     const KernelInfo& kernel = d.kernel->info();
-    if (kernel.backend != device().capabilities().backend) {
+    const std::shared_ptr<DeviceImpl>& device = list_->device();
+    if (kernel.backend != device->capabilities().backend) {
       return make_error(ErrorCode::wrong_device, "{}: a kernel for {}, the device is {}", kernel.name, kernel.backend,
-                        device().capabilities().backend);
+                        device->capabilities().backend);
     }
     if (d.bindings.size() != kernel.bindings.size()) {
       return make_error(ErrorCode::invalid_argument, "{}: {} bindings, wanted {}", kernel.name, d.bindings.size(),
@@ -55,7 +53,7 @@ Result<void> CommandEncoder::dispatch(const Dispatch& d) {
       const KernelBindingInfo& wanted = kernel.bindings[i];
       const Tensor& tensor = binding.tensor;
       if (!tensor.defined()) return make_error(ErrorCode::invalid_argument, "{}: binding {} is an empty tensor", kernel.name, i);
-      if (tensor.allocation() && !(tensor.device() == device())) {
+      if (tensor.allocation() && tensor.allocation()->device() != device) {
         return make_error(ErrorCode::wrong_device, "{}: binding {} lives on another device than the encoder", kernel.name, i);
       }
       if (binding.access != wanted.access) {
@@ -71,7 +69,8 @@ Result<void> CommandEncoder::dispatch(const Dispatch& d) {
       }
       if (tensor.bytes() == 0) continue;
       record.ranges[static_cast<std::size_t>(record.range_count++)] = {&tensor.allocation(), tensor.byte_offset(),
-                                                                       tensor.byte_offset() + tensor.bytes(), binding.access, 0};
+                                                                       tensor.byte_offset() + tensor.bytes(), binding.access,
+                                                                       static_cast<std::uint16_t>(i)};
     }
     return list_->dispatch(d, record);
   });
@@ -90,15 +89,32 @@ Result<void> CommandEncoder::upload(const Tensor& to, std::span<const std::byte>
   });
 }
 
+Result<void> CommandEncoder::download(std::span<std::byte> to, const Tensor& from) {
+  return detail::guarded([&]() -> Result<void> {
+    MLXN_CHECK(ops::check_encoder("download", *this));
+    MLXN_CHECK(ops::check_operand("download", "from", *this, from, {from.dtype()}));
+    MLXN_CHECK(ops::check_contiguous("download", "from", from));
+    if (to.size() != from.bytes()) {
+      return make_error(ErrorCode::bad_shape, "download: room for {} bytes, the tensor has {}", to.size(), from.bytes());
+    }
+    if (to.empty()) return {};
+    const Shape shape = {static_cast<std::int64_t>(to.size())};
+    MLXN_TRY(const Tensor bytes, from.reinterpret(DType::u8, shape));
+    MLXN_TRY(const Tensor host, device().import_memory(to.data(), to.size(), nullptr, DType::u8, shape));
+    MLXN_CHECK(ops::check_no_overlap("download", "to", host, "from", from));
+    return list_->copy(host, bytes);
+  });
+}
+
 Result<void> CommandEncoder::copy(const Tensor& to, const Tensor& from) {
   return detail::guarded([&]() -> Result<void> {
     MLXN_CHECK(ops::check_encoder("copy", *this));
     MLXN_CHECK(ops::check_operand("copy", "from", *this, from, {from.dtype()}));
     MLXN_CHECK(ops::check_operand("copy", "to", *this, to, {from.dtype()}));
-    MLXN_CHECK(ops::check_contiguous("copy", "from", from));
-    MLXN_CHECK(ops::check_contiguous("copy", "to", to));
-    if (to.elems() != from.elems()) {
-      return make_error(ErrorCode::bad_shape, "copy: {} elements to {} elements", from.elems(), to.elems());
+    const bool one_block = from.is_contiguous() && to.is_contiguous() && from.elems() == to.elems();
+    if (!one_block && !(from.shape() == to.shape())) {
+      return make_error(ErrorCode::bad_shape, "copy: {} to {}, wanted equal shapes or as many elements without gaps",
+                        ops::to_string(from.shape()), ops::to_string(to.shape()));
     }
     MLXN_CHECK(ops::check_no_overlap("copy", "to", to, "from", from));
     if (from.elems() == 0) return {};
@@ -135,7 +151,7 @@ Result<Submission> CommandEncoder::commit() {
   return detail::guarded([&]() -> Result<Submission> {
     MLXN_CHECK(ops::check_encoder("commit", *this));
     if (list_->recording_graph) return make_error(ErrorCode::wrong_state, "commit: a graph is being recorded");
-    MLXN_TRY(auto submission, queue_.impl_->submit(std::shared_ptr<CommandList>(std::move(list_)), false));
+    MLXN_TRY(auto submission, queue_.impl_->submit(std::move(list_), false));
     return Submission(std::move(submission));
   });
 }
@@ -144,7 +160,8 @@ Result<void> CommandEncoder::commit_and_wait() {
   return detail::guarded([&]() -> Result<void> {
     MLXN_CHECK(ops::check_encoder("commit", *this));
     if (list_->recording_graph) return make_error(ErrorCode::wrong_state, "commit: a graph is being recorded");
-    MLXN_TRY(auto submission, queue_.impl_->submit(std::shared_ptr<CommandList>(std::move(list_)), true));
+    MLXN_TRY(auto submission, queue_.impl_->submit(std::move(list_), true));
+    count_commit_and_wait();
     return Submission(std::move(submission)).wait();
   });
 }
@@ -157,7 +174,7 @@ bool Submission::poll() const noexcept { return !impl_ || impl_->done(); }
 Result<void> Submission::wait() const {
   return detail::guarded([&]() -> Result<void> {
     if (!impl_) return make_error(ErrorCode::wrong_state, "wait: nothing was submitted");
-    impl_->queue_->wait(*impl_, std::nullopt);
+    MLXN_CHECK(impl_->queue_->wait(*impl_, std::nullopt));
     return impl_->result();
   });
 }
@@ -165,7 +182,10 @@ Result<void> Submission::wait() const {
 Result<void> Submission::wait(std::chrono::nanoseconds timeout) const {
   return detail::guarded([&]() -> Result<void> {
     if (!impl_) return make_error(ErrorCode::wrong_state, "wait: nothing was submitted");
-    impl_->queue_->wait(*impl_, std::chrono::steady_clock::now() + timeout);
+    using Clock = std::chrono::steady_clock;
+    const Clock::time_point now = Clock::now();
+    const bool endless = timeout > Clock::time_point::max() - now;
+    MLXN_CHECK(impl_->queue_->wait(*impl_, endless ? std::nullopt : std::optional(now + timeout)));
     if (!impl_->done()) return make_error(ErrorCode::timeout, "wait: unfinished after {} ns", timeout.count());
     return impl_->result();
   });
@@ -177,12 +197,13 @@ std::optional<Submission::Interval> Submission::interval() const noexcept {
 }
 
 std::string_view Submission::label() const noexcept {
-  return impl_ ? std::string_view(impl_->list_->label()) : std::string_view();
+  return impl_ ? std::string_view(impl_->label_) : std::string_view();
 }
 
 Counters Submission::counters() const noexcept {
   Counters c;
   if (!impl_ || !impl_->done()) return c;
+  c.dispatches_encoded = impl_->dispatches_encoded;
   c.dispatches_executed = impl_->dispatches_executed;
   c.barriers = impl_->barriers;
   c.submissions = 1;

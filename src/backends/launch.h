@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <string_view>
 #include <type_traits>
 
@@ -21,17 +22,19 @@ struct BoundRange {
   const std::shared_ptr<Allocation>* allocation = nullptr;  ///< of the caller's Tensor, alive while the op records
   std::uint64_t begin = 0, end = 0;                         ///< byte offsets in the allocation, half open
   Access access = Access::in;
-  std::uint16_t field = 0;  ///< byte offset of the pointer in the launch struct
+  std::uint16_t field = 0;  ///< byte offset of the pointer in the launch struct; of a callable the binding's number
 };
 
 /// A launch-struct field whose value is a parameter of the graph.
 struct ScalarPatch {
   int parameter = -1;
   std::uint16_t field = 0;
-  std::uint16_t size = 0;  ///< 4 or 8: a signed integer of that size
+  std::uint16_t size = 0;  ///< 4 or 8
+  std::int64_t min = 0, max = 0;  ///< values that the kernel takes
 };
 
 /// The one record of a dispatch's buffers: hazards, lifetime, re-binding and (on other backends) residency come from it.
+/// Counts above the arrays' sizes mark a record that was given more than it holds, which encoding refuses.
 struct LaunchRecord {
   std::array<BoundRange, kMaxBindings> ranges;
   std::array<ScalarPatch, kMaxScalarPatches> patches;
@@ -59,24 +62,39 @@ struct Launch {
   void bind(InOut<T>& field, const Tensor& tensor) noexcept {
     field.ptr = static_cast<T*>(add(&field, tensor, Access::in_out));
   }
-  /// Sets an integer field from a Scalar; a graph parameter is remembered, so that replays write the field anew.
+  /// Sets an integer field from a Scalar; a graph parameter is remembered, so that replays write the field anew. The op has
+  /// checked the value; min and max bound the values that Graph::set may give later.
   template <class T>
-  void set(T& field, const Scalar<std::int64_t>& scalar) noexcept {
+  void set(T& field, const Scalar<std::int64_t>& scalar, std::int64_t min = smallest<T>(), std::int64_t max = largest<T>()) noexcept {
     static_assert(std::is_integral_v<T> && (sizeof(T) == 4 || sizeof(T) == 8));
     field = static_cast<T>(scalar.value);
-    if (scalar.parameter >= 0) {
-      record.patches[static_cast<std::size_t>(record.patch_count++)] = {scalar.parameter, offset_of(&field), sizeof(T)};
+    if (scalar.parameter < 0) return;
+    if (record.patch_count < kMaxScalarPatches) {
+      record.patches[static_cast<std::size_t>(record.patch_count)] = {scalar.parameter, offset_of(&field), sizeof(T), min, max};
     }
+    ++record.patch_count;
   }
 
  private:
+  template <class T>
+  static constexpr std::int64_t smallest() noexcept {
+    return static_cast<std::int64_t>(std::numeric_limits<T>::min());
+  }
+  template <class T>
+  static constexpr std::int64_t largest() noexcept {
+    constexpr bool is_u64 = sizeof(T) == 8 && std::is_unsigned_v<T>;
+    return is_u64 ? std::numeric_limits<std::int64_t>::max() : static_cast<std::int64_t>(std::numeric_limits<T>::max());
+  }
   std::uint16_t offset_of(const void* field) const noexcept {
     return static_cast<std::uint16_t>(static_cast<const char*>(field) - reinterpret_cast<const char*>(&args));
   }
   void* add(const void* field, const Tensor& tensor, Access access) noexcept {
     if (!tensor.allocation() || tensor.bytes() == 0) return nullptr;
-    record.ranges[static_cast<std::size_t>(record.range_count++)] = {
-        &tensor.allocation(), tensor.byte_offset(), tensor.byte_offset() + tensor.bytes(), access, offset_of(field)};
+    if (record.range_count < kMaxBindings) {
+      record.ranges[static_cast<std::size_t>(record.range_count)] = {
+          &tensor.allocation(), tensor.byte_offset(), tensor.byte_offset() + tensor.bytes(), access, offset_of(field)};
+    }
+    ++record.range_count;
     return tensor.unsafe_data();
   }
 };

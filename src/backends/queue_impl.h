@@ -19,18 +19,24 @@ namespace mlxn {
 /// One commit (or replay) of a command list.
 class SubmissionImpl {
  public:
-  SubmissionImpl(std::shared_ptr<CommandList> list, std::shared_ptr<QueueImpl> queue) noexcept
-      : list_(std::move(list)), queue_(std::move(queue)) {}
+  SubmissionImpl(const CommandList& list, std::shared_ptr<QueueImpl> queue)
+      : device_(list.device()), queue_(std::move(queue)), label_(list.label()) {}
   ~SubmissionImpl();
 
-  std::shared_ptr<CommandList> list_;
-  std::shared_ptr<QueueImpl> queue_;
+  const std::shared_ptr<DeviceImpl> device_;  // outlives queue_, which it owns
+  const std::shared_ptr<QueueImpl> queue_;
+  const std::string label_;
   std::atomic<Submission::Status> status{Submission::Status::pending};
   // Below: guarded by the queue's mutex until the status is completed or failed, constant afterwards.
+  std::shared_ptr<CommandList> list_;  // let go, with all that it binds, before the work counts as completed
+  std::uint64_t dispatches_encoded = 0;
   std::optional<Error> error;
   std::chrono::steady_clock::time_point begin, end;
   std::uint64_t dispatches_executed = 0, barriers = 0;
+  // Guarded by the queue's mutex.
   std::vector<std::function<void(const Result<void>&)>> callbacks;
+  std::shared_ptr<SubmissionImpl> next_to_call;  // in the queue's list of those with callbacks to run
+  bool listed_to_call = false;
   std::atomic<bool> observed{false};  ///< somebody has been told of the error
 
   [[nodiscard]] bool done() const noexcept {
@@ -45,14 +51,16 @@ class QueueImpl : public std::enable_shared_from_this<QueueImpl> {
  public:
   virtual ~QueueImpl() = default;
   [[nodiscard]] virtual DeviceImpl& device() const noexcept = 0;
-  /// Queues the work. With `will_wait` the caller waits at once, so no thread has to be started for it.
-  [[nodiscard]] virtual Result<std::shared_ptr<SubmissionImpl>> submit(std::shared_ptr<CommandList> list, bool will_wait) = 0;
-  /// Blocks until done, or until the deadline.
-  virtual void wait(SubmissionImpl& submission, std::optional<std::chrono::steady_clock::time_point> deadline) = 0;
+  /// Queues the work and takes the list; on failure the list stays with the caller. With `will_wait` the caller waits at
+  /// once, so no thread has to be started for it.
+  [[nodiscard]] virtual Result<std::shared_ptr<SubmissionImpl>> submit(std::shared_ptr<CommandList>&& list, bool will_wait) = 0;
+  /// Blocks until done, or until the deadline. wrong_state from inside a kernel, like drain().
+  [[nodiscard]] virtual Result<void> wait(SubmissionImpl& submission,
+                                          std::optional<std::chrono::steady_clock::time_point> deadline) = 0;
   [[nodiscard]] virtual Result<void> add_callback(const std::shared_ptr<SubmissionImpl>& submission,
                                                   std::function<void(const Result<void>&)> done) = 0;
-  /// Blocks until nothing is queued or running.
-  virtual void drain() = 0;
+  /// Blocks until all that was submitted before this call has completed.
+  [[nodiscard]] virtual Result<void> drain() = 0;
 
   /// The error of a failed submission whose handles went away unread; handed out once.
   [[nodiscard]] std::optional<Error> take_sticky_error() noexcept;

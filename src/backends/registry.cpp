@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <map>
 #include <mutex>
+#include <utility>
 
+#include "backends/launch.h"
 #include "base/error.h"
 #include "mlxn/kernel.h"
 #include "ops/op_table.h"
@@ -15,11 +17,14 @@ struct KernelRegistry::Impl {
 };
 
 KernelRegistry::KernelRegistry() : impl_(std::make_unique<Impl>()) {}
+KernelRegistry::KernelRegistry(std::nullptr_t) noexcept {}
 KernelRegistry::~KernelRegistry() = default;
 
 namespace {
 
 constexpr std::uint32_t kMaxConstantsBytes = 4096;
+
+Error no_device() noexcept { return make_error(ErrorCode::invalid_argument, "kernels: empty device handle"); }
 
 bool is_builtin(std::string_view name) noexcept {
   for (const ops::OpInfo* op : ops::op_table()) {
@@ -34,6 +39,7 @@ bool is_builtin(std::string_view name) noexcept {
 
 Result<std::shared_ptr<const Kernel>> KernelRegistry::register_callable(KernelInfo info, Callable callable) {
   return detail::guarded([&]() -> Result<std::shared_ptr<const Kernel>> {
+    if (!impl_) return no_device();
     if (info.name.empty() || !callable) {
       return make_error(ErrorCode::invalid_argument, "register_callable: '{}' wants a name and a function", info.name);
     }
@@ -44,16 +50,25 @@ Result<std::shared_ptr<const Kernel>> KernelRegistry::register_callable(KernelIn
       return make_error(ErrorCode::invalid_argument, "register_callable: '{}' wants {} bytes of constants, at most {}", info.name,
                         info.constants_bytes, kMaxConstantsBytes);
     }
+    if (info.bindings.size() > kMaxBindings) {
+      return make_error(ErrorCode::invalid_argument, "register_callable: '{}' wants {} bindings, at most {}", info.name,
+                        info.bindings.size(), kMaxBindings);
+    }
     if (info.backend.empty()) info.backend = "cpu";
+    std::string name = info.name;
+    std::shared_ptr<const Kernel> replaced;  // its callable may come to its end: outside the lock
     const std::lock_guard lock(impl_->mutex);
-    auto kernel = std::make_shared<const Kernel>(std::move(info), std::move(callable), ++impl_->generation);
-    impl_->kernels.insert_or_assign(kernel->info().name, kernel);
+    auto kernel = std::make_shared<const Kernel>(std::move(info), std::move(callable), impl_->generation + 1);
+    std::shared_ptr<const Kernel>& place = impl_->kernels.try_emplace(std::move(name)).first->second;
+    ++impl_->generation;
+    replaced = std::exchange(place, kernel);
     return kernel;
   });
 }
 
 Result<std::shared_ptr<const Kernel>> KernelRegistry::find(std::string_view name) const {
   return detail::guarded([&]() -> Result<std::shared_ptr<const Kernel>> {
+    if (!impl_) return no_device();
     const std::lock_guard lock(impl_->mutex);
     const auto it = impl_->kernels.find(name);
     if (it == impl_->kernels.end()) return make_error(ErrorCode::not_found, "kernel '{}' is not registered", name);
@@ -63,6 +78,7 @@ Result<std::shared_ptr<const Kernel>> KernelRegistry::find(std::string_view name
 
 Result<std::vector<std::string>> KernelRegistry::names() const {
   return detail::guarded([&]() -> Result<std::vector<std::string>> {
+    if (!impl_) return no_device();
     std::vector<std::string> all;
     for (const ops::OpInfo* op : ops::op_table()) {
       for (const ops::VariantInfo& variant : op->variants) {

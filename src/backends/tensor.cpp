@@ -10,6 +10,8 @@
 namespace mlxn {
 namespace {
 
+constexpr std::uint64_t kMostElems = std::uint64_t{1} << 60;
+
 Shape row_major(const Shape& shape) noexcept {
   Shape strides = shape;
   std::int64_t step = 1;
@@ -18,6 +20,19 @@ Shape row_major(const Shape& shape) noexcept {
     step *= std::max<std::int64_t>(shape[i], 1);
   }
   return strides;
+}
+
+/// The product of the dimensions, each counted at least once so that no later product can overflow.
+std::optional<std::uint64_t> count_elems(const Shape& shape) noexcept {
+  std::uint64_t product = 1;
+  bool empty = false;
+  for (const std::int64_t d : shape) {
+    const auto next = d < 0 ? std::nullopt : checked_mul(product, static_cast<std::uint64_t>(std::max<std::int64_t>(d, 1)));
+    if (!next || *next > kMostElems) return std::nullopt;
+    product = *next;
+    empty = empty || d == 0;
+  }
+  return empty ? 0 : product;
 }
 
 }  // namespace
@@ -93,14 +108,9 @@ Result<Tensor> Tensor::make(std::shared_ptr<Allocation> allocation, DType dtype,
       return make_error(ErrorCode::bad_shape, "tensor: {} strides for {} axes", strides.rank(), shape.rank());
     }
     const DTypeInfo& t = info(dtype);
-    std::uint64_t count = 1;
-    for (const std::int64_t d : shape) {
-      const auto product = d < 0 ? std::nullopt : checked_mul(count, static_cast<std::uint64_t>(d));
-      if (!product || *product > (std::uint64_t{1} << 60)) {
-        return make_error(ErrorCode::bad_shape, "tensor: shape {} is negative or too large", ops::to_string(shape));
-      }
-      count = *product;
-    }
+    const std::optional<std::uint64_t> elems = count_elems(shape);
+    if (!elems) return make_error(ErrorCode::bad_shape, "tensor: shape {} is negative or too large", ops::to_string(shape));
+    const std::uint64_t count = *elems;
     const std::int64_t inner = shape.rank() == 0 ? 1 : shape[shape.rank() - 1];
     if (inner % t.block_elems != 0) {
       return make_error(ErrorCode::bad_shape, "tensor: rows of {} elements are no whole blocks of {}: {} elements a block", inner,
@@ -119,7 +129,7 @@ Result<Tensor> Tensor::make(std::shared_ptr<Allocation> allocation, DType dtype,
       const auto reach = stride < 0 ? std::nullopt
                                     : checked_mul(static_cast<std::uint64_t>(shape[i] - 1), static_cast<std::uint64_t>(stride));
       const auto sum = reach ? checked_add(last, *reach) : std::nullopt;
-      if (!sum || *sum > (std::uint64_t{1} << 60) || !block_steps ||
+      if (!sum || *sum > kMostElems || !block_steps ||
           (is_block(dtype) && i == shape.rank() - 1 && stride != 1)) {
         return make_error(ErrorCode::bad_shape, "tensor: strides {} do not fit shape {} of {}", ops::to_string(tensor.strides_),
                           ops::to_string(shape), t.name);
@@ -132,6 +142,9 @@ Result<Tensor> Tensor::make(std::shared_ptr<Allocation> allocation, DType dtype,
     if (!end || *end > allocation->bytes()) {
       return make_error(ErrorCode::out_of_range, "tensor: {} bytes from offset {} wanted, the allocation has {}", tensor.bytes(),
                         byte_offset, allocation->bytes());
+    }
+    if (!is_block(dtype) && reinterpret_cast<std::uintptr_t>(allocation->data() + byte_offset) % t.block_bytes != 0) {
+      return make_error(ErrorCode::bad_shape, "tensor: offset {} is not aligned for {}", byte_offset, t.name);
     }
     tensor.allocation_ = std::move(allocation);
     return tensor;
@@ -161,12 +174,12 @@ Result<Tensor> Tensor::slice(int axis, std::int64_t begin, std::int64_t end) con
 Result<Tensor> Tensor::reshape(const Shape& shape) const {
   return detail::guarded([&]() -> Result<Tensor> {
     if (!is_contiguous()) return make_error(ErrorCode::bad_shape, "reshape: the view is not contiguous");
-    MLXN_TRY(Tensor view, make(allocation_, dtype_, shape, byte_offset_));
-    if (view.elems() != elems()) {
+    const auto wanted = shape.rank() > kMaxRank ? std::nullopt : count_elems(shape);
+    if (wanted != static_cast<std::uint64_t>(elems())) {
       return make_error(ErrorCode::bad_shape, "reshape: {} to {} changes the element count", ops::to_string(shape_),
                         ops::to_string(shape));
     }
-    return view;
+    return make(allocation_, dtype_, shape, byte_offset_);
   });
 }
 
@@ -204,11 +217,9 @@ Result<Tensor> Tensor::reinterpret(DType dtype, const Shape& shape, std::uint64_
       return make_error(ErrorCode::out_of_range, "reinterpret: {} bytes from offset {} wanted, the view has {}", view.bytes(),
                         byte_offset, bytes());
     }
-    if (!is_block(dtype) && view.bytes() != 0) {
-      const std::uint64_t size = info(dtype).block_bytes;
-      if (byte_offset % size != 0 || reinterpret_cast<std::uintptr_t>(view.unsafe_data()) % size != 0) {
-        return make_error(ErrorCode::bad_shape, "reinterpret: offset {} is not aligned for {}", byte_offset, mlxn::to_string(dtype));
-      }
+    if (!is_block(dtype) && byte_offset % info(dtype).block_bytes != 0) {
+      return make_error(ErrorCode::bad_shape, "reinterpret: offset {} is no multiple of the size of {}", byte_offset,
+                        mlxn::to_string(dtype));
     }
     return view;
   });

@@ -11,6 +11,7 @@ struct Graph::Impl {
   std::shared_ptr<CommandList> list;
   std::shared_ptr<SubmissionImpl> last;  // the queue is in order, so all earlier replays are done when this one is
 
+  [[nodiscard]] Result<Submission> submit(bool will_wait);
   [[nodiscard]] Result<void> check_idle(std::string_view what) const {
     if (last && !last->done()) return make_error(ErrorCode::wrong_state, "graph: {} while a replay is unfinished", what);
     return {};
@@ -20,10 +21,12 @@ struct Graph::Impl {
 Result<Graph> Graph::record(const Device& device, const std::function<Result<void>(CommandEncoder&)>& body,
                             const EncoderOptions& options) {
   return detail::guarded([&]() -> Result<Graph> {
+    if (!body) return make_error(ErrorCode::invalid_argument, "graph: no function to record");
     MLXN_TRY(CommandEncoder encoder, device.encoder(options));
+    const CommandList* const list = encoder.list_.get();
     encoder.list_->recording_graph = true;
     MLXN_CHECK(body(encoder));
-    if (!encoder.list_) return make_error(ErrorCode::wrong_state, "graph: the recording function gave its encoder away");
+    if (encoder.list_.get() != list) return make_error(ErrorCode::wrong_state, "graph: the recording function gave its encoder away");
     auto impl = std::make_shared<Impl>();
     impl->queue = encoder.queue_;
     impl->list = std::move(encoder.list_);
@@ -47,8 +50,8 @@ Result<void> Graph::set(int parameter, std::int64_t value) {
     return make_error(ErrorCode::not_found, "graph: there is no parameter {}", parameter);
   }
   MLXN_CHECK(impl_->check_idle("a parameter was set"));
+  MLXN_CHECK(impl_->list->patch(parameter, value));
   parameters[static_cast<std::size_t>(parameter)].value = value;
-  impl_->list->patch(parameter, value);
   return {};
 }
 
@@ -67,19 +70,26 @@ Result<void> Graph::rebind(const Tensor& from, const Tensor& to) {
   });
 }
 
+Result<Submission> Graph::Impl::submit(bool will_wait) {
+  if (last && last->done()) last.reset();  // an error that nobody read goes to the queue, which reports it now
+  std::shared_ptr<CommandList> recorded = list;
+  MLXN_TRY(last, queue.impl_->submit(std::move(recorded), will_wait));
+  return Submission(last);
+}
+
 Result<Submission> Graph::replay() {
   return detail::guarded([&]() -> Result<Submission> {
     if (!impl_) return make_error(ErrorCode::wrong_state, "graph: nothing was recorded");
-    MLXN_TRY(impl_->last, impl_->queue.impl_->submit(impl_->list, false));
-    return Submission(impl_->last);
+    return impl_->submit(false);
   });
 }
 
 Result<void> Graph::replay_and_wait() {
   return detail::guarded([&]() -> Result<void> {
     if (!impl_) return make_error(ErrorCode::wrong_state, "graph: nothing was recorded");
-    MLXN_TRY(impl_->last, impl_->queue.impl_->submit(impl_->list, true));
-    return Submission(impl_->last).wait();
+    MLXN_TRY(const Submission submission, impl_->submit(true));
+    count_commit_and_wait();
+    return submission.wait();
   });
 }
 

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <memory>
 #include <vector>
 
+#include "backends/allocation.h"
 #include "backends/command_list.h"
 #include "backends/cpu/launch.h"
 
@@ -14,60 +16,85 @@ class CpuDevice;
 /// A user callable with what one dispatch gives it.
 struct CallableCall;
 
-/// The CPU's record: launch structs in a row, with a join before those that need one. Every thread of the team walks it.
+/// Memory for the records of command lists, handed around between them: a fresh list writes to pages that are there already.
+struct RecordBlock {
+  static constexpr std::size_t kBytes = std::size_t{32} << 10;
+  std::unique_ptr<RecordBlock> next;
+  alignas(64) std::byte data[kBytes];
+};
+
+/// The CPU's record: a chain of launch structs with a join before those that need one. Every thread of the team walks it.
 class CpuCommandList final : public CommandList {
  public:
   CpuCommandList(std::shared_ptr<CpuDevice> device, const EncoderOptions& options);
   ~CpuCommandList() override;
 
   [[nodiscard]] Result<void> encode(std::string_view name, ErasedKernel entry, const void* args, std::size_t args_bytes,
-                                    const LaunchRecord& record);
+                                    const LaunchRecord& record, CallableCall* call = nullptr);
   [[nodiscard]] Result<Tensor> scratch(std::uint64_t bytes);
 
-  [[nodiscard]] std::size_t dispatches() const noexcept override { return nodes_.size(); }
-  [[nodiscard]] std::size_t barriers() const noexcept override;
+  [[nodiscard]] std::size_t dispatches() const noexcept override { return dispatches_; }
+  [[nodiscard]] std::size_t barriers() const noexcept override { return barriers_; }
   [[nodiscard]] Result<void> dispatch(const CommandEncoder::Dispatch& dispatch, const LaunchRecord& record) override;
   [[nodiscard]] Result<void> upload(const Tensor& to, std::span<const std::byte> from) override;
   [[nodiscard]] Result<void> copy(const Tensor& to, const Tensor& from) override;
   [[nodiscard]] Result<void> fill(const Tensor& to, std::byte value) override;
-  void patch(int parameter, std::int64_t value) noexcept override;
+  [[nodiscard]] Result<void> patch(int parameter, std::int64_t value) override;
   [[nodiscard]] Result<void> rebind(const Tensor& from, const Tensor& to) override;
 
   struct Outcome {
     std::optional<Error> error;
     std::uint64_t dispatches = 0, barriers = 0;
   };
-  /// Runs the record on the team; the calling thread is thread 0. One run at a time.
+  /// Runs the record on the team; the calling thread is thread 0. One run at a time. When a dispatch fails, those that wait
+  /// for it do not run.
   [[nodiscard]] Outcome run(Team& team) noexcept;
 
  private:
-  struct Node {
-    alignas(64) std::uint64_t chunks = 0;  // the team's chunk counter, on a cache line of its own
-    ErasedKernel run = nullptr;
+  /// A dispatch; its launch struct follows. The team's chunk counter has a cache line without any other dispatch's counter.
+  struct alignas(64) Node {
+    std::uint64_t chunks;
+    ErasedKernel run;
+    Node* next;
     std::string_view name;
-    bool wait = false;
-    alignas(64) std::byte args[kMaxArgsBytes];
+    std::uint32_t index;
+    bool wait;
+    [[nodiscard]] std::byte* args() noexcept { return reinterpret_cast<std::byte*>(this + 1); }
   };
+  static_assert(sizeof(Node) == 64);
   struct Patch {
+    Node* node;
     int parameter;
-    std::uint32_t node;
     std::uint16_t field, size;
+    std::int64_t min, max;
   };
   struct Bound {
     std::shared_ptr<Allocation> allocation;
     std::uint64_t begin, end;
-    std::uint32_t node;
-    Access access;
+    Node* node;
+    CallableCall* call;
     std::uint16_t field;
+    [[nodiscard]] const std::byte* first() const noexcept { return allocation->data() + begin; }
+    [[nodiscard]] const std::byte* last() const noexcept { return allocation->data() + end; }
   };
 
-  Team* team_ = nullptr;
-  std::vector<Node> nodes_;
+  [[nodiscard]] CpuDevice& cpu() const noexcept;
+  /// Room for a node with its launch struct; null without memory.
+  [[nodiscard]] Node* make_node(std::size_t args_bytes);
+  void walk(Team& team, int thread, Outcome* outcome) noexcept;
+
+  Node* first_ = nullptr;
+  Node* last_ = nullptr;
+  std::size_t dispatches_ = 0, barriers_ = 0;
+  std::unique_ptr<RecordBlock> blocks_;  // the one being filled first
+  std::size_t block_used_ = RecordBlock::kBytes;
   std::vector<Patch> patches_;
   std::vector<Bound> bound_;  // only of a graph, for rebind
   std::vector<std::unique_ptr<CallableCall>> calls_;
+  std::atomic<std::uint32_t> failed_;  // index of the first dispatch that failed in the current run
   std::shared_ptr<Allocation> arena_;
   std::uint64_t arena_used_ = 0;
+  bool arena_bound_ = false;
 };
 
 }  // namespace mlxn::cpu

@@ -41,6 +41,10 @@ std::uint32_t simd_lanes() noexcept {
   return 1;
 }
 
+constexpr std::size_t kFreeScratchBlocks = 16;
+constexpr std::size_t kFreeRecordBlocks = 64;  // 2 MiB
+constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 48;  // beyond any machine's memory, and sums of them stay in 64 bits
+
 }  // namespace
 
 Capabilities CpuDevice::describe(int threads, std::string_view reason) {
@@ -70,7 +74,8 @@ Result<std::shared_ptr<CpuDevice>> CpuDevice::open(const DeviceOptions& options,
     const int threads = options.threads == 0 ? usable_cores() : options.threads;
     MLXN_TRY(auto team, Team::create(threads));
     auto device = std::make_shared<CpuDevice>(std::move(team), describe(threads, reason), options);
-    MLXN_TRY(device->default_queue_, device->create_queue());
+    device->free_scratch_.reserve(kFreeScratchBlocks);
+    MLXN_TRY(device->default_queue_, device->add_queue(nullptr));
     return device;
   });
 }
@@ -82,22 +87,57 @@ CpuDevice::CpuDevice(std::unique_ptr<Team> team, Capabilities capabilities, cons
 
 CpuDevice::~CpuDevice() {
   default_queue_.reset();
-  for (const Block& block : free_scratch_) system_free(block.data, block.bytes, capabilities_.alignment_bytes);
+  drop_free_scratch();
+  while (free_records_) free_records_ = std::move(free_records_->next);
 }
 
-Result<void*> CpuDevice::take(std::uint64_t bytes, std::uint64_t alignment) {
+std::uint64_t CpuDevice::free_bytes() const noexcept {
+  const std::uint64_t available = system_memory().available_bytes, limit = options.memory_limit_bytes;
+  const std::uint64_t used = counters.bytes_in_use.load(std::memory_order_relaxed);
+  return limit == 0 ? available : std::min(available, limit > used ? limit - used : 0);
+}
+
+std::unique_ptr<RecordBlock> CpuDevice::take_records() noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    if (free_records_) {
+      std::unique_ptr<RecordBlock> block = std::move(free_records_);
+      free_records_ = std::move(block->next);
+      --free_record_count_;
+      return block;
+    }
+  }
+  return std::unique_ptr<RecordBlock>(new (std::nothrow) RecordBlock);
+}
+
+void CpuDevice::give_back_records(std::unique_ptr<RecordBlock> chain) noexcept {
+  while (chain) {
+    std::unique_ptr<RecordBlock> block = std::move(chain);
+    chain = std::move(block->next);
+    const std::lock_guard lock(mutex_);
+    if (free_record_count_ == kFreeRecordBlocks) continue;
+    block->next = std::move(free_records_);
+    free_records_ = std::move(block);
+    ++free_record_count_;
+  }
+}
+
+bool CpuDevice::drop_free_scratch() noexcept {
+  const std::lock_guard lock(mutex_);
+  const bool any = !free_scratch_.empty();
+  for (const Block& block : free_scratch_) give_back(block.data, block.bytes, capabilities_.alignment_bytes);
+  free_scratch_.clear();
+  return any;
+}
+
+void* CpuDevice::try_take(std::uint64_t bytes, std::uint64_t alignment) noexcept {
   const std::uint64_t limit = options.memory_limit_bytes;
   const std::uint64_t before = counters.bytes_in_use.fetch_add(bytes, std::memory_order_relaxed);
   const bool fits = limit == 0 || (before <= limit && bytes <= limit - before);
   void* data = fits ? system_allocate(bytes, alignment) : nullptr;
   if (data == nullptr) {
     counters.bytes_in_use.fetch_sub(bytes, std::memory_order_relaxed);
-    if (!fits) {
-      return make_error(ErrorCode::out_of_memory, "cpu: {} bytes wanted, {} of the limit of {} bytes are in use", bytes, before,
-                        limit);
-    }
-    return make_error(ErrorCode::out_of_memory, "cpu: the system refused {} bytes, {} are available", bytes,
-                      system_memory().available_bytes);
+    return nullptr;
   }
   counters.allocations.fetch_add(1, std::memory_order_relaxed);
   std::uint64_t peak = counters.peak_bytes_in_use.load(std::memory_order_relaxed);
@@ -105,6 +145,19 @@ Result<void*> CpuDevice::take(std::uint64_t bytes, std::uint64_t alignment) {
          !counters.peak_bytes_in_use.compare_exchange_weak(peak, before + bytes, std::memory_order_relaxed)) {
   }
   return data;
+}
+
+Result<void*> CpuDevice::take(std::uint64_t bytes, std::uint64_t alignment) {
+  if (bytes > kMostBytes) return make_error(ErrorCode::out_of_memory, "cpu: {} bytes wanted", bytes);
+  void* data = try_take(bytes, alignment);
+  if (data == nullptr && drop_free_scratch()) data = try_take(bytes, alignment);
+  if (data != nullptr) return data;
+  if (options.memory_limit_bytes != 0) {
+    return make_error(ErrorCode::out_of_memory, "cpu: {} bytes wanted, {} of the limit of {} bytes are in use", bytes,
+                      counters.bytes_in_use.load(std::memory_order_relaxed), options.memory_limit_bytes);
+  }
+  return make_error(ErrorCode::out_of_memory, "cpu: the system refused {} bytes, {} are available", bytes,
+                    system_memory().available_bytes);
 }
 
 void CpuDevice::give_back(void* data, std::uint64_t bytes, std::uint64_t alignment) noexcept {
@@ -136,7 +189,6 @@ Result<std::shared_ptr<Allocation>> CpuDevice::allocate_scratch(std::uint64_t by
     Block block{nullptr, 0};
     {
       const std::lock_guard lock(mutex_);
-      free_scratch_.reserve(free_scratch_.size() + 1);
       // The smallest free block that holds the request and wastes no more than three quarters of itself.
       auto best = free_scratch_.end();
       for (auto it = free_scratch_.begin(); it != free_scratch_.end(); ++it) {
@@ -154,17 +206,19 @@ Result<std::shared_ptr<Allocation>> CpuDevice::allocate_scratch(std::uint64_t by
     }
     try {
       auto self = std::static_pointer_cast<CpuDevice>(shared_from_this());
-      return std::make_shared<Allocation>(self, static_cast<std::byte*>(block.data), block.bytes, [device = self.get(), block] {
-        constexpr std::size_t kKeep = 16;
-        {
-          const std::lock_guard lock(device->mutex_);
-          if (device->free_scratch_.size() < kKeep && device->free_scratch_.size() < device->free_scratch_.capacity()) {
-            device->free_scratch_.push_back(block);
-            return;
-          }
-        }
-        device->give_back(block.data, block.bytes, device->capabilities_.alignment_bytes);
-      });
+      auto scratch = std::make_shared<Allocation>(
+          self, static_cast<std::byte*>(block.data), block.bytes, [device = self.get(), block] {
+            {
+              const std::lock_guard lock(device->mutex_);
+              if (device->free_scratch_.size() < kFreeScratchBlocks) {
+                device->free_scratch_.push_back(block);
+                return;
+              }
+            }
+            device->give_back(block.data, block.bytes, device->capabilities_.alignment_bytes);
+          });
+      scratch->scratch = true;
+      return scratch;
     } catch (...) {
       give_back(block.data, block.bytes, alignment);
       throw;
@@ -172,40 +226,42 @@ Result<std::shared_ptr<Allocation>> CpuDevice::allocate_scratch(std::uint64_t by
   });
 }
 
-Result<std::shared_ptr<QueueImpl>> CpuDevice::create_queue() {
-  return mlxn::detail::guarded([&]() -> Result<std::shared_ptr<QueueImpl>> {
-    auto queue = std::make_shared<CpuQueue>(*this);
+Result<std::shared_ptr<CpuQueue>> CpuDevice::add_queue(std::shared_ptr<CpuDevice> keep) {
+  return mlxn::detail::guarded([&]() -> Result<std::shared_ptr<CpuQueue>> {
+    auto queue = std::make_shared<CpuQueue>(*this, std::move(keep));
     const std::lock_guard lock(mutex_);
-    std::erase_if(queues_, [](const auto& q) { return q.expired(); });
-    queues_.push_back(queue);
-    return std::static_pointer_cast<QueueImpl>(queue);
+    const auto free = std::find_if(queues_.begin(), queues_.end(), [](const auto& q) { return q.expired(); });
+    if (free != queues_.end()) {
+      *free = queue;
+    } else {
+      queues_.push_back(queue);
+    }
+    return queue;
   });
 }
 
-Result<std::unique_ptr<CommandList>> CpuDevice::create_list(const EncoderOptions& encoder_options) {
-  return mlxn::detail::guarded([&]() -> Result<std::unique_ptr<CommandList>> {
-    return std::unique_ptr<CommandList>(
-        std::make_unique<CpuCommandList>(std::static_pointer_cast<CpuDevice>(shared_from_this()), encoder_options));
+Result<std::shared_ptr<QueueImpl>> CpuDevice::create_queue() {
+  MLXN_TRY(auto queue, add_queue(std::static_pointer_cast<CpuDevice>(shared_from_this())));
+  return std::shared_ptr<QueueImpl>(std::move(queue));
+}
+
+Result<std::shared_ptr<CommandList>> CpuDevice::create_list(const EncoderOptions& encoder_options) {
+  return mlxn::detail::guarded([&]() -> Result<std::shared_ptr<CommandList>> {
+    return std::make_shared<CpuCommandList>(std::static_pointer_cast<CpuDevice>(shared_from_this()), encoder_options);
   });
 }
 
 Result<void> CpuDevice::wait_unused(const Allocation& allocation) {
   return mlxn::detail::guarded([&]() -> Result<void> {
-    if (!allocation.in_use()) return {};
-    if (Team::inside()) {
-      return make_error(ErrorCode::wrong_state, "cpu: a kernel asked for memory that running work uses");
-    }
-    count_sync(*this);
-    std::vector<std::shared_ptr<CpuQueue>> queues;
-    {
-      const std::lock_guard lock(mutex_);
-      for (const auto& weak : queues_) {
-        if (auto queue = weak.lock()) queues.push_back(std::move(queue));
-      }
-    }
-    for (const auto& queue : queues) {
-      if (!allocation.in_use()) break;
-      queue->drain();
+    // One queue at a time: no list of them to allocate, and a queue that nobody holds any more has nothing to wait for.
+    std::unique_lock lock(mutex_);
+    for (std::size_t i = 0; i < queues_.size(); ++i) {
+      std::shared_ptr<CpuQueue> queue = queues_[i].lock();
+      if (!queue) continue;
+      lock.unlock();
+      MLXN_CHECK(queue->wait_unused(allocation));
+      queue.reset();  // perhaps the last handle, whose end takes the lock
+      lock.lock();
     }
     return {};
   });

@@ -9,6 +9,7 @@
 namespace mlxn::cpu {
 
 class CpuQueue;
+struct RecordBlock;
 
 /// The host's processor: a team of threads and the system's memory.
 class CpuDevice final : public DeviceImpl {
@@ -21,12 +22,17 @@ class CpuDevice final : public DeviceImpl {
 
   [[nodiscard]] Result<std::shared_ptr<Allocation>> allocate(std::uint64_t bytes, const AllocateOptions& options) override;
   [[nodiscard]] Result<std::shared_ptr<QueueImpl>> create_queue() override;
-  [[nodiscard]] Result<std::unique_ptr<CommandList>> create_list(const EncoderOptions& options) override;
+  [[nodiscard]] Result<std::shared_ptr<CommandList>> create_list(const EncoderOptions& options) override;
   [[nodiscard]] Result<void> wait_unused(const Allocation& allocation) override;
   [[nodiscard]] const Capabilities& capabilities() const noexcept override { return capabilities_; }
+  [[nodiscard]] std::uint64_t free_bytes() const noexcept override;
 
   /// Memory for the scratch of command lists, kept for the next list when it is given back.
   [[nodiscard]] Result<std::shared_ptr<Allocation>> allocate_scratch(std::uint64_t bytes);
+
+  /// Memory for what command lists record; null if there is none.
+  [[nodiscard]] std::unique_ptr<RecordBlock> take_records() noexcept;
+  void give_back_records(std::unique_ptr<RecordBlock> chain) noexcept;
 
   [[nodiscard]] Team& team() noexcept { return *team_; }
   /// Held while a submission runs: queues take turns on the team.
@@ -37,13 +43,19 @@ class CpuDevice final : public DeviceImpl {
     void* data;
     std::uint64_t bytes;
   };
+  [[nodiscard]] Result<std::shared_ptr<CpuQueue>> add_queue(std::shared_ptr<CpuDevice> keep);
   [[nodiscard]] Result<void*> take(std::uint64_t bytes, std::uint64_t alignment);
+  void* try_take(std::uint64_t bytes, std::uint64_t alignment) noexcept;
+  /// Returns the free scratch blocks to the system; whether there were any.
+  bool drop_free_scratch() noexcept;
   void give_back(void* data, std::uint64_t bytes, std::uint64_t alignment) noexcept;
 
   std::unique_ptr<Team> team_;
   Capabilities capabilities_;
   std::mutex mutex_;
-  std::vector<Block> free_scratch_;
+  std::vector<Block> free_scratch_;  // never grows beyond the room it got at the start
+  std::unique_ptr<RecordBlock> free_records_;
+  std::size_t free_record_count_ = 0;
   std::vector<std::weak_ptr<CpuQueue>> queues_;
 };
 

@@ -12,7 +12,7 @@ thread_local bool inside_job = false;
 // Spinning before sleeping: long enough to bridge the gap between the dispatches of one token and between tokens of a fast
 // model, short enough that an idle process uses no processor time. A pause takes 20 to 140 cycles.
 constexpr int kSpinsBeforeSleep = 4000;
-constexpr int kSpinsBeforeYield = 1000;
+constexpr int kSpinsBeforeYield = 200;
 
 void pause() noexcept {
 #if defined(__x86_64__)

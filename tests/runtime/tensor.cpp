@@ -1,0 +1,156 @@
+#include "mlxn/tensor.h"
+
+#include <cstdint>
+#include <unordered_set>
+
+#include "gtest/gtest.h"
+#include "mlxn/encoder.h"
+#include "tests/support/must.h"
+
+namespace mlxn {
+namespace {
+
+using test::fails_with;
+using test::must;
+
+Device cpu() {
+  DeviceOptions options;
+  options.threads = 2;
+  return must(Device::open("cpu", options));
+}
+
+Tensor counting(const Device& device, const Shape& shape) {
+  const Tensor t = must(device.allocate(DType::i32, shape));
+  const auto data = must(t.write<std::int32_t>());
+  for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<std::int32_t>(i);
+  return t;
+}
+
+TEST(Views, NestRelativeToTheReceiver) {
+  const Tensor t = counting(cpu(), {8, 4});
+  const Tensor middle = must(t.slice(0, 2, 6));
+  const Tensor inner = must(middle.slice(0, 1, 3));
+  EXPECT_EQ(inner.byte_offset(), 3u * 16);
+  EXPECT_EQ(inner.bytes(), 32u);
+  EXPECT_EQ(inner.elems(), 8);
+  const auto data = must(inner.read<std::int32_t>());
+  EXPECT_EQ(data.size(), 8u);
+  EXPECT_EQ(data[0], 12);
+  EXPECT_EQ(data[7], 19);
+  const Tensor again = must(must(inner.reshape({8})).reinterpret(DType::u8, {4}, 4));
+  EXPECT_EQ(again.byte_offset(), 3u * 16 + 4);
+  EXPECT_EQ(must(again.read<std::uint8_t>())[0], 13);
+}
+
+TEST(Views, EndWhereTheReceiverEnds) {
+  const Tensor t = counting(cpu(), {8, 4});
+  const Tensor half = must(t.slice(0, 0, 4));
+  EXPECT_TRUE(fails_with(half.slice(0, 0, 5), ErrorCode::out_of_range, {"5", "4"}));
+  EXPECT_TRUE(fails_with(half.slice(0, -1, 2), ErrorCode::out_of_range, {}));
+  EXPECT_TRUE(fails_with(half.slice(0, 3, 2), ErrorCode::out_of_range, {}));
+  EXPECT_TRUE(fails_with(half.slice(2, 0, 1), ErrorCode::out_of_range, {"axis 2"}));
+  EXPECT_TRUE(fails_with(half.reinterpret(DType::i32, {17}), ErrorCode::out_of_range, {"68", "64"}));
+  EXPECT_TRUE(fails_with(half.reinterpret(DType::i32, {16}, 4), ErrorCode::out_of_range, {}));
+  EXPECT_TRUE(fails_with(half.reinterpret(DType::u8, {1}, ~std::uint64_t{0}), ErrorCode::out_of_range, {}));
+  EXPECT_TRUE(fails_with(half.reinterpret(DType::u8, {1}, ~std::uint64_t{0} - 100), ErrorCode::out_of_range, {}));
+  EXPECT_TRUE(fails_with(half.reshape({32}), ErrorCode::bad_shape, {}));
+  EXPECT_TRUE(fails_with(half.reshape({std::int64_t{1} << 40, std::int64_t{1} << 40}), ErrorCode::bad_shape, {}));
+}
+
+TEST(Views, ReinterpretWantsAlignedOffsets) {
+  const Tensor t = counting(cpu(), {8});
+  EXPECT_TRUE(fails_with(t.reinterpret(DType::f32, {1}, 2), ErrorCode::bad_shape, {"2"}));
+  const Tensor odd = must(t.reinterpret(DType::u8, {20}, 1));
+  EXPECT_TRUE(fails_with(odd.reinterpret(DType::u16, {4}), ErrorCode::bad_shape, {}));
+  EXPECT_TRUE(odd.reinterpret(DType::q4_0, {32}));  // blocks have no alignment
+  EXPECT_TRUE(fails_with(Tensor::make(t.allocation(), DType::f32, {1}, 2), ErrorCode::bad_shape, {"aligned"}));
+}
+
+TEST(Views, StridesAndBlocks) {
+  const Device device = cpu();
+  const Tensor t = counting(device, {2, 3, 4});
+  const Tensor p = must(t.permute({1, 0, 2}));
+  EXPECT_EQ(p.shape(), (Shape{3, 2, 4}));
+  EXPECT_EQ(p.strides(), (Shape{4, 12, 1}));
+  EXPECT_FALSE(p.is_contiguous());
+  EXPECT_EQ(p.bytes(), 96u);
+  EXPECT_TRUE(fails_with(p.read<std::int32_t>(), ErrorCode::bad_shape, {}));
+  EXPECT_TRUE(fails_with(p.reshape({24}), ErrorCode::bad_shape, {}));
+  EXPECT_TRUE(fails_with(t.permute({0, 0, 1}), ErrorCode::out_of_range, {}));
+  EXPECT_TRUE(fails_with(t.permute({0, 1}), ErrorCode::bad_shape, {}));
+  const Tensor blocks = must(device.allocate(DType::q8_0, {4, 64}));
+  EXPECT_EQ(blocks.bytes(), 4u * 68);
+  EXPECT_EQ(must(blocks.slice(1, 32, 64)).byte_offset(), 34u);
+  EXPECT_TRUE(fails_with(blocks.slice(1, 16, 64), ErrorCode::bad_shape, {"q8_0"}));
+  EXPECT_TRUE(fails_with(blocks.permute({1, 0}), ErrorCode::bad_shape, {}));
+}
+
+TEST(Views, WithoutElementsTouchNothing) {
+  const Device device = cpu();
+  const Tensor t = counting(device, {4, 4});
+  const Tensor none = must(t.slice(0, 4, 4));
+  EXPECT_EQ(none.bytes(), 0u);
+  EXPECT_FALSE(none.overlaps(t));
+  EXPECT_EQ(must(none.read<std::int32_t>()).size(), 0u);
+  const Tensor empty = must(Tensor::make(nullptr, DType::f32, {0, 16}));
+  EXPECT_EQ(empty.elems(), 0);
+  EXPECT_TRUE(empty.is_contiguous());
+  EXPECT_FALSE(empty.device().defined());
+  constexpr std::int64_t big = std::int64_t{1} << 40;
+  EXPECT_TRUE(fails_with(Tensor::make(nullptr, DType::f32, {0, big, big}), ErrorCode::bad_shape, {}));
+  EXPECT_TRUE(fails_with(Tensor::make(nullptr, DType::f32, {1}), ErrorCode::invalid_argument, {}));
+  CommandEncoder encoder = must(device.encoder());
+  must(encoder.fill(none, std::byte{1}));
+  must(encoder.copy(empty, empty));
+  must(encoder.upload(none, {}));
+  must(encoder.download({}, none));
+  must(encoder.commit_and_wait());
+  EXPECT_EQ(must(t.read<std::int32_t>())[15], 15);
+}
+
+TEST(Mappings, AreTypedByTheDtype) {
+  const Tensor t = counting(cpu(), {4});
+  EXPECT_TRUE(fails_with(t.read<float>(), ErrorCode::bad_dtype, {"i32", "f32"}));
+  EXPECT_TRUE(fails_with(t.read<std::int8_t>(), ErrorCode::bad_dtype, {}));
+  EXPECT_EQ(must(t.read<std::byte>()).size(), 16u);
+  EXPECT_TRUE(fails_with(Tensor().read<std::byte>(), ErrorCode::invalid_argument, {}));
+}
+
+TEST(Mappings, WaitForWorkThatTouchesTheMemory) {
+  const Device device = cpu();
+  const Tensor t = must(device.allocate(DType::u8, {1 << 20}));
+  for (int i = 1; i <= 100; ++i) {
+    CommandEncoder encoder = must(device.encoder());
+    must(encoder.fill(t, static_cast<std::byte>(i)));
+    const Submission submission = must(encoder.commit());
+    const auto data = must(t.read<std::uint8_t>());
+    ASSERT_EQ(data[0], i);
+    ASSERT_EQ(data[data.size() - 1], i);
+  }
+}
+
+TEST(Mappings, KeepTheMemoryAlive) {
+  Mapping<std::int32_t> mapping;
+  {
+    const Tensor t = counting(cpu(), {4});
+    mapping = must(t.write<std::int32_t>());
+  }
+  EXPECT_EQ(mapping[3], 3);
+}
+
+#ifndef NDEBUG
+TEST(Mappings, OverlappingWritesAreFoundInDebugBuilds) {
+  const Tensor t = counting(cpu(), {8});
+  const auto first = must(must(t.slice(0, 0, 4)).write<std::int32_t>());
+  EXPECT_TRUE(fails_with(must(t.slice(0, 3, 5)).write<std::int32_t>(), ErrorCode::wrong_state, {}));
+  EXPECT_TRUE(must(t.slice(0, 4, 8)).write<std::int32_t>());
+}
+#endif
+
+TEST(DType, CanBeHashed) {
+  std::unordered_set<DType> set = {DType::f32, DType::q4_0, DType::f32};
+  EXPECT_EQ(set.size(), 2u);
+}
+
+}  // namespace
+}  // namespace mlxn
