@@ -36,8 +36,8 @@ struct AttentionOptions {
 /// k, v    [kv_heads, capacity, head_dim]  f32 or both f16; last axis contiguous, any strides on the others; heads is a
 ///                                        multiple of kv_heads, and group = heads / kv_heads neighbours share one
 /// y       as q in shape and dtype, any strides but the last (a permuted view makes it token-major); overlaps no other operand
-/// kv_len  keys in the cache, 0 <= kv_len <= capacity. In a Graph the scalars are checked while recording; a replay clamps
-///         kv_len to the capacity and p0 to 2^40, and takes ring_start modulo the capacity.
+/// kv_len  keys in the cache, 0 <= kv_len <= capacity. As parameters of a Graph kv_len, p0 and ring_start keep their bounds:
+///         Graph::set refuses others. That ring_start is 0 until the cache is full is then up to the caller.
 /// All four may have one more axis in front, the batch, equal in all of them; kv_len and the options hold for all of it.
 /// head_dim is 1 to 512.
 /// Numerics: dots, softmax and sums in f32; f16 keys and values are exact. Same call, same bits, whatever the number of

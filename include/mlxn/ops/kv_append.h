@@ -17,8 +17,8 @@ struct KvAppendOptions {
 /// v_new    [seq, kv_heads, head_dim_v]     likewise; head_dim_v may differ from head_dim
 /// k_cache  [kv_heads, capacity, head_dim]    f32 f16; last axis contiguous, any strides on the others; must overlap no
 /// v_cache  [kv_heads, capacity, head_dim_v]  other operand; the two may differ in dtype
-/// position >= 0, absolute position of the first new token. Without `ring`, position + seq <= capacity. In a Graph the
-///          value is checked while recording; a replay writes only those tokens whose slot lies in the cache.
+/// position >= 0, absolute position of the first new token. Without `ring`, position + seq <= capacity. As a parameter of a
+///          Graph it keeps these bounds: Graph::set refuses others.
 /// seq      <= capacity, so that no two tokens meet in one slot
 /// Numerics: f16 rounds to nearest even; beyond 65504 it becomes infinity.
 /// Empty: seq == 0 succeeds and writes nothing; kv_heads, capacity or head_dim == 0 is bad_shape.

@@ -210,10 +210,10 @@ Result<void> encode_attention(CommandEncoder& encoder, const Tensor& q, const Te
   a.v_batch = vv.batch_stride, a.v_head = vv.head_stride, a.v_slot = vv.row_stride;
   a.seq = qv.rows;
   a.capacity = kv.rows;
-  launch.set(a.kv_len, kv_len);
-  if (options.p0) launch.set(a.p0, *options.p0);
+  launch.set(a.kv_len, kv_len, 0, kv.rows);
+  if (options.p0) launch.set(a.p0, *options.p0, -kAttentionMaxPosition, kAttentionMaxPosition);
   a.p0_is_given = options.p0 ? 1 : 0;
-  launch.set(a.ring_start, options.ring_start);
+  launch.set(a.ring_start, options.ring_start, 0, kv.rows - 1);
   a.batch = static_cast<std::int32_t>(qv.batch);
   a.heads = static_cast<std::int32_t>(qv.heads);
   a.kv_heads = static_cast<std::int32_t>(kv.heads);

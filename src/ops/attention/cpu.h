@@ -37,14 +37,11 @@ struct Attention {
   int group, dim, padded, state_floats;
 
   explicit MLXN_SIMD Attention(const AttentionArgs& args) : a(args) {
-    // Sums of positions, windows and lengths stay far from the end of 64 bits.
-    constexpr std::int64_t kFar = kAttentionMaxPosition, kWide = std::int64_t{1} << 60;
-    kv_len = a.kv_len < 0 ? 0 : (a.kv_len > a.capacity ? a.capacity : a.kv_len);
+    constexpr std::int64_t kWide = std::int64_t{1} << 60;  // no position comes near it
+    kv_len = a.kv_len;
     p0 = a.p0_is_given != 0 ? a.p0 : kv_len - a.seq;
-    p0 = p0 < -kFar ? -kFar : (p0 > kFar ? kFar : p0);
     window = a.window > kWide ? kWide : a.window;
-    ring_start = a.ring_start % a.capacity;
-    if (ring_start < 0) ring_start += a.capacity;
+    ring_start = a.ring_start;
     group = a.heads / a.kv_heads;
     dim = a.head_dim;
     padded = attention_padded_dim(dim);

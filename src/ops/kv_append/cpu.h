@@ -38,16 +38,13 @@ MLXN_SIMD void kv_append_side(const KvAppendSide& side, const float* from, void*
   }
 }
 
-/// A token whose slot lies outside the cache is left out: encoding refuses such positions, replays of a graph may set them.
 template <class S>
 void kv_append_rows(const KvAppendArgs& args, const CpuContext& context) {
   const auto share = context.share(static_cast<std::uint64_t>(args.seq * args.kv_heads));
   for (std::uint64_t item = share.begin; item < share.end; ++item) {
     const auto head = static_cast<std::int64_t>(item) / args.seq, t = static_cast<std::int64_t>(item) % args.seq;
-    std::int64_t position = 0;
-    if (args.position < 0 || __builtin_add_overflow(args.position, t, &position)) continue;
+    const std::int64_t position = args.position + t;
     const std::int64_t slot = args.ring != 0 ? position % args.capacity : position;
-    if (slot >= args.capacity) continue;
     kv_append_side<S>(args.k, args.k_new.ptr, args.k_cache.ptr, t, head, slot);
     kv_append_side<S>(args.v, args.v_new.ptr, args.v_cache.ptr, t, head, slot);
   }

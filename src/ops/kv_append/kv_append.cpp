@@ -90,7 +90,7 @@ Result<void> encode_kv_append(CommandEncoder& encoder, const Tensor& k_new, cons
   launch.args.seq = seq;
   launch.args.kv_heads = k_new.dim(1);
   launch.args.capacity = capacity;
-  launch.set(launch.args.position, position);
+  launch.set(launch.args.position, position, 0, last);
   launch.args.ring = options.ring ? 1 : 0;
   return cpu::encode(encoder, variant->select(variant->name), launch);
 }
