@@ -117,7 +117,8 @@ struct Avx2 {
     return acc;
   }
 
-  static MLXN_SIMD void transpose4(const std::uint8_t* const* rows, std::int64_t offset, std::uint8_t* dst) {
+  template <class Place>
+  static MLXN_SIMD void transpose4(const std::uint8_t* const* rows, std::int64_t offset, Place&& place) {
     MLXN_UNROLL
     for (int half = 0; half < 2; ++half) {
       I v[4];
@@ -130,10 +131,10 @@ struct Avx2 {
       }
       const I a = _mm256_unpacklo_epi32(v[0], v[1]), b = _mm256_unpackhi_epi32(v[0], v[1]);
       const I c = _mm256_unpacklo_epi32(v[2], v[3]), d = _mm256_unpackhi_epi32(v[2], v[3]);
-      store(dst + 32 * half, _mm256_unpacklo_epi64(a, c));
-      store(dst + 32 * half + 64, _mm256_unpackhi_epi64(a, c));
-      store(dst + 32 * half + 128, _mm256_unpacklo_epi64(b, d));
-      store(dst + 32 * half + 192, _mm256_unpackhi_epi64(b, d));
+      store(place(0) + 32 * half, _mm256_unpacklo_epi64(a, c));
+      store(place(1) + 32 * half, _mm256_unpackhi_epi64(a, c));
+      store(place(2) + 32 * half, _mm256_unpacklo_epi64(b, d));
+      store(place(3) + 32 * half, _mm256_unpackhi_epi64(b, d));
     }
   }
 

@@ -117,8 +117,9 @@ struct Avx512 {
     return acc;
   }
 
-  /// Transposes 4 dwords of 16 rows: dst[16 j + r] = dword j at rows[r].
-  static MLXN_SIMD void transpose4(const std::uint8_t* const* rows, std::int64_t offset, std::uint8_t* dst) {
+  /// Transposes 4 dwords of 16 rows: dword j at rows[r] + offset goes to lane r of the 64 bytes at place(j).
+  template <class Place>
+  static MLXN_SIMD void transpose4(const std::uint8_t* const* rows, std::int64_t offset, Place&& place) {
     __m512i v[4];
     MLXN_UNROLL
     for (int i = 0; i < 4; ++i) {
@@ -130,10 +131,10 @@ struct Avx512 {
     }
     const __m512i a = _mm512_unpacklo_epi32(v[0], v[1]), b = _mm512_unpackhi_epi32(v[0], v[1]);
     const __m512i c = _mm512_unpacklo_epi32(v[2], v[3]), d = _mm512_unpackhi_epi32(v[2], v[3]);
-    store(dst, _mm512_unpacklo_epi64(a, c));
-    store(dst + 64, _mm512_unpackhi_epi64(a, c));
-    store(dst + 128, _mm512_unpacklo_epi64(b, d));
-    store(dst + 192, _mm512_unpackhi_epi64(b, d));
+    store(place(0), _mm512_unpacklo_epi64(a, c));
+    store(place(1), _mm512_unpackhi_epi64(a, c));
+    store(place(2), _mm512_unpacklo_epi64(b, d));
+    store(place(3), _mm512_unpackhi_epi64(b, d));
   }
 };
 

@@ -118,9 +118,10 @@ struct Scalar {
     return acc;
   }
 
-  static MLXN_SIMD void transpose4(const std::uint8_t* const* rows, std::int64_t offset, std::uint8_t* dst) {
+  template <class Place>
+  static MLXN_SIMD void transpose4(const std::uint8_t* const* rows, std::int64_t offset, Place&& place) {
     for (int r = 0; r < 16; ++r) {
-      for (int j = 0; j < 4; ++j) __builtin_memcpy(dst + 64 * j + 4 * r, rows[r] + offset + 4 * j, 4);
+      for (int j = 0; j < 4; ++j) __builtin_memcpy(place(j) + 4 * r, rows[r] + offset + 4 * j, 4);
     }
   }
 

@@ -7,8 +7,18 @@
 /// and writes one stream; four dwords of the 16 rows at a time are transposed in registers.
 namespace mlxn::rows16 {
 
+/// Where each dword of a block goes.
+template <DType kType>
+struct VectorOfDword {
+  int at[64];
+  constexpr VectorOfDword() : at{} {
+    for (int i = 0; i < format(kType).dwords; ++i) at[source_dword(kType, i)] = i;
+  }
+};
+
 template <class V, DType kType>
 struct Packer {
+  static constexpr VectorOfDword<kType> kVectors{};
   static constexpr Format kFormat = format(kType);
   static constexpr std::int64_t kBlocks = kChunkElems / kFormat.block_elems;  ///< of a whole chunk
 
@@ -32,19 +42,21 @@ struct Packer {
   /// n <= kBlocks whole blocks.
   static MLXN_SIMD void pack_blocks(const std::uint8_t* const* rows, std::int64_t offset, std::int64_t n,
                                     std::uint8_t* scales, std::uint8_t* dst) {
-    constexpr int kSingles = kFormat.dwords % 4;
     if constexpr (kFormat.scale_bytes != 0) {
       gather<kFormat.scale_bytes>(rows, offset + kFormat.scale_at, n, scales, kFormat.scale_bytes * kRows);
     }
+    // Dwords in fours, from the end of the block; the one to three at its beginning on their own.
+    constexpr int kSingles = kFormat.dwords % 4;
     MLXN_UNROLL
     for (int i = 0; i < kSingles; ++i) {
-      gather<4>(rows, offset + kFormat.first + 4 * source_dword(kType, i), n, dst + 64 * i, kFormat.dwords * 64);
+      gather<4>(rows, offset + kFormat.first + 4 * i, n, dst + 64 * kVectors.at[i], kFormat.dwords * 64);
     }
     for (std::int64_t b = 0; b < n; ++b) {
       MLXN_UNROLL
       for (int i = kSingles; i < kFormat.dwords; i += 4) {
-        V::transpose4(rows, offset + b * kFormat.block_bytes + kFormat.first + 4 * source_dword(kType, i),
-                      dst + (b * kFormat.dwords + i) * 64);
+        V::transpose4(rows, offset + b * kFormat.block_bytes + kFormat.first + 4 * i, [&](int j) MLXN_LAMBDA {
+          return dst + (b * kFormat.dwords + kVectors.at[i + j]) * 64;
+        });
       }
     }
   }

@@ -56,21 +56,25 @@ struct Format {
 }
 
 /// Which dword of a block stands as vector i. The order is that in which kernels read, so that memory is one stream: scales
-/// first, and the high bits of codes beside the low bits that need them first. A multiple of four dwords in a row follows
-/// the first `dwords % 4`.
+/// first, then low and high bits of the same codes by turns where a type keeps them apart.
 [[nodiscard, gnu::always_inline]] inline constexpr int source_dword(DType type, int i) {
-  constexpr int kQ5[] = {0, 4, 12, 8, 16};
-  constexpr int kQ6[] = {48, 0, 32, 4, 36, 8, 12, 16, 40, 20, 44, 24, 28};
-  constexpr int kQ3[] = {0, 8, 4, 12, 16, 20};
   switch (type) {
-    case DType::q2_K: return (i + 20) % 21;
-    case DType::q3_K: return i < 3 ? 24 + i : kQ3[(i - 3) / 4] + (i - 3) % 4;
-    case DType::q5_K: return i < 20 ? kQ5[i / 4] + i % 4 : i;
-    case DType::q6_K: return kQ6[i / 4] + i % 4;
+    case DType::q2_K: return (i + 20) % 21;  // 16 scales, codes, {d, dmin} -> {d, dmin} first
+    case DType::q3_K: {                      // 8 high, 16 low, 3 scales -> scales, 8 pairs, 8 low
+      const int c = i - 3;
+      return c < 0 ? 24 + i : c < 16 ? (c % 2 == 0 ? 8 + c / 2 : c / 2) : c;
+    }
+    case DType::q5_K: {  // 4 scales, 8 high, 32 low -> scales, 8 pairs, 24 low
+      const int c = i - 4;
+      return c < 0 || c >= 16 ? i : c % 2 == 0 ? 12 + c / 2 : 4 + c / 2;
+    }
+    case DType::q6_K: {  // 32 low, 16 high, 4 scales -> scales, 2 x (8 pairs, 8 low)
+      const int c = (i - 4) % 24, half = (i - 4) / 24;
+      return i < 4 ? 48 + i : c >= 16 ? 16 * half + c - 8 : c % 2 == 0 ? 16 * half + c / 2 : 32 + 8 * half + c / 2;
+    }
     default: return i;
   }
 }
-
 [[nodiscard, gnu::always_inline]] inline constexpr std::int64_t blocks(const Format& f, std::int64_t elems) {
   return (elems + f.block_elems - 1) / f.block_elems;
 }

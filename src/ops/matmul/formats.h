@@ -170,8 +170,6 @@ struct Q5_1 : Affine32<V> {
 
 struct SuperBase : FormatBase {
   static constexpr int kGroups = 8;
-  /// Position of dword i < 8 of two runs that alternate four by four; the other run is 4 behind.
-  static MLXN_SIMD int interleaved(int i) { return i < 4 ? i : i + 4; }
 };
 
 template <class V>
@@ -229,7 +227,7 @@ struct Q3_K : SuperBase {
     using L = Lanes<V>;
     MLXN_UNROLL
     for (int i = 0; i < 8; ++i) {
-      const int high_at = 3 + interleaved(i), low_at = g < 4 ? high_at + 4 : 19 + i;
+      const int high_at = 4 + 2 * i, low_at = g < 4 ? high_at - 1 : 19 + i;
       const I low = L::template bits<3>(V::load(b.q + 64 * low_at), 2 * (g % 4));
       w[i] = V::or_(low, L::template bits<4>(V::load(b.q + 64 * high_at), g - 2));
     }
@@ -286,7 +284,7 @@ struct Q5_K : K4Base<V> {
     using L = Lanes<V>;
     MLXN_UNROLL
     for (int i = 0; i < 8; ++i) {
-      const int high_at = 4 + SuperBase::interleaved(i), low_at = g < 2 ? high_at + 4 : 12 + 8 * (g / 2) + i;
+      const int high_at = 5 + 2 * i, low_at = g < 2 ? high_at - 1 : 12 + 8 * (g / 2) + i;
       const auto low = L::template bits<15>(V::load(b.q + 64 * low_at), 4 * (g % 2));
       w[i] = V::or_(low, L::template bits<16>(V::load(b.q + 64 * high_at), g - 4));
     }
@@ -307,9 +305,9 @@ struct Q6_K : SuperBase {
     const int part = g % 4;
     MLXN_UNROLL
     for (int i = 0; i < 8; ++i) {
-      const int half = 4 + 24 * (g / 4), low_at = part % 2 ? half + 16 + i : half + interleaved(i);
+      const int half = 4 + 24 * (g / 4), low_at = half + (part % 2 ? 16 + i : 2 * i);
       const I low = L::template bits<15>(V::load(b.q + 64 * low_at), 4 * (part / 2));
-      w[i] = V::or_(low, L::template bits<0x30>(V::load(b.q + 64 * (half + 4 + interleaved(i))), 2 * part - 4));
+      w[i] = V::or_(low, L::template bits<0x30>(V::load(b.q + 64 * (half + 2 * i + 1)), 2 * part - 4));
     }
   }
   static MLXN_SIMD void scales(const Block& b, int g, F* s, F*) {
