@@ -101,8 +101,8 @@ Result<int> generate(const GenerateFlags& f) {
   const Model& model = *loaded;
   if (!model.info().prepare_note.empty()) complain(model.info().prepare_note);
   if (tokenizer.vocab_size() != static_cast<std::size_t>(model.info().vocab)) {
-    return make_error(ErrorCode::corrupt_file, "the tokenizer has {} tokens, the model {}", tokenizer.vocab_size(),
-                      model.info().vocab);
+    return make_error(ErrorCode::corrupt_file, "{}: the tokenizer has {} tokens, the model {}", file.label(),
+                      tokenizer.vocab_size(), model.info().vocab);
   }
 
   SessionOptions session_options;
@@ -110,16 +110,16 @@ Result<int> generate(const GenerateFlags& f) {
   session_options.kv_type = *kv_type;
   session_options.batch = f.batch;
   session_options.numerics = numerics;
-  if (session_options.context > model.info().context) {
-    complain(fmt::format("the context of {} is beyond the {} positions that the model was trained for", session_options.context,
-                         model.info().context));
-  }
   const std::int64_t context = session_options.context == 0 ? model.info().context : session_options.context;
   if (static_cast<std::int64_t>(tokens.size()) > context) {
     return make_error(ErrorCode::out_of_range, "the prompt has {} tokens, the context {} (raise it with -c)", tokens.size(), context);
   }
   session_options.batch = std::min<std::int64_t>(f.batch, std::max<std::int64_t>(1, static_cast<std::int64_t>(tokens.size())));
   MLXN_TRY(Session session, Session::create(model, session_options));
+  if (session.context() > model.info().context) {
+    complain(fmt::format("the context of {} is beyond the {} positions that the model was trained for", session.context(),
+                         model.info().context));
+  }
 
   SamplerOptions sampling;
   sampling.sample.temperature = std::max(f.temperature, 0.0f);

@@ -129,16 +129,18 @@ Result<void> Llama::feed_forward(CommandEncoder& encoder, const Layer& layer, co
 Result<std::unique_ptr<Decoder>> load_llama(Loader& loader, ModelInfo& info) {
   MLXN_TRY(const GgufArchitecture architecture, gguf_architecture(loader.file()));
   if (architecture.expert_count != 0) {
-    return make_error(ErrorCode::unsupported, "a llama model with {} experts; only dense ones run yet", architecture.expert_count);
+    return make_error(ErrorCode::unsupported, "{}: a llama model with {} experts; only dense ones run yet", loader.file().label(),
+                      architecture.expert_count);
   }
   if (architecture.key_length != architecture.value_length) {
-    return make_error(ErrorCode::unsupported, "keys of {} and values of {} elements; only equal ones run yet",
-                      architecture.key_length, architecture.value_length);
+    return make_error(ErrorCode::unsupported, "{}: keys of {} and values of {} elements; only equal ones run yet",
+                      loader.file().label(), architecture.key_length, architecture.value_length);
   }
   for (std::uint64_t i = 1; i < architecture.block_count; ++i) {
     if (architecture.head_count[i] != architecture.head_count[0] || architecture.head_count_kv[i] != architecture.head_count_kv[0] ||
         architecture.feed_forward_length[i] != architecture.feed_forward_length[0]) {
-      return make_error(ErrorCode::unsupported, "layer {} differs in size from layer 0; only equal layers run yet", i);
+      return make_error(ErrorCode::unsupported, "{}: layer {} differs in size from layer 0; only equal layers run yet",
+                        loader.file().label(), i);
     }
   }
   info.dim = static_cast<std::int64_t>(architecture.embedding_length);
@@ -150,9 +152,13 @@ Result<std::unique_ptr<Decoder>> load_llama(Loader& loader, ModelInfo& info) {
   info.vocab = static_cast<std::int64_t>(architecture.vocab_size);
   info.context = static_cast<std::int64_t>(architecture.context_length);
   if (info.ff_dim == 0) {
-    return make_error(ErrorCode::corrupt_file, "the key '{}.feed_forward_length' is missing", architecture.name);
+    return make_error(ErrorCode::corrupt_file, "{}: the key '{}.feed_forward_length' is missing", loader.file().label(),
+                      architecture.name);
   }
-  if (info.vocab == 0) return make_error(ErrorCode::corrupt_file, "neither a vocabulary nor '{}.vocab_size'", architecture.name);
+  if (info.vocab == 0) {
+    return make_error(ErrorCode::corrupt_file, "{}: neither a vocabulary nor '{}.vocab_size'", loader.file().label(),
+                      architecture.name);
+  }
   auto llama = std::make_unique<Llama>();
   MLXN_CHECK(llama->load(loader, architecture, info));
   return std::unique_ptr<Decoder>(std::move(llama));

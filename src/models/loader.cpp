@@ -44,7 +44,8 @@ Result<void> Loader::count(const GgufTensor& tensor, std::uint64_t device_bytes)
 Result<Weight> Loader::matrix(const std::string& name, std::int64_t n, std::int64_t k) {
   MLXN_TRY(const GgufTensor* tensor, find(name, n, k));
   if (!tensor->dtype || !is_weight_type(*tensor->dtype)) {
-    return make_error(ErrorCode::unsupported, "tensor '{}' has type {}, which has no kernels yet", name, type_name(*tensor));
+    return make_error(ErrorCode::unsupported, "{}: tensor '{}' has type {}, which has no kernels yet", file_.label(), name,
+                      type_name(*tensor));
   }
   MLXN_TRY(const std::span<const std::byte> bytes, file_.data(*tensor));
   file_.will_need(*tensor);
@@ -70,7 +71,8 @@ Result<Linear> Loader::linear(const std::string& name, std::int64_t n, std::int6
 Result<Tensor> Loader::vector(const std::string& name, std::int64_t n) {
   MLXN_TRY(const GgufTensor* tensor, find(name, 1, n));
   if (!tensor->dtype || (*tensor->dtype != DType::f32 && *tensor->dtype != DType::f16 && *tensor->dtype != DType::bf16)) {
-    return make_error(ErrorCode::unsupported, "tensor '{}' has type {}, wanted f32, f16 or bf16", name, type_name(*tensor));
+    return make_error(ErrorCode::unsupported, "{}: tensor '{}' has type {}, wanted f32, f16 or bf16", file_.label(), name,
+                      type_name(*tensor));
   }
   MLXN_TRY(const std::span<const std::byte> bytes, file_.data(*tensor));
   MLXN_TRY(Tensor out, device_.allocate(DType::f32, {n}));
@@ -116,7 +118,7 @@ Result<RopeTable> load_rope(Loader& loader, const GgufArchitecture& architecture
     MLXN_TRY(yarn.beta_slow, file.get_float_or(prefix + "scaling.yarn_beta_slow", 1));
     config.scaling = yarn;
   } else if (type != "none") {
-    return make_error(ErrorCode::unsupported, "{}scaling.type is '{}', wanted none, linear or yarn", prefix, type);
+    return make_error(ErrorCode::unsupported, "{}: {}scaling.type is '{}', wanted none, linear or yarn", file.label(), prefix, type);
   }
 
   // Llama 3.1 and later carry their scaling as one divisor per pair.

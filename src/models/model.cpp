@@ -28,29 +28,24 @@ std::string known_architectures() {
 Result<Model> Model::load(const GgufFile& file, const Device& device, const LoadOptions& options) {
   return detail::guarded([&]() -> Result<Model> {
     if (!device.defined()) return make_error(ErrorCode::invalid_argument, "model: empty device handle");
-    const auto load = [&]() -> Result<Model> {
-      MLXN_TRY(const std::string_view architecture, file.get_string("general.architecture"));
-      for (const Family& family : kFamilies) {
-        if (family.architecture != architecture) continue;
-        auto impl = std::make_shared<ModelImpl>();
-        impl->device = device;
-        impl->info.architecture = architecture;
-        MLXN_TRY(const std::string_view name, file.get_string_or("general.name", ""));
-        impl->info.name = name;
-        models::Loader loader(file, device, options);
-        MLXN_TRY(impl->decoder, family.load(loader, impl->info));
-        impl->info.parameters = loader.parameters();
-        impl->info.weight_bytes = loader.weight_bytes();
-        impl->info.prepared = loader.prepares();
-        impl->info.prepare_note = loader.prepare_note();
-        return Model(std::move(impl));
-      }
-      return make_error(ErrorCode::unsupported, "architecture '{}' is not supported, wanted one of: {}", architecture,
-                        known_architectures());
-    };
-    auto model = load();
-    if (!model) return model.error().with_context(file.label());
-    return model;
+    MLXN_TRY(const std::string_view architecture, file.get_string("general.architecture"));
+    for (const Family& family : kFamilies) {
+      if (family.architecture != architecture) continue;
+      auto impl = std::make_shared<ModelImpl>();
+      impl->device = device;
+      impl->info.architecture = architecture;
+      MLXN_TRY(const std::string_view name, file.get_string_or("general.name", ""));
+      impl->info.name = name;
+      models::Loader loader(file, device, options);
+      MLXN_TRY(impl->decoder, family.load(loader, impl->info));
+      impl->info.parameters = loader.parameters();
+      impl->info.weight_bytes = loader.weight_bytes();
+      impl->info.prepared = loader.prepares();
+      impl->info.prepare_note = loader.prepare_note();
+      return Model(std::move(impl));
+    }
+    return make_error(ErrorCode::unsupported, "{}: architecture '{}' is not supported, wanted one of: {}", file.label(),
+                      architecture, known_architectures());
   });
 }
 
