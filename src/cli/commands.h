@@ -34,6 +34,7 @@ struct ModelFlags {
   int threads = 0;
   std::string precision = "auto";
   std::string prepare = "auto";
+  bool no_mmap = false;  ///< read the file into memory instead of mapping it
 };
 
 inline constexpr std::int64_t kDefaultContext = 4096;
@@ -64,6 +65,7 @@ struct GenerateFlags {
 struct InspectFlags {
   std::string model;
   bool tensors = false;
+  bool check = false;  ///< read all weights and look for scales that are no numbers
   bool json = false;
 };
 [[nodiscard]] int run_inspect(const InspectFlags& flags);

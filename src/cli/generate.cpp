@@ -75,7 +75,9 @@ Result<int> generate(const GenerateFlags& f) {
     if (!prompt.empty() && prompt.back() == '\n') prompt.pop_back();  // an editor's last newline is no part of the prompt
   }
   MLXN_TRY(const Device device, open_device(f.model.device, f.model.threads));
-  MLXN_TRY(const GgufFile file, GgufFile::open(f.model.model));
+  GgufOptions reading;
+  if (f.model.no_mmap) reading.source = GgufOptions::Source::copy;
+  MLXN_TRY(const GgufFile file, GgufFile::open(f.model.model, reading));
   MLXN_TRY(const Tokenizer tokenizer, Tokenizer::from_gguf(file));
 
   EncodeOptions encode;

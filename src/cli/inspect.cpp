@@ -4,9 +4,11 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "base/error.h"
 #include "cli/commands.h"
 #include "formats/printable.h"
 #include "mlxn/gguf.h"
+#include "mlxn/quant.h"
 
 namespace mlxn::cli {
 namespace {
@@ -164,11 +166,27 @@ std::string as_text(const GgufFile& file, bool tensors) {
   return out;
 }
 
+/// Reads every block and fails at the first one with a scale that is no number.
+Result<void> check_blocks(const GgufFile& file) {
+  for (const GgufTensor* t : file.tensors_by_offset()) {
+    if (!t->dtype || !is_weight_type(*t->dtype)) continue;
+    MLXN_TRY(const auto blocks, file.data(*t));
+    const auto valid = validate_blocks(*t->dtype, blocks);
+    if (!valid) return valid.error().with_context(fmt::format("{}: tensor '{}'", file.label(), printable(t->name)));
+    file.drop_pages(*t);
+  }
+  return {};
+}
+
 }  // namespace
 
 int run_inspect(const InspectFlags& flags) {
   const auto file = GgufFile::open(flags.model);
   if (!file) return fail(file.error());
+  if (flags.check) {
+    const auto valid = check_blocks(*file);
+    if (!valid) return fail(valid.error());
+  }
   return print(flags.json ? as_json(*file, flags.tensors) : as_text(*file, flags.tensors)) ? kOk : kFailed;
 }
 

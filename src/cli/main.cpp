@@ -20,6 +20,7 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
   add_device_flags(command, flags.device, flags.threads);
   command.add_option("--precision", flags.precision, "auto, exact, f16 or int8act (auto: int8act on a CPU)")->capture_default_str();
   command.add_option("--prepare", flags.prepare, "auto, on or off: lay the weights out for the device at load")->capture_default_str();
+  command.add_flag("--no-mmap", flags.no_mmap, "read the file into memory first, for storage that is not trusted");
 }
 
 void add_generate(CLI::App& app, GenerateFlags& f) {
@@ -49,6 +50,7 @@ void add_inspect(CLI::App& app, InspectFlags& f) {
   CLI::App* c = app.add_subcommand("inspect", "Show a file's metadata and tensors");
   c->add_option("-m,--model", f.model, "GGUF file")->required();
   c->add_flag("--tensors", f.tensors, "list the tensors");
+  c->add_flag("--check", f.check, "read all weights and look for scales that are no numbers");
   c->add_flag("--json", f.json, "machine-readable output");
 }
 
