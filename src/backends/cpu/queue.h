@@ -13,7 +13,7 @@ namespace mlxn::cpu {
 class CpuQueue final : public QueueImpl {
  public:
   /// `keep` is the device, or null for the device's own default queue.
-  CpuQueue(CpuDevice& device, std::shared_ptr<CpuDevice> keep) noexcept : device_(device), keep_(std::move(keep)) {}
+  CpuQueue(CpuDevice& device, std::shared_ptr<CpuDevice> keep) : device_(device), keep_(std::move(keep)) {}
   ~CpuQueue() override;
 
   [[nodiscard]] DeviceImpl& device() const noexcept override { return device_; }
