@@ -85,7 +85,8 @@ class Queue {
   Queue() = default;
   [[nodiscard]] bool defined() const noexcept { return impl_ != nullptr; }
   [[nodiscard]] Counters counters() const noexcept;
-  /// The first error of a submission that nobody waited for, which every later commit reports once; empty if none.
+  /// Blocks until nothing is queued or running. The error of a failed submission whose handles went away unread, unless a
+  /// commit has reported it: it is handed out once.
   [[nodiscard]] Result<void> wait_idle() const;
 
  private:

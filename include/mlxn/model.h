@@ -69,7 +69,7 @@ struct SessionOptions {
 /// One sequence of tokens on a model: its KV cache and the work that extends it. Owned by one thread at a time.
 class Session {
  public:
-  /// Errors: invalid_argument (options), out_of_memory with the bytes wanted and free.
+  /// Errors: invalid_argument (options), bad_dtype (kv_type), out_of_memory with the bytes wanted and available.
   [[nodiscard]] static Result<Session> create(const Model& model, const SessionOptions& options = {});
 
   Session(Session&&) noexcept;
@@ -79,9 +79,10 @@ class Session {
   /// Runs the tokens at the next positions. Returns the logits f32 [1, vocab] that follow the last one; they are valid until
   /// the next call. A single token takes the recorded decode graph, more go through in chunks of `batch`.
   /// Errors: invalid_argument (no tokens), out_of_range (an id outside the vocabulary, positions beyond the context),
-  /// out_of_memory, device. After an error of out_of_range nothing has changed.
+  /// cancelled, out_of_memory, device, wrong_state (moved from). After out_of_range nothing has changed; after the others
+  /// length() tells how far the finished chunks came.
   [[nodiscard]] Result<Tensor> append(std::span<const TokenId> tokens);
-  /// The same, and `logits` (f32 [tokens, vocab]) receives those that follow every token.
+  /// The same, and `logits` (f32 [tokens, vocab], else bad_shape) receives those that follow every token. Not cancelled.
   [[nodiscard]] Result<void> append_with_logits(std::span<const TokenId> tokens, const Tensor& logits);
 
   /// Forgets all positions from `length` on. Errors: out_of_range.
@@ -91,7 +92,8 @@ class Session {
   [[nodiscard]] std::uint64_t kv_bytes() const noexcept;
   /// The class that matrix products run in.
   [[nodiscard]] Numerics numerics() const noexcept;
-  /// Asks a running append() to stop after the current chunk with `cancelled`; from any thread or a signal handler.
+  /// Asks append(), running or about to run, to stop after its current chunk with `cancelled`; from any thread or a signal
+  /// handler. Forgotten once the last chunk has run.
   void cancel() noexcept;
 
  private:

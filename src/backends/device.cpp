@@ -62,13 +62,15 @@ Counters AtomicCounters::snapshot() const noexcept {
 Result<Device> Device::open(std::string_view name, const DeviceOptions& options) {
   return detail::guarded([&]() -> Result<Device> {
     const std::string_view kind = name.substr(0, name.find(':'));
-    if (kind == "cuda" || kind == "metal") {
+    const std::string_view ordinal = name.size() > kind.size() ? name.substr(kind.size() + 1) : "0";
+    const bool is_number = !ordinal.empty() && ordinal.find_first_not_of("0123456789") == std::string_view::npos;
+    if ((kind == "cuda" && is_number) || name == "metal") {
       return make_error(ErrorCode::unsupported, "device: '{}' is not in this build, which has: cpu", name);
     }
     if (name != "auto" && name != "cpu") {
       return make_error(ErrorCode::invalid_argument, "device: '{}' is unknown, wanted auto, cpu, cuda, cuda:N or metal", name);
     }
-    const std::string_view reason = name == "auto" ? "this build has no GPU backend: CPU" : "";
+    const std::string_view reason = name == "auto" ? "this build has no GPU backend" : "";
     MLXN_TRY(auto device, cpu::CpuDevice::open(options, reason));
     return Device(std::move(device));
   });

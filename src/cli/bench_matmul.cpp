@@ -39,6 +39,9 @@ Result<Shape2> parse_shape(const std::string& text) {
   return make_error(ErrorCode::invalid_argument, "--shape: '{}', wanted NxK such as 4096x14336", text);
 }
 
+/// Operations of one product, at most: an hour on a fast core.
+constexpr std::uint64_t kMostWork = std::uint64_t{1} << 48;
+
 struct Case {
   DType type;
   Shape2 shape;
@@ -47,6 +50,7 @@ struct Case {
 
 struct Row {
   double us = 0, low_us = 0, high_us = 0, error = 0;
+  bool cached = false;
   std::uint64_t weight_bytes = 0;
   MatmulPlan plan;
 };
@@ -55,18 +59,17 @@ struct Row {
 struct Weights {
   std::vector<Tensor> raw;
   std::vector<Weight> prepared;
+  bool cached = false;  // a matrix so small that 512 copies of it stay in a cache
 };
 
 Result<Weights> make_weights(const Device& device, const Case& c, bool prepare) {
   const auto bytes = storage_bytes(c.type, static_cast<std::uint64_t>(c.shape.n * c.shape.k));
-  if (!bytes || c.shape.k % block_elems(c.type) != 0) {
-    return make_error(ErrorCode::bad_shape, "K = {} is no whole number of {} blocks of {}", c.shape.k, to_string(c.type),
-                      block_elems(c.type));
-  }
-  constexpr std::uint64_t kTimesCache = 4;
+  if (!bytes) return make_error(ErrorCode::internal, "a case was not checked");
+  constexpr std::uint64_t kTimesCache = 4, kMostCopies = 512;
   const std::uint64_t cache = std::max<std::uint64_t>(device.capabilities().last_level_cache_bytes, std::uint64_t{8} << 20);
-  const std::uint64_t copies = std::max<std::uint64_t>(2, ceil_div(kTimesCache * cache, *bytes) + 1);
+  const std::uint64_t copies = std::clamp<std::uint64_t>(ceil_div(kTimesCache * cache, *bytes) + 1, 2, kMostCopies);
   Weights weights;
+  weights.cached = copies * *bytes < kTimesCache * cache;
   MLXN_TRY(const Tensor first, device.allocate(c.type, {c.shape.n, c.shape.k}));
   {
     MLXN_TRY(const auto out, first.write<std::byte>());
@@ -136,6 +139,7 @@ Result<Row> run_case(const Device& device, const Case& c, bool prepare, const Ma
            }));
   Row row;
   MLXN_TRY(row.plan, plan_matmul(device, shape, prepare, options));
+  row.cached = weights.cached;
   row.weight_bytes = prepare ? weights.prepared[0].bytes() : weights.raw[0].bytes();
   MLXN_CHECK(graph.replay_and_wait());
   MLXN_TRY(row.error, check_outputs(c, weights.raw[0], x, y));
@@ -184,6 +188,15 @@ Result<int> bench(const BenchMatmulFlags& f) {
       }
       for (const std::int64_t m : f.rows) {
         if (m < 1) return make_error(ErrorCode::invalid_argument, "--m: {}, wanted at least 1", m);
+        if (shape.k % block_elems(*type) != 0) {
+          return make_error(ErrorCode::invalid_argument, "--shape: K = {} is no multiple of {}, the block of {}", shape.k,
+                            block_elems(*type), to_string(*type));
+        }
+        const auto elems = checked_product(static_cast<std::uint64_t>(shape.n), shape.k, 4);
+        const auto work = checked_product(static_cast<std::uint64_t>(shape.n), shape.k, m, 2);
+        if (!elems || !work || *work > kMostWork) {
+          return make_error(ErrorCode::invalid_argument, "--shape {} with --m {} is too much work to measure", shape_text, m);
+        }
         cases.push_back({*type, shape, m});
       }
     }
@@ -225,13 +238,14 @@ Result<int> bench(const BenchMatmulFlags& f) {
                                    {"tflops", gflops * 1e-3},
                                    {"ceiling", memory_bound ? ceilings.read_gbps : peak},
                                    {"share", share},
+                                   {"cached", row.cached},
                                    {"nmse", row.error}};
       written = print(line.dump() + "\n");
     } else {
-      written = print(fmt::format("{:8} {:>12} {:>5}  {:28} {:8} {:>10.1f} {:>8.1f} .. {:>7.1f} {:>8.1f} {:>9.1f} {:>6.1f}% of {}\n",
+      written = print(fmt::format("{:8} {:>12} {:>5}  {:28} {:8} {:>10.1f} {:>8.1f} .. {:>7.1f} {:>8.1f} {:>9.1f} {:>6.1f}% of {}{}\n",
                                   to_string(c.type), fmt::format("{}x{}", c.shape.n, c.shape.k), c.m, row.plan.kernel,
                                   to_string(row.plan.numerics), row.us, row.low_us, row.high_us, gbps, gflops, share * 100,
-                                  memory_bound ? "read" : "peak"));
+                                  memory_bound ? "read" : "peak", row.cached ? " (from a cache)" : ""));
     }
     if (!written) return kFailed;
   }

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "cli/commands.h"
+#include "formats/printable.h"
 
 namespace mlxn::cli {
 namespace {
@@ -21,11 +22,8 @@ bool print(std::string_view text) {
 }
 
 void complain(std::string_view text) {
-  std::string line = fmt::format("mlxn: {}", text);
-  for (char& c : line) {
-    if (static_cast<unsigned char>(c) < 0x20) c = ' ';  // one line, whatever a file put into the text
-  }
-  line += '\n';
+  // One line that cannot control a terminal, whatever a file put into the text.
+  const std::string line = fmt::format("mlxn: {}\n", printable(text));
   std::fwrite(line.data(), 1, line.size(), stderr);
 }
 

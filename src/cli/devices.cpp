@@ -10,6 +10,9 @@ namespace mlxn::cli {
 int run_devices(const DevicesFlags& flags) {
   const auto devices = Device::enumerate();
   if (!devices) return fail(devices.error());
+  const auto automatic = Device::open("auto");
+  if (!automatic) return fail(automatic.error());
+  const Capabilities& chosen = automatic->capabilities();
   std::string text;
   for (const Capabilities& d : *devices) {
     if (flags.json) {
@@ -19,13 +22,16 @@ int run_devices(const DevicesFlags& flags) {
                              {"simd_width", d.simd_width},
                              {"total_bytes", d.total_bytes},
                              {"free_bytes", d.free_bytes},
-                             {"last_level_cache_bytes", d.last_level_cache_bytes}}
+                             {"last_level_cache_bytes", d.last_level_cache_bytes},
+                             {"auto", d.backend == chosen.backend},
+                             {"auto_reason", chosen.selection_reason}}
                   .dump() +
               "\n";
     } else {
       text += fmt::format("{:6} {}, {} of {} free\n", d.backend, d.name, human_bytes(d.free_bytes), human_bytes(d.total_bytes));
     }
   }
+  if (!flags.json) text += fmt::format("auto takes {}: {}\n", chosen.backend, chosen.selection_reason);
   return print(text) ? kOk : kFailed;
 }
 

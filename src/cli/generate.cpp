@@ -54,8 +54,8 @@ void print_summary(const Timing& t, const ModelInfo& info, const Session& sessio
   if (decoded > 0 && t.generate > 0) {
     text += fmt::format(" ({:.1f} GB/s of weights)", static_cast<double>(info.bytes_per_token) * rate(decoded, t.generate) * 1e-9);
   }
-  text += fmt::format(" | first token after {:.2f} s | {}, seed {}, KV cache {}\n", t.first_token, to_string(session.numerics()),
-                      seed, human_bytes(session.kv_bytes()));
+  if (t.generated > 0) text += fmt::format(" | first token after {:.2f} s", t.first_token);
+  text += fmt::format(" | {}, seed {}, KV cache {}\n", to_string(session.numerics()), seed, human_bytes(session.kv_bytes()));
   std::fwrite(text.data(), 1, text.size(), stderr);
 }
 
@@ -134,7 +134,7 @@ Result<int> generate(const GenerateFlags& f) {
   sampling.sample.seed = f.seed >= 0 ? static_cast<std::uint64_t>(f.seed)
                                      : static_cast<std::uint64_t>(std::chrono::system_clock::now().time_since_epoch().count());
   const bool penalties = f.repeat_penalty != 1.0f || f.frequency_penalty != 0.0f || f.presence_penalty != 0.0f;
-  sampling.window = penalties ? f.repeat_last_n : 0;
+  sampling.window = penalties ? std::min(f.repeat_last_n, session.context()) : 0;
   MLXN_TRY(Sampler sampler, Sampler::create(device, model.info().vocab, sampling));
   Timing timing;
   timing.load = seconds_since(start);
@@ -155,7 +155,7 @@ Result<int> generate(const GenerateFlags& f) {
   timing.prompt = seconds_since(prompt_start);
   running_session = nullptr;
   if (!logits && logits.error().code() != ErrorCode::cancelled) return logits.error();
-  timing.prompt_tokens = tokens.size();
+  timing.prompt_tokens = static_cast<std::size_t>(session.length());  // fewer if Ctrl-C stopped it
   for (const TokenId token : tokens) MLXN_CHECK(sampler.accept(token));
 
   const auto generate_start = Clock::now();

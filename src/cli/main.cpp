@@ -3,12 +3,24 @@
 #include <signal.h>
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
+#include <charconv>
+#include <sstream>
 
 #include "cli/commands.h"
 
 namespace mlxn::cli {
 namespace {
+
+/// The parser would take the nearest number that it can hold for one that it cannot.
+const CLI::Validator kInteger(
+    [](std::string& text) -> std::string {
+      std::int64_t value = 0;
+      const char* end = text.data() + text.size();
+      const auto [stop, error] = std::from_chars(text.data() + (text.starts_with('+') ? 1 : 0), end, value);
+      if (error == std::errc::result_out_of_range) return text + " is beyond 64 bits";
+      return error == std::errc() && stop == end ? "" : text + " is no whole number";
+    },
+    "");
 
 void add_device_flags(CLI::App& command, std::string& device, int& threads) {
   command.add_option("--device", device, "auto, cpu, cuda, cuda:N or metal")->capture_default_str();
@@ -28,19 +40,22 @@ void add_generate(CLI::App& app, GenerateFlags& f) {
   add_model_flags(*c, f.model);
   c->add_option("-p,--prompt", f.prompt, "text to continue");
   c->add_option("-f,--file", f.prompt_file, "file with the prompt, - for stdin");
-  c->add_option("-n,--predict", f.predict, "tokens to generate, -1 until the end")->capture_default_str();
-  c->add_option("-c,--ctx-size", f.context, "positions of the context, 0 for the model's own (default 4096 or the model's)");
-  c->add_option("-b,--batch-size", f.batch, "prompt tokens in one pass")->capture_default_str();
+  c->add_option("-n,--predict", f.predict, "tokens to generate, -1 until the end")->check(kInteger)->capture_default_str();
+  c->add_option("-c,--ctx-size", f.context, "positions of the context, 0 for the model's own (default 4096 or the model's)")
+      ->check(kInteger);
+  c->add_option("-b,--batch-size", f.batch, "prompt tokens in one pass")->check(kInteger)->capture_default_str();
   c->add_option("--kv-type", f.kv_type, "f16 or f32 keys and values")->capture_default_str();
   c->add_option("--temp", f.temperature, "temperature, 0 for the most probable token")->capture_default_str();
-  c->add_option("--top-k", f.top_k, "keep the k most probable, 0 for all")->capture_default_str();
+  c->add_option("--top-k", f.top_k, "keep the k most probable, 0 for all")->check(kInteger)->capture_default_str();
   c->add_option("--top-p", f.top_p, "keep the fewest whose probabilities reach p, 1 for all")->capture_default_str();
   c->add_option("--min-p", f.min_p, "keep those with p times the greatest probability, 0 for all")->capture_default_str();
   c->add_option("--repeat-penalty", f.repeat_penalty, "1 for none")->capture_default_str();
   c->add_option("--frequency-penalty", f.frequency_penalty, "0 for none")->capture_default_str();
   c->add_option("--presence-penalty", f.presence_penalty, "0 for none")->capture_default_str();
-  c->add_option("--repeat-last-n", f.repeat_last_n, "recent tokens that penalties look at")->capture_default_str();
-  c->add_option("-s,--seed", f.seed, "-1 for a random one")->capture_default_str();
+  c->add_option("--repeat-last-n", f.repeat_last_n, "recent tokens that penalties look at")
+      ->check(kInteger)
+      ->capture_default_str();
+  c->add_option("-s,--seed", f.seed, "-1 for a random one")->check(kInteger)->capture_default_str();
   c->add_flag("--ignore-eos", f.ignore_eos, "go on after the end-of-text token");
   c->add_flag("--no-display-prompt", f.no_display_prompt, "print the continuation only");
   c->add_flag("--stats", f.stats, "print the device's counters at the end");
@@ -61,8 +76,8 @@ void add_tokenize(CLI::App& app, TokenizeFlags& f) {
   c->add_option("-f,--file", f.prompt_file, "file with the text, - for stdin");
   c->add_flag("--no-bos", f.no_bos, "without the beginning-of-text token");
   c->add_flag("--no-parse-special", f.no_parse_special, "texts of control tokens are plain text");
-  c->add_flag("--ids", f.ids, "print [1, 2, 3] alone");
-  c->add_flag("--json", f.json, "machine-readable output");
+  CLI::Option* ids = c->add_flag("--ids", f.ids, "print [1, 2, 3] alone");
+  c->add_flag("--json", f.json, "machine-readable output")->excludes(ids);
 }
 
 void add_bench(CLI::App& app, BenchMatmulFlags& m, BenchCeilingsFlags& ceilings) {
@@ -71,7 +86,10 @@ void add_bench(CLI::App& app, BenchMatmulFlags& m, BenchCeilingsFlags& ceilings)
   CLI::App* c = bench->add_subcommand("matmul", "Matrix products, with their share of the ceiling measured in the same run");
   c->add_option("--type", m.types, "weight types, comma separated")->delimiter(',')->capture_default_str();
   c->add_option("--shape", m.shapes, "NxK, comma separated")->delimiter(',')->capture_default_str();
-  c->add_option("--m", m.rows, "rows of activations, comma separated")->delimiter(',')->capture_default_str();
+  c->add_option("--m", m.rows, "rows of activations, comma separated")
+      ->delimiter(',')
+      ->check(kInteger)
+      ->capture_default_str();
   add_device_flags(*c, m.device, m.threads);
   c->add_option("--precision", m.precision, "auto, exact, f16 or int8act (auto: int8act on a CPU)")->capture_default_str();
   c->add_option("--door", m.door, "prepared or raw weights")->capture_default_str();
@@ -101,9 +119,14 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& e) {
-    return app.exit(e);  // --help, --version
+    std::ostringstream text;  // --help, --version
+    app.exit(e, text, text);
+    return print(text.str()) ? kOk : kFailed;
   } catch (const CLI::ParseError& e) {
-    complain(std::string(e.what()) + " (mlxn --help shows the commands)");
+    // What was not understood is the likelier cause of what seems to be missing.
+    const std::vector<std::string> unknown = app.remaining(true);
+    const std::string cause = unknown.empty() ? e.what() : "unknown command or flag '" + unknown.front() + "'";
+    complain(cause + " (mlxn --help shows the commands)");
     return kBadUsage;
   }
   if (app.got_subcommand("generate")) return run_generate(generate);

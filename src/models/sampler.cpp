@@ -12,7 +12,7 @@ class SamplerImpl {
   std::int64_t vocab = 0;
   SamplerOptions options;
   Tensor id;      // u32 [1]
-  Tensor recent;  // u32 [window], a ring; empty without penalties
+  Tensor recent;  // u32 [window], a ring; empty for a window of 0
   std::int64_t accepted = 0;
   std::int64_t step = 0;
 
@@ -65,6 +65,7 @@ Result<Sampler> Sampler::create(const Device& device, std::int64_t vocab, const 
 
 Result<void> Sampler::accept(TokenId token) {
   return detail::guarded([&]() -> Result<void> {
+    if (!impl_) return make_error(ErrorCode::wrong_state, "sampler: it was moved from");
     if (token < 0 || token >= impl_->vocab) {
       return make_error(ErrorCode::out_of_range, "sampler: token {} outside the vocabulary of {}", token, impl_->vocab);
     }
@@ -78,6 +79,7 @@ Result<void> Sampler::accept(TokenId token) {
 
 Result<TokenId> Sampler::next(const Tensor& logits) {
   return detail::guarded([&]() -> Result<TokenId> {
+    if (!impl_) return make_error(ErrorCode::wrong_state, "sampler: it was moved from");
     if (!logits.defined() || !(logits.shape() == Shape{1, impl_->vocab})) {
       return make_error(ErrorCode::bad_shape, "sampler: logits must be f32 [1, {}]", impl_->vocab);
     }

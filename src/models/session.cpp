@@ -99,6 +99,10 @@ Result<void> SessionImpl::run_decode(TokenId token) {
   return {};
 }
 
+namespace {
+Error moved_from() { return make_error(ErrorCode::wrong_state, "session: it was moved from"); }
+}  // namespace
+
 Session::Session(std::unique_ptr<SessionImpl> impl) noexcept : impl_(std::move(impl)) {}
 Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
@@ -133,17 +137,18 @@ Result<Session> Session::create(const Model& model, const SessionOptions& option
 
 Result<Tensor> Session::append(std::span<const TokenId> tokens) {
   return detail::guarded([&]() -> Result<Tensor> {
+    if (!impl_) return moved_from();
     MLXN_CHECK(impl_->check(tokens));
     if (tokens.size() == 1) {
       MLXN_CHECK(impl_->run_decode(tokens[0]));
       return impl_->work.logits;
     }
-    impl_->cancelled.store(false, std::memory_order_relaxed);
     for (std::size_t at = 0; at < tokens.size();) {
       const std::size_t count = std::min(tokens.size() - at, static_cast<std::size_t>(impl_->batch));
       MLXN_CHECK(impl_->run_chunk(tokens.subspan(at, count), impl_->work.logits));
       at += count;
-      if (at < tokens.size() && impl_->cancelled.load(std::memory_order_relaxed)) {
+      // Taken back here and not at the start, so that a request that comes just before append() is not lost.
+      if (impl_->cancelled.exchange(false, std::memory_order_relaxed) && at < tokens.size()) {
         return make_error(ErrorCode::cancelled, "session: stopped after {} of {} tokens", at, tokens.size());
       }
     }
@@ -153,6 +158,7 @@ Result<Tensor> Session::append(std::span<const TokenId> tokens) {
 
 Result<void> Session::append_with_logits(std::span<const TokenId> tokens, const Tensor& logits) {
   return detail::guarded([&]() -> Result<void> {
+    if (!impl_) return moved_from();
     MLXN_CHECK(impl_->check(tokens));
     const auto count = static_cast<std::int64_t>(tokens.size());
     if (!logits.defined() || logits.dtype() != DType::f32 || !(logits.shape() == Shape{count, impl_->model.info().vocab})) {
@@ -169,6 +175,7 @@ Result<void> Session::append_with_logits(std::span<const TokenId> tokens, const 
 }
 
 Result<void> Session::truncate(std::int64_t length) {
+  if (!impl_) return moved_from();
   if (length < 0 || length > impl_->length) {
     return make_error(ErrorCode::out_of_range, "session: truncating {} positions to {}", impl_->length, length);
   }
@@ -176,10 +183,12 @@ Result<void> Session::truncate(std::int64_t length) {
   return {};
 }
 
-std::int64_t Session::length() const noexcept { return impl_->length; }
-std::int64_t Session::context() const noexcept { return impl_->cache.capacity; }
-std::uint64_t Session::kv_bytes() const noexcept { return impl_->cache.bytes; }
-Numerics Session::numerics() const noexcept { return impl_->matmul.numerics; }
-void Session::cancel() noexcept { impl_->cancelled.store(true, std::memory_order_relaxed); }
+std::int64_t Session::length() const noexcept { return impl_ ? impl_->length : 0; }
+std::int64_t Session::context() const noexcept { return impl_ ? impl_->cache.capacity : 0; }
+std::uint64_t Session::kv_bytes() const noexcept { return impl_ ? impl_->cache.bytes : 0; }
+Numerics Session::numerics() const noexcept { return impl_ ? impl_->matmul.numerics : Numerics::automatic; }
+void Session::cancel() noexcept {
+  if (impl_) impl_->cancelled.store(true, std::memory_order_relaxed);
+}
 
 }  // namespace mlxn

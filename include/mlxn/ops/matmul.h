@@ -56,7 +56,8 @@ struct MatmulPlan {
   Numerics numerics = Numerics::exact;
   Route route = Route::vector;
 };
-/// The variant, class and route that a product of this shape takes on the device. `prepared` says which door.
+/// The variant, class and route that a product of this shape takes on the device. `prepared` says which door; on
+/// a CPU both take the same.
 [[nodiscard]] Result<MatmulPlan> plan_matmul(const Device& device, const MatmulShape& shape, bool prepared,
                                              const MatmulOptions& options = {});
 /// The largest m that takes the vector route by itself.
