@@ -39,8 +39,9 @@ TEST(Device, EnumerationAlwaysHasTheCpu) {
 }
 
 TEST(Device, CapabilitiesAreFilled) {
-  const Capabilities& c = cpu(3).capabilities();
-  EXPECT_EQ(cpu(3).capabilities().threads, 3);
+  const Device device = cpu(3);
+  const Capabilities& c = device.capabilities();
+  EXPECT_EQ(c.threads, 3);
   EXPECT_GT(c.total_bytes, 0u);
   EXPECT_LE(c.free_bytes, c.total_bytes);
   EXPECT_GE(c.simd_width, 1u);
