@@ -50,6 +50,7 @@ struct Case {
 
 struct Row {
   double us = 0, low_us = 0, high_us = 0, error = 0;
+  double read_gbps = 0;  // of the passes between the product's
   bool cached = false;
   std::uint64_t weight_bytes = 0;
   MatmulPlan plan;
@@ -117,7 +118,8 @@ Result<double> check_outputs(const Case& c, const Tensor& raw, const Tensor& x, 
   return error / power;
 }
 
-Result<Row> run_case(const Device& device, const Case& c, bool prepare, const MatmulOptions& options, double seconds) {
+Result<Row> run_case(const Device& device, const Case& c, bool prepare, const MatmulOptions& options, double seconds,
+                     ReadProbe& probe) {
   MLXN_TRY(const Weights weights, make_weights(device, c, prepare));
   MLXN_TRY(const Tensor x, device.allocate(DType::f32, {c.m, c.shape.k}));
   MLXN_TRY(const Tensor y, device.allocate(DType::f32, {c.m, c.shape.n}));
@@ -148,14 +150,18 @@ Result<Row> run_case(const Device& device, const Case& c, bool prepare, const Ma
     return make_error(ErrorCode::internal, "{} {}x{} m={}: error {:.1e} against the reference, at most {:.0e}", to_string(c.type),
                       c.shape.n, c.shape.k, c.m, row.error, bound);
   }
-  std::vector<double> us;
+  std::vector<double> us, reads;
   const auto begin = Clock::now();
   do {
     const auto start = Clock::now();
     MLXN_CHECK(graph.replay_and_wait());
     us.push_back(std::chrono::duration<double, std::micro>(Clock::now() - start).count() / static_cast<double>(copies));
+    MLXN_TRY(const double gbps, probe.gbps());
+    reads.push_back(gbps);
   } while (std::chrono::duration<double>(Clock::now() - begin).count() < seconds || us.size() < 3);
   std::sort(us.begin(), us.end());
+  std::sort(reads.begin(), reads.end());
+  row.read_gbps = reads[reads.size() / 2];
   row.us = us[us.size() / 2];
   row.low_us = us[us.size() / 10];
   row.high_us = us[us.size() - 1 - us.size() / 10];
@@ -215,14 +221,15 @@ Result<int> bench(const BenchMatmulFlags& f) {
       return kFailed;
     }
   }
+  MLXN_TRY(ReadProbe probe, ReadProbe::make(device));
   for (const Case& c : cases) {
-    MLXN_TRY(const Row row, run_case(device, c, f.door == "prepared", options, f.seconds));
+    MLXN_TRY(const Row row, run_case(device, c, f.door == "prepared", options, f.seconds, probe));
     const double gbps = static_cast<double>(row.weight_bytes) / row.us * 1e-3;
     const double gflops = 2.0 * static_cast<double>(c.m * c.shape.n * c.shape.k) / row.us * 1e-3;
     // The nearer of the two limits: memory for few rows, arithmetic for many.
     const double peak = row.plan.numerics == Numerics::int8act && ceilings.int8_gops > 0 ? ceilings.int8_gops : ceilings.f32_gflops;
-    const bool memory_bound = gbps / ceilings.read_gbps >= gflops / peak;
-    const double share = memory_bound ? gbps / ceilings.read_gbps : gflops / peak;
+    const bool memory_bound = gbps / row.read_gbps >= gflops / peak;
+    const double share = memory_bound ? gbps / row.read_gbps : gflops / peak;
     bool written = false;
     if (f.json) {
       const nlohmann::json line = {{"op", "matmul"},
@@ -236,20 +243,20 @@ Result<int> bench(const BenchMatmulFlags& f) {
                                    {"us", row.us},
                                    {"gbps", gbps},
                                    {"tflops", gflops * 1e-3},
-                                   {"ceiling", memory_bound ? ceilings.read_gbps : peak},
+                                   {"ceiling", memory_bound ? row.read_gbps : peak},
                                    {"share", share},
                                    {"cached", row.cached},
                                    {"nmse", row.error}};
       written = print(line.dump() + "\n");
     } else {
-      written = print(fmt::format("{:8} {:>12} {:>5}  {:28} {:8} {:>10.1f} {:>8.1f} .. {:>7.1f} {:>8.1f} {:>9.1f} {:>6.1f}% of {}{}\n",
+      written = print(fmt::format("{:8} {:>12} {:>5}  {:28} {:8} {:>10.1f} {:>8.1f} .. {:>7.1f} {:>8.1f} {:>9.1f} {:>6.1f}% of {:.1f} {}{}\n",
                                   to_string(c.type), fmt::format("{}x{}", c.shape.n, c.shape.k), c.m, row.plan.kernel,
                                   to_string(row.plan.numerics), row.us, row.low_us, row.high_us, gbps, gflops, share * 100,
-                                  memory_bound ? "read" : "peak", row.cached ? " (from a cache)" : ""));
+                                  memory_bound ? row.read_gbps : peak, memory_bound ? "GB/s" : "GFLOP/s", row.cached ? " (from a cache)" : ""));
     }
     if (!written) return kFailed;
   }
-  // Measured again at the end: a machine whose ceiling moved meanwhile gave no good shares.
+  // Measured again at the end: it tells whether the machine stayed the same.
   MLXN_TRY(const Ceilings after, measure_ceilings(device));
   if (!f.json && !print_ceilings(after)) return kFailed;
   return kOk;

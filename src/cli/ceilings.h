@@ -1,8 +1,21 @@
 #pragma once
 
-#include "mlxn/device.h"
+#include "mlxn/graph.h"
 
 namespace mlxn::cli {
+
+/// Reads memory far beyond the caches with all threads, for a bandwidth taken right beside another measurement: that of a
+/// shared machine moves from second to second.
+class ReadProbe {
+ public:
+  [[nodiscard]] static Result<ReadProbe> make(const Device& device);
+  /// GB/s of one pass.
+  [[nodiscard]] Result<double> gbps();
+
+ private:
+  Graph read_;
+  std::uint64_t bytes_ = 0;
+};
 
 /// The limits of a device, measured: medians of several runs in this process.
 struct Ceilings {
