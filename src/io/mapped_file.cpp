@@ -18,7 +18,7 @@ namespace mlxn::io {
 namespace {
 
 Error os_error(std::string_view path, std::string_view action, int number) {
-  return make_error(ErrorCode::io, "{}: {}: {}", path, action, std::generic_category().message(number))
+  return make_error(number == ENOMEM ? ErrorCode::out_of_memory : ErrorCode::io, "{}: {}: {}", path, action, std::generic_category().message(number))
       .with_native_code(number);
 }
 

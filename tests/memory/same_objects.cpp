@@ -314,8 +314,7 @@ bool attempt(const Case& c, std::int64_t k, FailMode mode) {
       EXPECT_FALSE(test::allocation_threw()) << "request " << k << " failed unnoticed";
     } else {
       const Error& error = failed.error();
-      const bool refused_mapping = error.code() == ErrorCode::io && error.native_code() == ENOMEM;
-      EXPECT_TRUE(error.code() == ErrorCode::out_of_memory || refused_mapping)
+      EXPECT_EQ(error.code(), ErrorCode::out_of_memory)
           << "request " << k << ": " << to_string(error.code()) << ": " << error.message();
       const Result<void> again = c.call(f);
       EXPECT_TRUE(again) << "after request " << k << " had failed: " << again.error().message();
