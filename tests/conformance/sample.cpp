@@ -230,6 +230,29 @@ TEST(Sample, graph_binds_the_step_anew) {
   }
 }
 
+TEST(Sample, graph_takes_counts_inside_the_window) {
+  const Device& device = cpu(2);
+  const std::vector<float> logits = {4, 3, 2, 1};
+  const std::vector<std::int32_t> used = {0, 1};
+  const Tensor x = must(device.allocate(DType::f32, {4})), ids = must(device.allocate(DType::u32, {1}));
+  const Tensor recent = must(device.allocate(DType::i32, {2}));
+  must(device.upload(x, std::as_bytes(std::span(logits))));
+  must(device.upload(recent, std::as_bytes(std::span(used))));
+  Graph graph = must(Graph::record(device, [&](CommandEncoder& e) -> Result<void> {
+    RecentTokens window;
+    window.ids = recent;
+    MLXN_TRY(window.count, e.parameter("count", 0));
+    return sample(e, x, ids, {.top_k = 1, .presence_penalty = 10}, 0, window);
+  }));
+  for (const std::uint32_t count : {0u, 1u, 2u}) {  // so many of the best are penalised
+    must(graph.set("count", count));
+    must(graph.replay_and_wait());
+    EXPECT_EQ(must(ids.read<std::uint32_t>())[0], count);
+  }
+  EXPECT_TRUE(fails_with(graph.set("count", 3), ErrorCode::out_of_range, {"count", "3"}));
+  EXPECT_TRUE(fails_with(graph.set("count", -1), ErrorCode::out_of_range, {}));
+}
+
 TEST(Sample, options_outside_their_domain_are_named) {
   const Device& device = cpu(2);
   const Tensor x = must(device.allocate(DType::f32, {8})), ids = must(device.allocate(DType::u32, {1}));

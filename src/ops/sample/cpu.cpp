@@ -153,7 +153,7 @@ Draw sample_row(const SampleArgs& args, std::int64_t row, std::uint8_t* slot) no
     const std::uint32_t* recent = args.recent.ptr + row * args.recent_stride;
     auto* window = reinterpret_cast<std::uint32_t*>(logits.data() + vocab);
     std::size_t used = 0;
-    for (std::int64_t i = 0; i < std::clamp<std::int64_t>(args.count, 0, args.window); ++i) {
+    for (std::int64_t i = 0; i < args.count; ++i) {
       if (recent[i] < vocab) window[used++] = recent[i];
     }
     penalise(args, logits, {window, used});

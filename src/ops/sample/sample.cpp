@@ -80,7 +80,7 @@ Result<void> encode_sample(CommandEncoder& encoder, const Tensor& logits, const 
     launch.bind(args.recent, recent.ids);
     args.window = recent.ids.dim(-1);
     args.recent_stride = recent.ids.rank() == 1 ? 0 : recent.ids.stride(0);
-    launch.set(args.count, recent.count);
+    launch.set(args.count, recent.count, 0, args.window);
   }
   const auto slots = static_cast<std::uint64_t>(std::min<std::int64_t>(rows, cpu::threads(encoder)));
   MLXN_TRY(const Tensor workspace, cpu::scratch(encoder, slots * sample_slot_bytes(vocab, args.window)));
