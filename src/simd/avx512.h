@@ -20,6 +20,8 @@ struct Avx512 {
   static constexpr int kLanes = 16;
   static constexpr int kMaxTile = 8;           ///< rows of x that a kernel keeps in registers
   static constexpr int kExactTile = 4;         ///< the same for kernels that unpack to floats
+  static constexpr int kCodeGroups = 2;        ///< groups of 16 rows that a kernel for slabs of codes takes together
+  static constexpr bool kDotTiles = true;         ///< has dot_tile()
   static constexpr bool kUnrolled = true;       ///< whether long loops over constants become straight code
   static constexpr bool kSignedBytes = false;  ///< the dot product takes unsigned weights only
   static constexpr bool kFloatTables = true;   ///< table() looks up floats
@@ -115,6 +117,22 @@ struct Avx512 {
       acc = _mm512_dpbusd_epi32(acc, w[i], _mm512_set1_epi32(quad));
     }
     return acc;
+  }
+
+  /// A tile of the same: acc[kColumns r + c] += the products of weights w[8 c ..] with x[kStride r ..].
+  template <int kVectors, int kColumns, int kRows, int kStride>
+  static MLXN_SIMD void dot_tile(I* acc, const I* w, const std::int8_t* x) {
+    MLXN_UNROLL
+    for (int i = 0; i < kVectors; ++i) {
+      MLXN_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        std::int32_t quad;
+        __builtin_memcpy(&quad, x + kStride * r + 4 * i, 4);
+        const I xs = _mm512_set1_epi32(quad);
+        MLXN_UNROLL
+        for (int c = 0; c < kColumns; ++c) acc[kColumns * r + c] = _mm512_dpbusd_epi32(acc[kColumns * r + c], w[8 * c + i], xs);
+      }
+    }
   }
 
   /// Transposes 4 dwords of 16 rows: dword j at rows[r] + offset goes to lane r of the 64 bytes at place(j).

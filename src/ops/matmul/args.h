@@ -26,7 +26,7 @@ struct Args {
   std::uint8_t prepared;
   std::uint8_t quantised;  ///< class int8act
   std::uint8_t to_f16;     ///< class f16
-  std::uint8_t decoded;    ///< through f32 slabs
+  std::uint8_t decoded;    ///< through slabs of unpacked weights
   std::uint8_t isa;        ///< CpuIsa
 };
 static_assert(sizeof(Args) == 128);

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <limits>
+
 #include "backends/cpu/weight_rows16.h"
 #include "ops/matmul/formats.h"
 #include "ops/matmul/kernel_table.h"
@@ -129,6 +131,122 @@ static void multiply_quantised(const std::uint8_t* group, std::int64_t k, const 
     });
     MLXN_UNROLL
     for (int m = 0; m < kTile; ++m) V::store_f32(totals + 16 * m + pass * V::kLanes, total[m]);
+  }
+}
+
+// ---- int8act, with many rows of x ----
+
+/// Unpacks at most a chunk to a slab of codes.
+template <class V, class T>
+static void unpack(const std::uint8_t* chunk, std::int64_t k, std::uint8_t* slab) {
+  using F = typename V::F;
+  using I = typename V::I;
+  for (int pass = 0; pass < kPasses<V>; ++pass) {
+    for_blocks<V, T::kType>(chunk, k, pass, [&](const std::uint8_t* scale, const std::uint8_t* q, std::int64_t i) MLXN_LAMBDA {
+      const typename T::Block block = T::open(scale, q);
+      repeat<V, T::kGroups>([&](int g) MLXN_LAMBDA {
+        std::uint8_t* unit = slab + (i * T::kGroups + g) * kCodeUnitBytes + pass * V::kLanes * 4;
+        I w[8];
+        F s[2], o[2];
+        dot_codes<V, T>(block, g, w);
+        T::scales(block, g, s, o);
+        MLXN_UNROLL
+        for (int j = 0; j < 8; ++j) V::store(unit + 64 * j, w[j]);
+        MLXN_UNROLL
+        for (int h = 0; h < (T::kHalves ? 2 : 1); ++h) {
+          V::store(unit + kCodeUnitScales + 64 * h, V::as_int(s[h]));
+          if constexpr (T::kMinimum) V::store(unit + kCodeUnitOffsets + 64 * h, V::as_int(o[h]));
+        }
+      });
+    });
+  }
+}
+
+/// acc[kColumns r + c] = the dot products of column vector c, whose codes are w[8 c ..], with kXRows rows of x: those of a
+/// half, or of all 32 elements where half is -1.
+template <class V, class Kind, int kColumns, int kXRows>
+static MLXN_SIMD void dots(int half, const typename V::I* w, const QuantisedX* x, typename V::I* acc) {
+  constexpr int kVectors = Kind::kHalves ? 4 : 8;
+  MLXN_UNROLL
+  for (int r = 0; r < kXRows; ++r) {
+    MLXN_UNROLL
+    for (int c = 0; c < kColumns; ++c) {
+      acc[kColumns * r + c] = Kind::kSigned ? V::zero() : V::set(Kind::kHalves ? x[r].half_start[half] : x[r].start);
+    }
+  }
+  if constexpr (V::kDotTiles) {
+    V::template dot_tile<kVectors, kColumns, kXRows, sizeof(QuantisedX)>(acc, w, x->q + 16 * half);
+  } else {
+    MLXN_UNROLL
+    for (int r = 0; r < kXRows; ++r) {
+      MLXN_UNROLL
+      for (int c = 0; c < kColumns; ++c) {
+        typename V::I& to = acc[kColumns * r + c];
+        if constexpr (Kind::kSigned) to = V::template dot_signed<kVectors>(to, w + 8 * c, x[r].q + 16 * half);
+        else to = V::template dot_unsigned<kVectors, 63>(to, w + 8 * c, x[r].q + 16 * half);
+      }
+    }
+  }
+}
+
+/// The products of `kGroups` slabs of codes.
+template <class V, class Kind, int kTile, int kGroups>
+static void multiply_codes(const std::uint8_t* slab, std::int64_t k, const QuantisedX* x, float* totals,
+                           std::int64_t group_totals) {
+  using F = typename V::F;
+  using I = typename V::I;
+  for (int pass = 0; pass < kPasses<V>; ++pass) {
+    F total[kGroups][kTile];
+    MLXN_UNROLL
+    for (int m = 0; m < kTile; ++m) {
+      MLXN_UNROLL
+      for (int c = 0; c < kGroups; ++c) total[c][m] = V::load_f32(totals + c * group_totals + 16 * m + pass * V::kLanes);
+    }
+    const std::uint8_t* unit = slab + pass * V::kLanes * 4;
+    const QuantisedX* xs = x;
+    for (std::int64_t i = 0; i < k; i += 32) {
+      const auto part = [&](int c, int offset) MLXN_LAMBDA { return unit + c * kCodeSlabBytes + offset; };
+      I w[8 * kGroups];
+      MLXN_UNROLL
+      for (int c = 0; c < kGroups; ++c) {
+        MLXN_UNROLL
+        for (int j = 0; j < 8; ++j) w[8 * c + j] = V::load(part(c, 64 * j));
+      }
+      constexpr int kTogether = kTile < 2 ? 1 : 2;  // rows at once: enough independent sums to hide the latency of one
+      MLXN_UNROLL
+      for (int first = 0; first < kTile; first += kTogether) {
+        I dot[2][kTogether * kGroups];
+        dots<V, Kind, kGroups, kTogether>(0, w, xs + first, dot[0]);
+        if constexpr (Kind::kHalves) dots<V, Kind, kGroups, kTogether>(1, w + 4, xs + first, dot[1]);
+        MLXN_UNROLL
+        for (int r = 0; r < kTogether; ++r) {
+          const QuantisedX& x_row = xs[first + r];
+          MLXN_UNROLL
+          for (int c = 0; c < kGroups; ++c) {
+            const auto vector = [&](int offset) MLXN_LAMBDA { return V::as_f32(V::load(part(c, offset))); };
+            F& sum = total[c][first + r];
+            F product = V::mul(V::to_f32(dot[0][kGroups * r + c]), vector(kCodeUnitScales));
+            if constexpr (Kind::kHalves) {
+              product = V::fma(V::to_f32(dot[1][kGroups * r + c]), vector(kCodeUnitScales + 64), product);
+            }
+            sum = V::fma(product, V::set_f32(x_row.d), sum);
+            if constexpr (Kind::kMinimum && Kind::kHalves) {
+              sum = V::fma(vector(kCodeUnitOffsets), V::set_f32(x_row.half_sum[0]), sum);
+              sum = V::fma(vector(kCodeUnitOffsets + 64), V::set_f32(x_row.half_sum[1]), sum);
+            } else if constexpr (Kind::kMinimum) {
+              sum = V::fma(vector(kCodeUnitOffsets), V::set_f32(x_row.sum), sum);
+            }
+          }
+        }
+      }
+      unit += kCodeUnitBytes;
+      xs += kTile;
+    }
+    MLXN_UNROLL
+    for (int m = 0; m < kTile; ++m) {
+      MLXN_UNROLL
+      for (int c = 0; c < kGroups; ++c) V::store_f32(totals + c * group_totals + 16 * m + pass * V::kLanes, total[c][m]);
+    }
   }
 }
 
@@ -416,6 +534,24 @@ static void store(const float* totals, int count, DType type, std::uint8_t* y) {
 
 // ---- tables ----
 
+/// What a kernel for slabs of codes needs to know of a type.
+template <bool kHalvesOfType, bool kMinimumOfType, bool kSignedOfType>
+struct CodeKind {
+  static constexpr bool kHalves = kHalvesOfType, kMinimum = kMinimumOfType, kSigned = kSignedOfType;
+};
+
+template <class V, class Kind>
+static void add_codes(WeightKernels& w) {
+  w.codes[0][0] = &multiply_codes<V, Kind, 1, 1>;
+  w.codes[0][1] = &multiply_codes<V, Kind, 2, 1>;
+  w.codes[0][2] = &multiply_codes<V, Kind, 4, 1>;
+  if constexpr (V::kCodeGroups == 2) {
+    w.codes[1][0] = &multiply_codes<V, Kind, 1, 2>;
+    w.codes[1][1] = &multiply_codes<V, Kind, 2, 2>;
+    w.codes[1][2] = &multiply_codes<V, Kind, 4, 2>;
+  }
+}
+
 template <class V, class T>
 static void add_quantised(Kernels& to) {
   WeightKernels& w = to.weights[static_cast<int>(T::kType)];
@@ -424,6 +560,11 @@ static void add_quantised(Kernels& to) {
   w.quantised[1] = &multiply_quantised<V, T, 2>;
   if constexpr (V::kMaxTile >= 4) w.quantised[2] = &multiply_quantised<V, T, 4>;
   if constexpr (V::kMaxTile >= 8) w.quantised[3] = &multiply_quantised<V, T, 8>;
+  w.unpack = &unpack<V, T>;
+  // Measured. Where a tile shares no values of x, only codes that take long to unpack are worth a trip through memory.
+  constexpr bool kSlow = T::kHalves || T::kValues != nullptr;
+  w.unpack_from = V::kDotTiles || kSlow ? 64 : std::numeric_limits<std::int64_t>::max();
+  add_codes<V, CodeKind<T::kHalves, T::kMinimum, kDotSigned<V, T>>>(w);
 }
 
 template <class V>
@@ -443,6 +584,8 @@ static void fill_quantised(Kernels& to) {
   add_quantised<V, MXFP4<V>>(to);
   to.quantise = &quantise<V>;
   to.quantised_tile = V::kMaxTile;
+  to.code_tile = 4;
+  to.code_groups = V::kCodeGroups;
 }
 
 template <class V, class T>
