@@ -10,7 +10,7 @@ configure_package_config_file(cmake/mlxnConfig.cmake.in "${CMAKE_CURRENT_BINARY_
   INSTALL_DESTINATION ${package_dir} NO_SET_AND_CHECK_MACRO NO_CHECK_REQUIRED_COMPONENTS_MACRO)
 write_basic_package_version_file("${CMAKE_CURRENT_BINARY_DIR}/mlxnConfigVersion.cmake" COMPATIBILITY SameMinorVersion)
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/mlxnConfig.cmake" "${CMAKE_CURRENT_BINARY_DIR}/mlxnConfigVersion.cmake"
-  DESTINATION ${package_dir})
+  cmake/FindPCRE2.cmake DESTINATION ${package_dir})
 
 # The prefix as seen from the .pc file's folder, unless a folder was given as an absolute path.
 set(pc_dir "${CMAKE_INSTALL_LIBDIR}/pkgconfig")

@@ -42,6 +42,7 @@ has_program cmake || need cmake cmake
 has_program ninja || need ninja-build ninja
 has_header fmt/core.h || need libfmt-dev fmt
 has_header CLI/CLI.hpp || need libcli11-dev cli11
+has_header pcre2.h || need libpcre2-dev pcre2
 has_header nlohmann/json.hpp || need nlohmann-json3-dev nlohmann-json
 if [ $want_tests = 1 ]; then
   has_header gtest/gtest.h || need libgtest-dev googletest

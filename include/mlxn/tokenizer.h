@@ -38,15 +38,18 @@ struct TokenizerState;
 /// Text to tokens and back, as the model was trained with. A cheap handle; copies share one immutable state and may be
 /// used from several threads.
 ///
-/// Families: SentencePiece (tokenizer.ggml.model "llama"). Any other is ErrorCode::unsupported.
+/// Families: SentencePiece (tokenizer.ggml.model "llama") and byte-level BPE ("gpt2", with the splitting rules that
+/// tokenizer.ggml.pre names; a file without that key has the rule "default", and a note says so). Any other is
+/// ErrorCode::unsupported.
 ///
 /// decode(encode(x)) is x, byte for byte, for any bytes if the vocabulary has all byte tokens and one for the space, with
 /// two exceptions: SentencePiece writes a space as U+2581, so that character comes back as a space; and the special tokens
 /// of Phi-3 swallow the white space after them. Without parse_special no text becomes a control token, whatever it spells.
+/// Bytes that are no valid UTF-8 keep tokens of their own; byte-level BPE cuts words there as at a symbol.
 class Tokenizer {
  public:
-  /// Errors: not_found (no tokenizer in the file), unsupported (another family), corrupt_file with rule V15 (tables that
-  /// contradict each other), out_of_memory. Special ids outside the vocabulary are left out with a note.
+  /// Errors: not_found (no tokenizer in the file), unsupported (another family or splitting rule), corrupt_file with rule V15
+  /// (tables that contradict each other), out_of_memory. Special ids outside the vocabulary are left out with a note.
   [[nodiscard]] static Result<Tokenizer> from_gguf(const GgufFile& file) noexcept;
 
   /// Takes any bytes. Time is n log n in the length of the text, whatever it holds.

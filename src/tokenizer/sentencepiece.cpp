@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "formats/utf8.h"
+#include "tokenizer/word_cache.h"
 
 namespace mlxn::tokenizer {
 namespace {
@@ -46,9 +47,30 @@ struct Merge {
   }
 };
 
+/// The token that plain text can become: control tokens and byte tokens cannot be spelled.
+std::optional<TokenId> plain_token(const Vocabulary& vocabulary, std::string_view text) noexcept {
+  const auto id = vocabulary.find(text);
+  if (!id) return std::nullopt;
+  switch (vocabulary.kind(*id)) {
+    case TokenKind::normal:
+    case TokenKind::user_defined:
+    case TokenKind::unused:
+      return id;
+    case TokenKind::unknown:
+    case TokenKind::control:
+    case TokenKind::byte:
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
 class Merger {
  public:
-  Merger(const Vocabulary& vocabulary, std::string_view text) : vocabulary_(vocabulary), text_(text) {
+  explicit Merger(const Vocabulary& vocabulary) : vocabulary_(vocabulary) {}
+
+  void start(std::string_view text) {
+    text_ = text;
+    symbols_.clear();
     for (std::uint32_t at = 0; at < text.size();) {
       const auto left = static_cast<std::uint32_t>(text.size() - at);
       const std::uint32_t length = character_bytes(text.substr(at));
@@ -85,23 +107,6 @@ class Merger {
     return {};
   }
 
-  /// The token that plain text can become: control tokens and byte tokens cannot be spelled.
-  static std::optional<TokenId> plain_token(const Vocabulary& vocabulary, std::string_view text) noexcept {
-    const auto id = vocabulary.find(text);
-    if (!id) return std::nullopt;
-    switch (vocabulary.kind(*id)) {
-      case TokenKind::normal:
-      case TokenKind::user_defined:
-      case TokenKind::unused:
-        return id;
-      case TokenKind::unknown:
-      case TokenKind::control:
-      case TokenKind::byte:
-        return std::nullopt;
-    }
-    return std::nullopt;
-  }
-
  private:
   void propose(std::uint32_t left, std::uint32_t right) {
     if (left == kNone || right == kNone) return;
@@ -118,13 +123,20 @@ class Merger {
 
 }  // namespace
 
+SentencePiece::SentencePiece(const Vocabulary& vocabulary, std::optional<TokenId> unknown) : unknown_(unknown) {
+  for (std::size_t i = 0; i < vocabulary.size(); ++i) {
+    const std::string_view text = vocabulary.text(static_cast<TokenId>(i));
+    if (plain_token(vocabulary, text)) cutter_.learn(text);
+  }
+}
+
 Result<void> SentencePiece::encode(const Vocabulary& vocabulary, std::string_view text,
                                    std::vector<TokenId>& out) const {
   const std::string escaped = escape_spaces(text);
-  Merger merger(vocabulary, escaped);
-  merger.run();
-  return merger.for_each([&](std::string_view symbol) -> Result<void> {
-    if (const auto id = Merger::plain_token(vocabulary, symbol)) {
+  WordCache cache(escaped.size(), out);
+  Merger merger(vocabulary);
+  const auto append_symbol = [&](std::string_view symbol) -> Result<void> {
+    if (const auto id = plain_token(vocabulary, symbol)) {
       out.push_back(*id);
       return {};
     }
@@ -142,7 +154,17 @@ Result<void> SentencePiece::encode(const Vocabulary& vocabulary, std::string_vie
     }
     out.push_back(*unknown_);
     return {};
-  });
+  };
+  for (std::string_view rest = escaped; !rest.empty();) {
+    const std::string_view part = cutter_.first_part(rest);
+    MLXN_CHECK(cache.append(part, [&] {
+      merger.start(part);
+      merger.run();
+      return merger.for_each(append_symbol);
+    }));
+    rest.remove_prefix(part.size());
+  }
+  return {};
 }
 
 void SentencePiece::append_piece(const Vocabulary& vocabulary, TokenId id, std::string& out) const {

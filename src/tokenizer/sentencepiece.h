@@ -2,6 +2,7 @@
 
 #include <optional>
 
+#include "tokenizer/cutter.h"
 #include "tokenizer/family.h"
 
 namespace mlxn::tokenizer {
@@ -12,13 +13,14 @@ namespace mlxn::tokenizer {
 /// no valid UTF-8 stand alone instead of swallowing what follows.
 class SentencePiece final : public Family {
  public:
-  explicit SentencePiece(std::optional<TokenId> unknown) noexcept : unknown_(unknown) {}
+  SentencePiece(const Vocabulary& vocabulary, std::optional<TokenId> unknown);
   Result<void> encode(const Vocabulary& vocabulary, std::string_view text,
                       std::vector<TokenId>& out) const override;
   void append_piece(const Vocabulary& vocabulary, TokenId id, std::string& out) const override;
 
  private:
   std::optional<TokenId> unknown_;
+  Cutter cutter_;
 };
 
 }  // namespace mlxn::tokenizer

@@ -5,7 +5,9 @@
 
 #include "base/error.h"
 #include "formats/gguf/cursor.h"
+#include "formats/printable.h"
 #include "formats/utf8.h"
+#include "tokenizer/bpe.h"
 #include "tokenizer/sentencepiece.h"
 #include "tokenizer/special_tokens.h"
 
@@ -17,11 +19,11 @@ struct detail::TokenizerState {
   tokenizer::SpecialTokens special;
   std::unique_ptr<const tokenizer::Family> family;
   std::optional<TokenId> bos, eos, eot, unknown;
-  bool adds_bos = true, adds_eos = false, adds_space = true;
+  bool adds_bos = false, adds_eos = false, adds_space = false;
   std::vector<TokenId> ends;  // of generation, sorted
   std::vector<std::string> notes;
 
-  Result<void> read_settings(const GgufFile& file);
+  Result<void> read_settings(const GgufFile& file, const tokenizer::Defaults& defaults);
   Result<std::optional<TokenId>> read_id(const GgufFile& file, std::string_view name,
                                          std::optional<TokenId> fallback);
   void find_ends();
@@ -53,18 +55,41 @@ std::string lower(std::string_view text) {
   return out;
 }
 
-Result<std::unique_ptr<const tokenizer::Family>> make_family(std::string_view model,
-                                                             std::optional<TokenId> unknown) {
-  if (model == "llama")
-    return std::unique_ptr<const tokenizer::Family>(new tokenizer::SentencePiece(unknown));
-  if (model == "gpt2") {
-    return make_error(ErrorCode::unsupported,
-                      "tokenizer: byte-level BPE (tokenizer.ggml.model 'gpt2') is not supported");
-  }
+enum class FamilyName : std::uint8_t { sentencepiece, byte_pairs };
+
+Result<FamilyName> parse_family(std::string_view model) {
+  if (model == "llama") return FamilyName::sentencepiece;
+  if (model == "gpt2") return FamilyName::byte_pairs;
   if (model == "none" || model == "no_vocab") {
     return make_error(ErrorCode::not_found, "tokenizer: the file says that it has none");
   }
-  return make_error(ErrorCode::unsupported, "tokenizer: the family '{}' is not supported", model);
+  return make_error(ErrorCode::unsupported, "tokenizer: the family '{}' is not supported, wanted one of: gpt2, llama",
+                    model);
+}
+
+/// The rule by which words are cut; a file of before there were names for them means the default one.
+Result<const tokenizer::SplitRule*> split_rule(const GgufFile& file, std::vector<std::string>& notes) {
+  constexpr std::string_view key = "tokenizer.ggml.pre", fallback = "default";
+  if (file.find(key) == nullptr) {
+    notes.push_back(fmt::format("{} is missing, words are cut by the rule '{}'", key, fallback));
+  }
+  MLXN_TRY(const std::string_view name, file.get_string_or(key, fallback));
+  const tokenizer::SplitRule* rule = tokenizer::find_split_rule(name);
+  if (rule != nullptr) return rule;
+  return make_error(ErrorCode::unsupported, "tokenizer: the splitting rule '{}' ({}) is not known, wanted one of: {}",
+                    printable(name), key, tokenizer::split_rule_names());
+}
+
+constexpr tokenizer::Defaults kSentencePieceDefaults = {
+    .bos = 1, .eos = 2, .unknown = 0, .adds_bos = true, .adds_space = true};
+
+tokenizer::Defaults byte_pair_defaults(const tokenizer::SplitRule& rule) {
+  constexpr TokenId kEndOfText = 11;  // of the first byte-level models that files were made of
+  return {.bos = rule.has_bos ? std::optional(kEndOfText) : std::nullopt,
+          .eos = kEndOfText,
+          .unknown = std::nullopt,
+          .adds_bos = rule.adds_bos,
+          .adds_space = std::nullopt};
 }
 
 }  // namespace
@@ -86,16 +111,18 @@ Result<std::optional<TokenId>> TokenizerState::read_id(const GgufFile& file, std
   return std::optional<TokenId>();
 }
 
-Result<void> TokenizerState::read_settings(const GgufFile& file) {
-  MLXN_TRY(bos, read_id(file, "bos", 1));
-  MLXN_TRY(eos, read_id(file, "eos", 2));
-  MLXN_TRY(unknown, read_id(file, "unknown", 0));
+Result<void> TokenizerState::read_settings(const GgufFile& file, const tokenizer::Defaults& defaults) {
+  MLXN_TRY(bos, read_id(file, "bos", defaults.bos));
+  MLXN_TRY(eos, read_id(file, "eos", defaults.eos));
+  MLXN_TRY(unknown, read_id(file, "unknown", defaults.unknown));
   MLXN_TRY(eot, read_id(file, "eot", std::nullopt));
   MLXN_TRY(const std::optional<TokenId> eom, read_id(file, "eom", std::nullopt));
   if (eom) ends.push_back(*eom);
-  MLXN_TRY(adds_bos, file.get_bool_or("tokenizer.ggml.add_bos_token", true));
+  MLXN_TRY(adds_bos, file.get_bool_or("tokenizer.ggml.add_bos_token", defaults.adds_bos));
   MLXN_TRY(adds_eos, file.get_bool_or("tokenizer.ggml.add_eos_token", false));
-  MLXN_TRY(adds_space, file.get_bool_or("tokenizer.ggml.add_space_prefix", true));
+  if (defaults.adds_space) {
+    MLXN_TRY(adds_space, file.get_bool_or("tokenizer.ggml.add_space_prefix", *defaults.adds_space));
+  }
   return {};
 }
 
@@ -122,7 +149,9 @@ std::vector<TokenId> TokenizerState::strips_right(const GgufFile& file) const {
   // Phi-3 was trained with special tokens that take the white space after them along; its files do not say
   // so.
   std::vector<TokenId> out;
-  const auto name = file.get_string("general.name");
+  const GgufValue* value = file.find("general.name");
+  if (value == nullptr) return out;
+  const auto name = value->as_string();
   if (!name) return out;
   const std::string lowered = lower(*name);
   if (lowered.find("phi-3") == std::string::npos && lowered.find("phi3") == std::string::npos) return out;
@@ -174,13 +203,24 @@ Result<Tokenizer> Tokenizer::from_gguf(const GgufFile& file) noexcept {
   return detail::guarded([&]() -> Result<Tokenizer> {
     const auto state = std::make_shared<TokenizerState>();
     MLXN_TRY(state->model, file.get_string("tokenizer.ggml.model"));
-    MLXN_CHECK(
-        make_family(state->model, std::nullopt));  // another family: nothing more can be said of its tables
+    MLXN_TRY(const FamilyName family, parse_family(state->model));
+    const tokenizer::SplitRule* rule = nullptr;
+    if (family == FamilyName::byte_pairs) {
+      MLXN_TRY(rule, split_rule(file, state->notes));
+    }
     MLXN_TRY(state->vocabulary, tokenizer::Vocabulary::from_gguf(file));
-    MLXN_CHECK(state->read_settings(file));
+    MLXN_CHECK(state->read_settings(file, rule == nullptr ? kSentencePieceDefaults : byte_pair_defaults(*rule)));
     state->find_ends();
     state->special.build(state->vocabulary, state->strips_right(file));
-    MLXN_TRY(state->family, make_family(state->model, state->unknown));
+    switch (family) {
+      case FamilyName::sentencepiece:
+        state->family = std::make_unique<tokenizer::SentencePiece>(state->vocabulary, state->unknown);
+        break;
+      case FamilyName::byte_pairs: {
+        MLXN_TRY(state->family, tokenizer::BytePairs::from_gguf(file, state->vocabulary, *rule, state->unknown, state->notes));
+        break;
+      }
+    }
     return Tokenizer(state);
   });
 }

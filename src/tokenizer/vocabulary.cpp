@@ -45,14 +45,6 @@ std::optional<unsigned> hex_digit(char c) noexcept {
   return std::nullopt;
 }
 
-std::uint64_t mix(std::uint64_t h) noexcept {
-  h ^= h >> 32;
-  h *= 0xd6e8feb86659fd93u;  // a 64-bit finaliser found by search: every input bit reaches every output bit
-  h ^= h >> 32;
-  h *= 0xd6e8feb86659fd93u;
-  return h ^ (h >> 32);
-}
-
 std::uint64_t random_seed() noexcept {
   try {
     std::random_device device;

@@ -11,13 +11,22 @@
 
 namespace mlxn::tokenizer {
 
-/// Hash of the texts in a vocabulary. Seeded, so that no file can be made whose texts collide.
+/// Hash of the texts in a vocabulary, or of numbers that come from it. Seeded, so that no file can be made whose texts
+/// collide.
 class TextHash {
  public:
   TextHash() noexcept;
   [[nodiscard]] std::uint64_t operator()(std::string_view text) const noexcept;
+  [[nodiscard]] std::uint64_t operator()(std::uint64_t number) const noexcept { return mix(number ^ seed_) + seed_; }
 
  private:
+  [[nodiscard]] static constexpr std::uint64_t mix(std::uint64_t h) noexcept {
+    h ^= h >> 32;
+    h *= 0xd6e8feb86659fd93u;  // a 64-bit finaliser found by search: every input bit reaches every output bit
+    h ^= h >> 32;
+    h *= 0xd6e8feb86659fd93u;
+    return h ^ (h >> 32);
+  }
   std::uint64_t seed_;
 };
 

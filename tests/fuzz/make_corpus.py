@@ -102,7 +102,32 @@ TOKENIZERS = {
     "doubled": vocabulary(WORDS + WORDS, "ab", flags=2),
 }
 
-for folder, seeds in (("gguf", GGUF), ("tokenizer", TOKENIZERS)):
+
+
+def byte_pairs(rule, merges, tokens, text, flags=0):
+    out = bytes([flags, rule, len(merges)])
+    for merge in merges:
+        out += merge if isinstance(merge, bytes) else bytes(merge)
+    out += bytes([len(tokens)])
+    for token, kind in tokens:
+        raw = token if isinstance(token, bytes) else token.encode()
+        out += bytes([len(raw) | (kind - 1) << 5]) + raw
+    return out + (text if isinstance(text, bytes) else text.encode())
+
+
+LETTERS = [(ord("a"), ord("b")), (ord(" "), ord("a")), (ord("a"), ord("a")), (0xC3, 0xA9), (ord("1"), ord("2")), (ord(" "), ord(" "))]
+ENTRIES = [("[x]", 4), ("[x][y]", 4), ("<go>", 3), ("\u0120a", 4), ("  ", 4), (b"\xff", 1), ("<unk>", 2), ("old", 5)]
+MIXED = "ab  aab'S 1234567 it's\r\n\u4e2d\u6587\u3042 \u0301e\u0301 <go>[x][x][y]!? caf\u00e9 \U0001f999\u3000".encode() + b"\xff\xe4\xb8 a"
+BYTE_PAIRS = {f"rule{rule}": byte_pairs(rule, LETTERS, ENTRIES[:4], MIXED) for rule in (2, 4, 8, 10, 11, 12, 13, 15, 18, 24, 25, 28, 47, 64, 65, 72, 76, 80)}
+BYTE_PAIRS |= {
+    "absent": byte_pairs(24, LETTERS, ENTRIES, MIXED, flags=1),
+    "doubled": byte_pairs(24, LETTERS, ENTRIES + ENTRIES, "ab", flags=2),
+    "lines": byte_pairs(24, [b"\x03a b", b"\x05\xc4\xa0 ab", b"\x03  a"], ENTRIES, " ab", flags=4),
+    "broken_lines": byte_pairs(24, [b"\x03a b", b"\x02ab"], [], "ab", flags=4),
+    "runs": byte_pairs(47, [(ord("a"), ord("a")), (255, 255), (254, 254)], [], "a" * 90 + " " * 40 + "\n" * 9),
+}
+
+for folder, seeds in (("gguf", GGUF), ("tokenizer", TOKENIZERS), ("byte_pairs", BYTE_PAIRS)):
     (CORPUS / folder).mkdir(parents=True, exist_ok=True)
     for name, raw in seeds.items():
         (CORPUS / folder / name).write_bytes(raw)

@@ -89,6 +89,7 @@ void replay(const std::string& part, Target target) {
 
 TEST(FuzzReplay, Gguf) { replay("gguf", check_gguf); }
 TEST(FuzzReplay, Tokenizer) { replay("tokenizer", check_tokenizer); }
+TEST(FuzzReplay, BytePairs) { replay("byte_pairs", check_byte_pairs); }
 
 }  // namespace
 }  // namespace mlxn::fuzz

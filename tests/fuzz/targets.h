@@ -9,13 +9,16 @@ namespace mlxn::fuzz {
 // Each target takes any bytes and says in words which promise was broken, or nothing. The replay test runs
 // all of them; compiled with MLXN_LIBFUZZER, the file of one target is a libFuzzer program:
 //   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -DMLXN_LIBFUZZER -Iinclude -Isrc -I.
-//     tests/fuzz/gguf.cpp src/base/*.cpp src/io/*.cpp src/formats/gguf/*.cpp src/tokenizer/*.cpp -lfmt
+//     tests/fuzz/gguf.cpp src/base/*.cpp src/io/*.cpp src/formats/gguf/*.cpp src/tokenizer/*.cpp -lfmt -lpcre2-8
 
 /// A whole GGUF file: parse, read everything it offers, load its tokenizer.
 [[nodiscard]] std::string check_gguf(std::span<const std::uint8_t> input);
 
 /// A vocabulary and a text: encode, decode, stream. See VocabularyInput in tokenizer.cpp for the layout.
 [[nodiscard]] std::string check_tokenizer(std::span<const std::uint8_t> input);
+
+/// The same for byte-level BPE: merges, a splitting rule and a text. See BytePairInput in byte_pairs.cpp for the layout.
+[[nodiscard]] std::string check_byte_pairs(std::span<const std::uint8_t> input);
 
 }  // namespace mlxn::fuzz
 

@@ -4,7 +4,8 @@
 #include <cstdio>
 #include <vector>
 
-#include "formats/utf8.h"
+#include "tests/fuzz/byte_reader.h"
+#include "tests/fuzz/check_stream.h"
 #include "tests/fuzz/targets.h"
 #include "tests/tokenizer/vocab_builder.h"
 
@@ -21,54 +22,27 @@ struct VocabularyInput {
   std::string text;
 
   explicit VocabularyInput(std::span<const std::uint8_t> input) : rest(input) {
-    const unsigned flags = next();
+    const unsigned flags = rest.next();
     complete = (flags & 1) == 0;  // with byte tokens and a space
     unique = (flags & 2) == 0;    // leaves doubled texts out, which would be refused
     adds_space = (flags & 4) == 0;
     if (!complete) vocabulary.texts.clear(), vocabulary.scores.clear(), vocabulary.types.clear();
     if (complete) vocabulary.add(kSpace, -1);
-    for (unsigned n = next(); n > 0 && !rest.empty(); --n) {
-      const unsigned head = next();
-      const auto score = static_cast<std::int8_t>(next());
-      const std::string token = take(head & 31);
+    for (unsigned n = rest.next(); n > 0 && rest.left() > 0; --n) {
+      const unsigned head = rest.next();
+      const auto score = static_cast<std::int8_t>(rest.next());
+      const std::string token = rest.take(head & 31);
       const auto& texts = vocabulary.texts;
       if (unique && std::find(texts.begin(), texts.end(), token) != texts.end()) continue;
       // Byte tokens and kinds that do not exist are for vocabularies that may be refused.
       vocabulary.add(token, score, static_cast<TokenKind>(1 + head / 32 % (unique ? 5 : 7)));
     }
-    text = take(rest.size());
+    text = rest.take(rest.left());
   }
 
  private:
-  std::span<const std::uint8_t> rest;
-  unsigned next() {
-    if (rest.empty()) return 0;
-    const unsigned out = rest[0];
-    rest = rest.subspan(1);
-    return out;
-  }
-  std::string take(std::size_t n) {
-    n = std::min(n, rest.size());
-    std::string out(reinterpret_cast<const char*>(rest.data()), n);
-    rest = rest.subspan(n);
-    return out;
-  }
+  ByteReader rest;
 };
-
-std::string check_stream(const Tokenizer& t, const std::vector<TokenId>& ids, const DecodeOptions& options) {
-  const auto whole = t.decode(ids, options);
-  if (!whole) return "decode of encoded ids fails";
-  StreamDecoder stream(t, options);
-  std::string joined;
-  for (const TokenId id : ids) {
-    const auto out = stream.push(id);
-    if (!out) return "streamed decode of encoded ids fails";
-    if (is_utf8(*whole) && !is_utf8(*out)) return "half a character was handed out";
-    joined += *out;
-  }
-  joined += stream.flush();
-  return joined == *whole ? "" : "the stream and the whole decode differ";
-}
 
 }  // namespace
 

@@ -1,6 +1,7 @@
 // Every request for memory failed in turn, with the same call on the same objects afterwards: a call that fails leaves an
 // encoder, a graph, a pool as it found them. Nothing leaks, whether one request fails or all from the k-th on.
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
@@ -49,10 +50,10 @@ constexpr std::string_view kLong = "a text that is longer than what a string sto
 
 /// Files that all attempts read.
 struct Files {
-  std::vector<std::byte> bytes;
+  std::vector<std::byte> bytes, byte_pair_bytes;
   testing::TempFile file;
-  Tokenizer tokenizer;
-  GgufFile gguf;
+  Tokenizer tokenizer, byte_pairs;
+  GgufFile gguf, byte_pair_gguf;
   static const Files& get() {
     static const Files files(build());
     return files;
@@ -70,9 +71,12 @@ struct Files {
   }
   explicit Files(std::vector<std::byte> b)
       : bytes(std::move(b)),
+        byte_pair_bytes(testing::BpeBuilder().merge("l", "o", false).merge(" ", "w").add("[x]").gguf("deepseek-llm").build()),
         file(bytes),
         tokenizer(must(Tokenizer::from_gguf(must(GgufFile::parse(bytes))))),
-        gguf(must(GgufFile::parse(bytes))) {}
+        byte_pairs(must(Tokenizer::from_gguf(must(GgufFile::parse(byte_pair_bytes))))),
+        gguf(must(GgufFile::parse(bytes))),
+        byte_pair_gguf(must(GgufFile::parse(byte_pair_bytes))) {}
 };
 
 /// What one attempt works on.
@@ -102,6 +106,7 @@ struct Fixture {
   std::vector<std::byte> blocks = std::vector<std::byte>(144);
   std::string text = "hello world, hello";
   std::vector<TokenId> tokens = must(Files::get().tokenizer.encode("hello world"));
+  std::vector<TokenId> byte_pair_tokens = must(Files::get().byte_pairs.encode(text));
   std::filesystem::path path = Files::get().file.path();
   std::function<Result<void>(CommandEncoder&)> record = [this](CommandEncoder& e) -> Result<void> {
     MLXN_TRY(const auto position, e.parameter("position", 0));
@@ -163,6 +168,14 @@ void with_pooled(Fixture& f) { f.pooled = must(f.pool.allocate(DType::u8, {1000}
 void with_free_block(Fixture& f) {
   with_pooled(f);
   must(f.pool.release(f.pooled));
+}
+
+/// A splitting pattern that gets no memory for machine code is interpreted, and gives the same words.
+Result<void> byte_pairs_from_gguf(Fixture& f) {
+  MLXN_TRY(const Tokenizer tokenizer, Tokenizer::from_gguf(Files::get().byte_pair_gguf));
+  MLXN_TRY(const std::vector<TokenId> ids, tokenizer.encode(f.text));
+  if (ids.size() == f.byte_pair_tokens.size() && std::equal(ids.begin(), ids.end(), f.byte_pair_tokens.begin())) return {};
+  return Error(ErrorCode::internal, "other tokens");
 }
 
 MatmulShape product(std::int64_t m) { return {m, kVocab, kDim, DType::q4_0}; }
@@ -240,6 +253,8 @@ const Case kCases[] = {
     {"tokenizer_encode", [](Fixture& f) { return outcome(Files::get().tokenizer.encode(f.text)); }},
     {"tokenizer_decode", [](Fixture& f) { return outcome(Files::get().tokenizer.decode(f.tokens)); }},
     {"tokenizer_piece", [](Fixture& f) { return outcome(Files::get().tokenizer.piece(f.tokens[0])); }},
+    {"byte_pairs_from_gguf", [](Fixture& f) { return byte_pairs_from_gguf(f); }},
+    {"byte_pairs_encode", [](Fixture& f) { return outcome(Files::get().byte_pairs.encode(f.text)); }},
     {"dequantize", [](Fixture& f) { return dequantize(DType::q4_K, f.blocks, f.floats); }},
     {"quantize", [](Fixture& f) { return quantize(DType::q4_0, f.floats, f.blocks); }},
     {"validate_blocks", [](Fixture& f) { return validate_blocks(DType::q4_K, f.blocks); }},

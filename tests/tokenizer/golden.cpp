@@ -1,12 +1,19 @@
 // Token ids as other implementations give them.
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <sstream>
 
 #include "gtest/gtest.h"
 #include "mlxn/tokenizer.h"
 #include "nlohmann/json.hpp"
+#include "tests/support/crc32.h"
+#include "tests/tokenizer/vocab_builder.h"
+#include "tokenizer/split_rules.h"
 
 namespace mlxn {
 namespace {
@@ -35,16 +42,23 @@ std::string spaces(const std::string& text) {
   return out;
 }
 
-TEST(TokenizerGolden, LlamaVocabulary) {
+struct Published {
+  const char* name;
+  std::size_t tokens;
+  bool adds_space;
+};
+class PublishedVocabulary : public ::testing::TestWithParam<Published> {};
+
+TEST_P(PublishedVocabulary, GivesItsIds) {
   const char* folder = std::getenv("MLXN_TEST_DATA");
   if (folder == nullptr) GTEST_SKIP() << "MLXN_TEST_DATA is not set";
-  const std::string base = std::string(folder) + "/ggml-vocab-llama-spm.gguf";
+  const std::string base = std::string(folder) + "/ggml-vocab-" + GetParam().name + ".gguf";
   if (!std::filesystem::exists(base)) GTEST_SKIP() << base << " is not there";
   const auto file = GgufFile::open(base);
   ASSERT_TRUE(file) << file.error().message();
   const auto tokenizer = Tokenizer::from_gguf(*file);
   ASSERT_TRUE(tokenizer) << tokenizer.error().message();
-  EXPECT_EQ(tokenizer->vocab_size(), 32000u);
+  EXPECT_EQ(tokenizer->vocab_size(), GetParam().tokens);
 
   const auto inputs = split(read_file(base + ".inp"), "\n__ggml_vocab_test__\n");
   const auto outputs = split(read_file(base + ".out"), "\n");
@@ -59,9 +73,60 @@ TEST(TokenizerGolden, LlamaVocabulary) {
     ASSERT_TRUE(ids) << ids.error().message();
     EXPECT_EQ(*ids, wanted) << "text " << i << ": " << inputs[i];
     EXPECT_EQ(tokenizer->decode(*ids).value(), inputs[i]);
-    const std::string with_space = inputs[i].empty() ? "" : " " + inputs[i];
+    const std::string with_space = inputs[i].empty() || !GetParam().adds_space ? inputs[i] : " " + inputs[i];
     EXPECT_EQ(tokenizer->decode(*ids, {.keep_special = false, .drop_added_space = false}).value(),
               with_space);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(TokenizerGolden, PublishedVocabulary,
+                         ::testing::Values(Published{"llama-spm", 32000, true}, Published{"gpt-2", 50257, false},
+                                           Published{"deepseek-coder", 32256, false}, Published{"falcon", 65024, false}),
+                         [](const auto& test) {
+                           std::string name = test.param.name;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+/// Every splitting rule, by what its tokens are for a vocabulary whose merges reach across all places where rules cut.
+TEST(TokenizerGolden, SplitRules) {
+  const nlohmann::json golden =
+      nlohmann::json::parse(read_file(std::filesystem::path(MLXN_SOURCE_DIR) / "tests/golden/tokenizer/rules.json"));
+  testing::BpeBuilder vocabulary;
+  vocabulary.texts.resize(256);  // of the file's tokens, bytes are the first ones too
+  vocabulary.types.resize(256);
+  for (const auto& line : golden["merges"]) {
+    const auto merge = line.get<std::string>();
+    const std::size_t space = merge.find(' ');
+    const std::string entry = merge.substr(0, space) + merge.substr(space + 1);
+    vocabulary.merges.push_back(merge);
+    const bool known = std::find(vocabulary.texts.begin(), vocabulary.texts.end(), entry) != vocabulary.texts.end();
+    if (!known) vocabulary.add(entry);
+  }
+  for (const auto& entry : golden["extra_tokens"]) vocabulary.add(entry.get<std::string>());
+  const auto texts = golden["texts"].get<std::vector<std::string>>();
+
+  std::set<std::string> names;
+  for (const auto& row : golden["rules"]) {
+    const auto hashes = row["crc32"].get<std::string>();
+    ASSERT_EQ(hashes.size(), 8 * texts.size());
+    for (const auto& name : row["names"]) {
+      SCOPED_TRACE(name.get<std::string>());
+      names.insert(name.get<std::string>());
+      const auto tokenizer = testing::load_tokenizer(vocabulary.gguf(name.get<std::string>()));
+      ASSERT_TRUE(tokenizer) << tokenizer.error().message();
+      EXPECT_EQ(tokenizer->adds_bos(), row["adds_bos"].get<bool>());
+      for (std::size_t i = 0; i < texts.size(); ++i) {
+        const auto ids = tokenizer->encode(texts[i], {.add_bos = false, .add_eos = false, .parse_special = false});
+        ASSERT_TRUE(ids) << ids.error().message();
+        const auto hash = fmt::format("{:08x}", test::crc32(std::as_bytes(std::span(*ids))));
+        EXPECT_EQ(hash, hashes.substr(8 * i, 8)) << "text " << i << ": " << texts[i];
+        EXPECT_EQ(tokenizer->decode(*ids).value(), texts[i]);
+      }
+    }
+  }
+  for (std::size_t i = 0; !tokenizer::split_rule_name(i).empty(); ++i) {
+    EXPECT_EQ(names.count(std::string(tokenizer::split_rule_name(i))), 1u) << tokenizer::split_rule_name(i);
   }
 }
 
@@ -85,18 +150,6 @@ TEST(TokenizerGolden, DemoModel) {
       EXPECT_EQ(tokenizer->decode(*ids, {.keep_special = true, .drop_added_space = true}).value(),
                 spaces(text));
     }
-  }
-}
-
-TEST(TokenizerGolden, EveryOtherVocabularyIsNamed) {
-  const char* folder = std::getenv("MLXN_TEST_DATA");
-  if (folder == nullptr) GTEST_SKIP() << "MLXN_TEST_DATA is not set";
-  for (const char* name : {"deepseek-coder", "falcon", "gpt-2"}) {
-    const std::string path = std::string(folder) + "/ggml-vocab-" + name + ".gguf";
-    if (!std::filesystem::exists(path)) continue;
-    const auto file = GgufFile::open(path);
-    ASSERT_TRUE(file) << file.error().message();
-    EXPECT_EQ(Tokenizer::from_gguf(*file).error().code(), ErrorCode::unsupported) << name;
   }
 }
 
