@@ -78,6 +78,7 @@ struct TokenizeFlags {
   bool no_parse_special = false;
   bool ids = false;
   bool json = false;
+  bool stats = false;  ///< print time and speed at the end
 };
 [[nodiscard]] int run_tokenize(const TokenizeFlags& flags);
 

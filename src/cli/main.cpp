@@ -78,6 +78,7 @@ void add_tokenize(CLI::App& app, TokenizeFlags& f) {
   c->add_flag("--no-parse-special", f.no_parse_special, "texts of control tokens are plain text");
   CLI::Option* ids = c->add_flag("--ids", f.ids, "print [1, 2, 3] alone");
   c->add_flag("--json", f.json, "machine-readable output")->excludes(ids);
+  c->add_flag("--stats", f.stats, "print the time it took at the end");
 }
 
 void add_bench(CLI::App& app, BenchMatmulFlags& m, BenchCeilingsFlags& ceilings) {

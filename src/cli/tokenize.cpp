@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
@@ -8,6 +9,8 @@
 
 namespace mlxn::cli {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 Result<std::string> as_text(const Tokenizer& tokenizer, const std::vector<TokenId>& ids) {
   std::string out;
@@ -38,7 +41,13 @@ Result<std::string> tokenize(const TokenizeFlags& flags) {
   MLXN_TRY(const Tokenizer tokenizer, Tokenizer::from_gguf(file));
   const EncodeOptions options{
       .add_bos = !flags.no_bos, .add_eos = !flags.no_bos, .parse_special = !flags.no_parse_special};
+  const auto begin = Clock::now();
   MLXN_TRY(const std::vector<TokenId> ids, tokenizer.encode(text, options));
+  if (flags.stats) {
+    const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    fmt::print(stderr, "{} bytes, {} tokens, {:.3f} s, {:.1f} MB/s\n", text.size(), ids.size(), seconds,
+               static_cast<double>(text.size()) / seconds * 1e-6);
+  }
   for (const std::string& note : tokenizer.notes()) complain(note);
   if (flags.ids) return fmt::format("[{}]\n", fmt::join(ids, ", "));
   return flags.json ? as_json(tokenizer, ids) : as_text(tokenizer, ids);
