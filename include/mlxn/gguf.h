@@ -132,6 +132,7 @@ class GgufValue {
 
  private:
   friend struct detail::GgufState;
+  friend class GgufWriter;
   [[nodiscard]] Result<std::span<const std::byte>> array_bytes(GgufType wanted) const noexcept;
   [[nodiscard]] Error wrong_type(std::string_view wanted) const noexcept;
   [[nodiscard]] Result<const std::byte*> element(std::uint64_t index, std::string_view wanted) const noexcept;

@@ -9,18 +9,13 @@
 #include <cerrno>
 #include <cstdlib>
 #include <limits>
-#include <system_error>
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "io/os_error.h"
 
 namespace mlxn::io {
 namespace {
-
-Error os_error(std::string_view path, std::string_view action, int number) {
-  return make_error(number == ENOMEM ? ErrorCode::out_of_memory : ErrorCode::io, "{}: {}: {}", path, action, std::generic_category().message(number))
-      .with_native_code(number);
-}
 
 std::uint64_t page_bytes() noexcept {
   const long size = ::sysconf(_SC_PAGESIZE);

@@ -31,18 +31,18 @@ template <class Record>
 
 /// Whether the result is an error of this code whose text has all the words: the op's name, what was wanted, what came.
 template <class T>
-testing::AssertionResult fails_with(const Result<T>& result, ErrorCode code, std::initializer_list<std::string_view> words) {
-  if (result) return testing::AssertionFailure() << "succeeded, wanted " << to_string(code);
+::testing::AssertionResult fails_with(const Result<T>& result, ErrorCode code, std::initializer_list<std::string_view> words) {
+  if (result) return ::testing::AssertionFailure() << "succeeded, wanted " << to_string(code);
   const std::string_view text = result.error().message();
   if (result.error().code() != code) {
-    return testing::AssertionFailure() << "wanted " << to_string(code) << ", got " << to_string(result.error().code()) << ": " << text;
+    return ::testing::AssertionFailure() << "wanted " << to_string(code) << ", got " << to_string(result.error().code()) << ": " << text;
   }
   for (const std::string_view word : words) {
     if (text.find(word) == std::string_view::npos) {
-      return testing::AssertionFailure() << "\"" << text << "\" does not say \"" << word << "\"";
+      return ::testing::AssertionFailure() << "\"" << text << "\" does not say \"" << word << "\"";
     }
   }
-  return testing::AssertionSuccess();
+  return ::testing::AssertionSuccess();
 }
 
 }  // namespace mlxn::test

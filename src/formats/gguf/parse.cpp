@@ -4,36 +4,24 @@
 
 #include "base/checked.h"
 #include "formats/gguf/cursor.h"
+#include "formats/gguf/rules.h"
 #include "formats/gguf/state.h"
 #include "formats/utf8.h"
 
 namespace mlxn::detail {
 namespace {
 
-using gguf::corrupt;
-using gguf::Cursor;
-using gguf::rule_error;
-using gguf::scalar_bytes;
+using namespace gguf;
 
-constexpr std::uint32_t kMagic = 0x46554747;  // "GGUF"
-constexpr std::uint64_t kHeaderBytes = 24;
 constexpr std::uint64_t kLeastTensorBytes = 24;  // name length, dimension count, type, offset
 constexpr std::uint64_t kLeastEntryBytes = 14;   // key length, one character, value type, one byte
-constexpr std::uint64_t kMaxKeyBytes = 65535;
-constexpr std::uint64_t kMaxDimension = std::uint64_t{1} << 48;
 constexpr std::size_t kMaxArrayDepth = 4;
-constexpr std::uint64_t kMinAlignment = 8;
-constexpr std::uint64_t kMaxAlignment = std::uint64_t{1} << 20;
 constexpr auto kMaxType = static_cast<std::uint32_t>(GgufType::f64);
 // Block types that the format has dropped; what their numbers meant is lost.
 constexpr std::array<std::uint32_t, 8> kRemovedTypes = {4, 5, 31, 32, 33, 36, 37, 38};
 
 std::string_view as_text(std::span<const std::byte> bytes) noexcept {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
-bool is_printable(std::string_view text) noexcept {
-  return std::all_of(text.begin(), text.end(), [](char c) { return c >= 0x20 && c <= 0x7e; });
 }
 
 /// Least bytes that one element of an array takes.
@@ -176,7 +164,7 @@ struct GgufState::Parser {
     MLXN_CHECK(charge(length + sizeof(GgufValue) + sizeof(std::string)));
     MLXN_TRY(const auto key, cursor.take(length, "a key"));
     state.names.emplace_back(as_text(key));
-    if (!is_printable(state.names.back())) {
+    if (!is_printable_ascii(state.names.back())) {
       return corrupt("V04", "the key at byte {} holds a byte that is no printable ASCII", position);
     }
     value_positions.push_back(position);
@@ -277,13 +265,13 @@ struct GgufState::Parser {
   Result<void> read_alignment() {
     for (std::size_t i = 0; i < state.values.size(); ++i) {
       const GgufValue& value = state.values[i];
-      if (value.key_ != "general.alignment") continue;
+      if (value.key_ != kAlignmentKey) continue;
       if (value.type_ != GgufType::u32) {
         return corrupt("V08", "general.alignment at byte {} has type {}, wanted u32", value_positions[i],
                        to_string(value.type_));
       }
       MLXN_TRY(const std::uint64_t alignment, value.as_uint());
-      if (!std::has_single_bit(alignment) || alignment < kMinAlignment || alignment > kMaxAlignment) {
+      if (!is_alignment(alignment)) {
         return corrupt("V08", "general.alignment at byte {} is {}, wanted a power of two from {} to {}",
                        value_positions[i], alignment, kMinAlignment, kMaxAlignment);
       }
@@ -294,7 +282,7 @@ struct GgufState::Parser {
 
   Result<void> tensor() {
     const std::uint64_t position = cursor.position();
-    const std::uint64_t max_name = options.lenient_names ? 255 : 63;
+    const std::uint64_t max_name = options.lenient_names ? kMaxLenientNameBytes : kMaxNameBytes;
     MLXN_TRY(const auto length, cursor.read<std::uint64_t>("a tensor name's length"));
     if (length == 0 || length > max_name || length > cursor.remaining()) {
       return corrupt(
@@ -334,9 +322,7 @@ struct GgufState::Parser {
   }
 
   Result<void> size_tensor(GgufTensor& t, std::uint64_t position) const {
-    // Zero dimensions count as one here: partial products of an empty tensor must be representable too.
-    const auto at_least_one = [&](std::size_t d) { return std::max<std::uint64_t>(t.ne[d], 1); };
-    const auto product = checked_product(at_least_one(0), at_least_one(1), at_least_one(2), at_least_one(3));
+    const auto product = product_of_dims(t.ne);
     if (!product)
       return corrupt("V10", "the dimensions of tensor '{}' at byte {} multiply past 64 bits", t.name,
                      position);

@@ -1,0 +1,514 @@
+#include "mlxn/gguf_writer.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <set>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "formats/gguf/cursor.h"
+#include "formats/gguf/rules.h"
+#include "formats/printable.h"
+#include "formats/utf8.h"
+#include "io/output_file.h"
+
+namespace mlxn {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+using Names = std::set<std::string, std::less<>>;
+
+void append(Bytes& out, std::span<const std::byte> bytes) { out.insert(out.end(), bytes.begin(), bytes.end()); }
+template <class T>
+void append_number(Bytes& out, T value) {
+  append(out, std::as_bytes(std::span<const T>(&value, 1)));
+}
+void append_string(Bytes& out, std::string_view text) {
+  append_number<std::uint64_t>(out, text.size());
+  append(out, std::as_bytes(std::span(text.data(), text.size())));
+}
+void append_type(Bytes& out, GgufType type) { append_number(out, static_cast<std::uint32_t>(type)); }
+
+/// Takes the name back unless it is kept: what follows the insertion may fail.
+class NameGuard {
+ public:
+  NameGuard(Names& names, std::string_view name) : names_(names), at_(names.emplace(name)) {}
+  ~NameGuard() {
+    if (at_.second && !kept_) names_.erase(at_.first);
+  }
+  NameGuard(const NameGuard&) = delete;
+  NameGuard& operator=(const NameGuard&) = delete;
+  [[nodiscard]] bool fresh() const noexcept { return at_.second; }
+  void keep() noexcept { kept_ = true; }
+
+ private:
+  Names& names_;
+  std::pair<Names::iterator, bool> at_;
+  bool kept_ = false;
+};
+
+std::string_view without_extension(std::string_view path) noexcept {
+  constexpr std::string_view extension = ".gguf";
+  return path.ends_with(extension) ? path.substr(0, path.size() - extension.size()) : path;
+}
+
+}  // namespace
+
+struct GgufWriter::State {
+  enum class Stage : std::uint8_t { describing, writing, finished, failed };
+  struct TensorInfo {
+    std::string name;
+    DType type;
+    std::vector<std::uint64_t> ne;
+    std::uint64_t bytes;
+  };
+  struct Part {
+    std::size_t first = 0, count = 0;  // tensors
+    std::uint64_t header_bytes = 0;    // padding included
+    std::uint64_t file_bytes = 0;
+  };
+
+  std::string target;
+  GgufWriteOptions options;
+  Stage stage = Stage::describing;
+  std::uint64_t alignment = gguf::kDefaultAlignment;
+
+  std::uint64_t entry_count = 0;
+  Bytes entries;
+  Names keys;
+  std::vector<TensorInfo> tensors;
+  Names names;
+
+  std::vector<Part> parts;
+  std::vector<std::string> paths;
+  std::vector<io::OutputFile> files;  // of the parts begun so far
+  std::uint64_t file_bytes = 0;
+  std::size_t tensor = 0;     // the one that takes the next bytes
+  std::uint64_t written = 0;  // of it
+
+  [[nodiscard]] Result<void> check_stage(Stage wanted, std::string_view call) const {
+    if (stage == wanted) return {};
+    constexpr std::array<std::string_view, 4> names_of = {"before begin()", "after begin()", "after finish()", "after a failure"};
+    return make_error(ErrorCode::wrong_state, "gguf: {} is called {}", call, names_of[static_cast<std::size_t>(stage)]);
+  }
+  [[nodiscard]] Result<void> add_entry(std::string_view key, const Bytes& typed_value);
+  [[nodiscard]] std::uint64_t info_bytes(const TensorInfo& t) const noexcept {
+    return 8 + t.name.size() + 4 + 8 * t.ne.size() + 4 + 8;
+  }
+  [[nodiscard]] Bytes split_entries(std::size_t part) const;
+  [[nodiscard]] Result<void> plan_parts();
+  [[nodiscard]] Bytes header(std::size_t part) const;
+  [[nodiscard]] Result<void> open_part(std::size_t part);
+  [[nodiscard]] Result<void> close_part();
+  /// Pads tensors that have all their bytes and passes from part to part.
+  [[nodiscard]] Result<void> advance();
+  [[nodiscard]] Result<void> write(std::span<const std::byte> bytes);
+  [[nodiscard]] Result<void> finish();
+
+  /// Runs a step after which there is no going back: if it fails, by an error or for want of memory, all is thrown away.
+  template <class F>
+  [[nodiscard]] Result<void> commit(F&& step) noexcept {
+    Result<void> done = detail::guarded(std::forward<F>(step));
+    if (!done) {
+      stage = Stage::failed;
+      files.clear();
+    }
+    return done;
+  }
+};
+
+Result<void> GgufWriter::State::add_entry(std::string_view key, const Bytes& typed_value) {
+  if (key.empty() || key.size() > gguf::kMaxKeyBytes || !gguf::is_printable_ascii(key)) {
+    return make_error(ErrorCode::invalid_argument, "gguf: the key '{}' of {} bytes, wanted 1 to {} of printable ASCII",
+                      printable(key.substr(0, 64)), key.size(), gguf::kMaxKeyBytes);
+  }
+  if (key == gguf::kSplitNumberKey || key == gguf::kSplitCountKey || key == gguf::kSplitTensorsKey) {
+    return make_error(ErrorCode::invalid_argument, "gguf: the key '{}' is set by the writer", key);
+  }
+  NameGuard guard(keys, key);
+  if (!guard.fresh()) return make_error(ErrorCode::invalid_argument, "gguf: the key '{}' was added before", key);
+  Bytes entry;
+  entry.reserve(8 + key.size() + typed_value.size());
+  append_string(entry, key);
+  append(entry, typed_value);
+  append(entries, entry);
+  ++entry_count;
+  guard.keep();
+  return {};
+}
+
+Bytes GgufWriter::State::split_entries(std::size_t part) const {
+  Bytes out;
+  append_string(out, gguf::kSplitNumberKey);
+  append_type(out, GgufType::u16);
+  append_number(out, static_cast<std::uint16_t>(part));
+  append_string(out, gguf::kSplitCountKey);
+  append_type(out, GgufType::u16);
+  append_number(out, static_cast<std::uint16_t>(parts.size()));
+  append_string(out, gguf::kSplitTensorsKey);
+  append_type(out, GgufType::i32);
+  append_number(out, static_cast<std::int32_t>(tensors.size()));
+  if (part > 0 && alignment != gguf::kDefaultAlignment) {
+    append_string(out, gguf::kAlignmentKey);
+    append_type(out, GgufType::u32);
+    append_number(out, static_cast<std::uint32_t>(alignment));
+  }
+  return out;
+}
+
+Result<void> GgufWriter::State::plan_parts() {
+  const auto padded = [&](std::uint64_t bytes) { return checked_round_up(bytes, alignment); };
+  // Sizes of headers cannot overflow: they are in memory. Sums over tensors can.
+  const auto place = [&](bool split) -> Result<void> {
+    parts.assign(1, {});
+    std::uint64_t header = gguf::kHeaderBytes + entries.size() + (split ? split_entries(0).size() : 0);
+    std::uint64_t data = 0;
+    const auto too_large = [&](std::string_view what, std::uint64_t bytes) {
+      return make_error(ErrorCode::limit_exceeded, "gguf: {} takes {} bytes, a part may have at most {}", what, bytes,
+                        options.split_max_bytes);
+    };
+    const auto close = [&](Part& part) {
+      part.header_bytes = part.count == 0 ? header : *padded(header);
+      part.file_bytes = part.header_bytes + data;
+    };
+    for (std::size_t i = 0; i < tensors.size();) {
+      Part& part = parts.back();
+      const TensorInfo& t = tensors[i];
+      const std::uint64_t longer = header + info_bytes(t);
+      const auto bytes = padded(t.bytes);
+      const auto all = bytes ? checked_add(data, *bytes) : std::nullopt;
+      const auto file = all ? checked_add(*padded(longer), *all) : std::nullopt;
+      if (!file) return make_error(ErrorCode::bad_shape, "gguf: the sizes of the tensors up to '{}' pass 64 bits", printable(t.name));
+      const bool fits = (options.split_max_bytes == 0 || *file <= options.split_max_bytes) &&
+                        (options.split_max_tensors == 0 || part.count < options.split_max_tensors);
+      if (!split || fits) {
+        header = longer;
+        data = *all;
+        ++part.count;
+        ++i;
+        continue;
+      }
+      if (part.count == 0 && parts.size() > 1) return too_large("tensor '" + printable(t.name) + "'", *file);
+      if (part.count == 0 && header > options.split_max_bytes) return too_large("the metadata", header);
+      close(part);
+      const std::size_t first = i;
+      parts.emplace_back().first = first;
+      header = gguf::kHeaderBytes + split_entries(parts.size() - 1).size();
+      data = 0;
+    }
+    close(parts.back());
+    return {};
+  };
+  MLXN_CHECK(place(false));
+  const bool whole = (options.split_max_bytes == 0 || parts[0].file_bytes <= options.split_max_bytes) &&
+                     (options.split_max_tensors == 0 || tensors.size() <= options.split_max_tensors);
+  if (!whole) MLXN_CHECK(place(true));
+  if (parts.size() > gguf::kMaxParts) {
+    return make_error(ErrorCode::limit_exceeded, "gguf: {} parts, wanted at most {}", parts.size(), gguf::kMaxParts);
+  }
+  if (parts.size() > 1 && tensors.size() > INT32_MAX) {
+    return make_error(ErrorCode::limit_exceeded, "gguf: {} tensors in parts, wanted at most {}", tensors.size(), INT32_MAX);
+  }
+  file_bytes = 0;
+  paths.clear();
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    file_bytes += parts[i].file_bytes;
+    if (parts.size() == 1) {
+      paths.push_back(target);
+    } else {
+      MLXN_TRY(std::string path, gguf_part_path(without_extension(target), i + 1, parts.size()));
+      paths.push_back(std::move(path));
+    }
+  }
+  return {};
+}
+
+Bytes GgufWriter::State::header(std::size_t number) const {
+  const Part& part = parts[number];
+  const Bytes split = parts.size() > 1 ? split_entries(number) : Bytes();
+  const std::uint64_t split_count = parts.size() == 1 ? 0 : number > 0 && alignment != gguf::kDefaultAlignment ? 4 : 3;
+  Bytes out;
+  out.reserve(part.header_bytes);
+  append_number(out, gguf::kMagic);
+  append_number<std::uint32_t>(out, 3);
+  append_number<std::uint64_t>(out, part.count);
+  append_number<std::uint64_t>(out, (number == 0 ? entry_count : 0) + split_count);
+  if (number == 0) append(out, entries);
+  append(out, split);
+  std::uint64_t offset = 0;
+  for (std::size_t i = part.first; i < part.first + part.count; ++i) {
+    const TensorInfo& t = tensors[i];
+    append_string(out, t.name);
+    append_number(out, static_cast<std::uint32_t>(t.ne.size()));
+    for (const std::uint64_t n : t.ne) append_number(out, n);
+    append_number(out, static_cast<std::uint32_t>(info(t.type).gguf_id));
+    append_number(out, offset);
+    offset += *checked_round_up(t.bytes, alignment);  // checked when the parts were planned
+  }
+  out.resize(part.header_bytes);
+  return out;
+}
+
+Result<void> GgufWriter::State::open_part(std::size_t part) {
+  MLXN_TRY(io::OutputFile file, io::OutputFile::create(paths[part]));
+  files.push_back(std::move(file));
+  return files.back().write(header(part));
+}
+
+Result<void> GgufWriter::State::close_part() {
+  io::OutputFile& file = files.back();
+  const Part& part = parts[files.size() - 1];
+  if (file.size() != part.file_bytes) {
+    return make_error(ErrorCode::internal, "gguf: {} has {} bytes, planned were {}", file.target(), file.size(), part.file_bytes);
+  }
+  return file.flush();
+}
+
+Result<void> GgufWriter::State::advance() {
+  static constexpr std::array<std::byte, 4096> zeros = {};
+  while (true) {
+    const Part& part = parts[files.size() - 1];
+    const bool in_part = tensor < part.first + part.count;
+    if (in_part && written < tensors[tensor].bytes) return {};
+    if (in_part) {
+      for (std::uint64_t left = (alignment - tensors[tensor].bytes % alignment) % alignment; left > 0;) {
+        const auto padding = std::span(zeros).first(static_cast<std::size_t>(std::min<std::uint64_t>(left, zeros.size())));
+        MLXN_CHECK(files.back().write(padding));
+        left -= padding.size();
+      }
+      ++tensor;
+      written = 0;
+      continue;
+    }
+    if (files.size() == parts.size()) return {};
+    MLXN_CHECK(close_part());
+    MLXN_CHECK(open_part(files.size()));
+  }
+}
+
+Result<void> GgufWriter::State::write(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    if (tensor == tensors.size()) {
+      return make_error(ErrorCode::out_of_range, "gguf: {} bytes more than the tensors take", bytes.size());
+    }
+    const auto now = bytes.first(static_cast<std::size_t>(std::min<std::uint64_t>(bytes.size(), tensors[tensor].bytes - written)));
+    MLXN_CHECK(files.back().write(now));
+    written += now.size();
+    bytes = bytes.subspan(now.size());
+    MLXN_CHECK(advance());
+  }
+  return {};
+}
+
+Result<void> GgufWriter::State::finish() {
+  if (tensor < tensors.size()) {
+    return make_error(ErrorCode::wrong_state, "gguf: finish() is called when tensor '{}' has {} of its {} bytes",
+                      printable(tensors[tensor].name), written, tensors[tensor].bytes);
+  }
+  MLXN_CHECK(close_part());
+  // Who finds the first part finds all of them.
+  for (std::size_t i = files.size(); i > 0; --i) MLXN_CHECK(files[i - 1].publish());
+  return {};
+}
+
+GgufWriter::GgufWriter(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
+GgufWriter::GgufWriter(GgufWriter&&) noexcept = default;
+GgufWriter& GgufWriter::operator=(GgufWriter&&) noexcept = default;
+GgufWriter::~GgufWriter() = default;
+
+namespace {
+Error moved_from() { return make_error(ErrorCode::wrong_state, "gguf: the writer was moved from"); }
+}  // namespace
+
+Result<GgufWriter> GgufWriter::create(const std::filesystem::path& target, const GgufWriteOptions& options) noexcept {
+  return detail::guarded([&]() -> Result<GgufWriter> {
+    if (!target.has_filename()) {
+      return make_error(ErrorCode::invalid_argument, "gguf: '{}' names no file", target.string());
+    }
+    auto state = std::make_unique<State>();
+    state->target = target.string();
+    state->options = options;
+    return GgufWriter(std::move(state));
+  });
+}
+
+Result<void> GgufWriter::add_scalar(std::string_view key, GgufType type, std::span<const std::byte> bytes) noexcept {
+  return detail::guarded([&]() -> Result<void> {
+    if (!state_) return moved_from();
+    MLXN_CHECK(state_->check_stage(State::Stage::describing, "add()"));
+    std::uint32_t alignment = 0;
+    if (key == gguf::kAlignmentKey) {
+      if (type == GgufType::u32) std::memcpy(&alignment, bytes.data(), sizeof(alignment));
+      if (!gguf::is_alignment(alignment)) {
+        return make_error(ErrorCode::invalid_argument, "gguf: {} is {} {}, wanted a u32 that is a power of two from {} to {}",
+                          key, to_string(type), alignment, gguf::kMinAlignment, gguf::kMaxAlignment);
+      }
+    }
+    Bytes value;
+    append_type(value, type);
+    append(value, bytes);
+    MLXN_CHECK(state_->add_entry(key, value));
+    if (alignment != 0) state_->alignment = alignment;
+    return {};
+  });
+}
+
+Result<void> GgufWriter::add(std::string_view key, std::string_view text) noexcept {
+  return detail::guarded([&]() -> Result<void> {
+    if (!state_) return moved_from();
+    MLXN_CHECK(state_->check_stage(State::Stage::describing, "add()"));
+    if (!is_utf8(text)) return make_error(ErrorCode::invalid_argument, "gguf: the text of '{}' is not UTF-8", printable(key));
+    if (key == gguf::kAlignmentKey) return make_error(ErrorCode::invalid_argument, "gguf: {} is a string, wanted a u32", key);
+    Bytes value;
+    append_type(value, GgufType::string);
+    append_string(value, text);
+    return state_->add_entry(key, value);
+  });
+}
+
+Result<void> GgufWriter::add_elements(std::string_view key, GgufType type, std::uint64_t count,
+                                      std::span<const std::byte> bytes) noexcept {
+  return detail::guarded([&]() -> Result<void> {
+    if (!state_) return moved_from();
+    MLXN_CHECK(state_->check_stage(State::Stage::describing, "add()"));
+    if (key == gguf::kAlignmentKey) return make_error(ErrorCode::invalid_argument, "gguf: {} is an array, wanted a u32", key);
+    Bytes value;
+    append_type(value, GgufType::array);
+    append_type(value, type);
+    append_number(value, count);
+    append(value, bytes);
+    return state_->add_entry(key, value);
+  });
+}
+
+Result<void> GgufWriter::add_strings(std::string_view key, std::span<const std::string> texts) noexcept {
+  return detail::guarded([&]() -> Result<void> {
+    Bytes bytes;
+    for (const std::string& text : texts) append_string(bytes, text);
+    return add_elements(key, GgufType::string, texts.size(), bytes);
+  });
+}
+
+Result<void> GgufWriter::add(const GgufValue& value) noexcept {
+  return detail::guarded([&]() -> Result<void> {
+    if (!value.is_array()) {
+      if (value.type() != GgufType::string) return add_scalar(value.key(), value.type(), value.bytes_);
+      MLXN_TRY(const std::string_view text, value.as_string());
+      return add(value.key(), text);
+    }
+    if (value.element_type() == GgufType::array) {
+      return make_error(ErrorCode::unsupported, "gguf: the key '{}' holds arrays of arrays", value.key());
+    }
+    if (value.element_type() != GgufType::string) return add_elements(value.key(), value.element_type(), value.count(), value.bytes_);
+    MLXN_TRY(const GgufStrings texts, value.as_strings());
+    Bytes bytes;
+    for (const std::string_view text : texts) append_string(bytes, text);
+    return add_elements(value.key(), GgufType::string, texts.size(), bytes);
+  });
+}
+
+Result<void> GgufWriter::add_tensor(std::string_view name, DType type, std::span<const std::uint64_t> ne) noexcept {
+  return detail::guarded([&]() -> Result<void> {
+    if (!state_) return moved_from();
+    MLXN_CHECK(state_->check_stage(State::Stage::describing, "add_tensor()"));
+    const std::uint64_t longest = state_->options.lenient_names ? gguf::kMaxLenientNameBytes : gguf::kMaxNameBytes;
+    if (name.empty() || name.size() > longest || name.find('\0') != std::string_view::npos || !is_utf8(name)) {
+      return make_error(ErrorCode::invalid_argument, "gguf: the tensor name '{}' of {} bytes, wanted 1 to {} of UTF-8 without a NUL",
+                        printable(name.substr(0, 64)), name.size(), longest);
+    }
+    const auto described = [&] { return fmt::format("tensor '{}' [{}]", printable(name), fmt::join(ne, ", ")); };
+    if (info(type).gguf_id < 0) {
+      return make_error(ErrorCode::bad_dtype, "gguf: {} has type {}, which GGUF files do not have", described(), to_string(type));
+    }
+    if (ne.size() > 4) return make_error(ErrorCode::bad_shape, "gguf: {} has {} dimensions, wanted 0 to 4", described(), ne.size());
+    for (const std::uint64_t n : ne) {
+      if (n > gguf::kMaxDimension) return make_error(ErrorCode::bad_shape, "gguf: {}: a dimension of {}, wanted at most 2^48", described(), n);
+    }
+    const std::uint64_t row = ne.empty() ? 1 : ne[0];
+    if (row % block_elems(type) != 0) {
+      return make_error(ErrorCode::bad_shape, "gguf: {} has rows of {} elements, wanted a multiple of {} for {}", described(), row,
+                        block_elems(type), to_string(type));
+    }
+    const auto product = gguf::product_of_dims(ne);
+    const bool empty = std::find(ne.begin(), ne.end(), std::uint64_t{0}) != ne.end();
+    const auto bytes = product ? storage_bytes(type, empty ? 0 : *product) : std::nullopt;
+    if (!bytes) return make_error(ErrorCode::bad_shape, "gguf: the size of {} passes 64 bits", described());
+    NameGuard guard(state_->names, name);
+    if (!guard.fresh()) return make_error(ErrorCode::invalid_argument, "gguf: {} was added before", described());
+    state_->tensors.push_back({std::string(name), type, {ne.begin(), ne.end()}, *bytes});
+    guard.keep();
+    return {};
+  });
+}
+
+Result<void> GgufWriter::begin() noexcept {
+  if (!state_) return moved_from();
+  MLXN_CHECK(state_->check_stage(State::Stage::describing, "begin()"));
+  return state_->commit([&]() -> Result<void> {
+    State& s = *state_;
+    MLXN_CHECK(s.plan_parts());
+    MLXN_TRY(const std::uint64_t room, io::free_bytes_beside(s.target));
+    if (s.file_bytes > room) {
+      return make_error(ErrorCode::io, "{}: {} bytes are to be written, the disk has room for {}", s.target, s.file_bytes, room)
+          .with_native_code(ENOSPC);
+    }
+    s.files.reserve(s.parts.size());
+    MLXN_CHECK(s.open_part(0));
+    s.stage = State::Stage::writing;
+    return s.advance();
+  });
+}
+
+Result<void> GgufWriter::write(std::span<const std::byte> bytes) noexcept {
+  if (!state_) return moved_from();
+  MLXN_CHECK(state_->check_stage(State::Stage::writing, "write()"));
+  return state_->commit([&] { return state_->write(bytes); });
+}
+
+Result<void> GgufWriter::write_tensor(std::string_view name, std::span<const std::byte> bytes) noexcept {
+  if (!state_) return moved_from();
+  MLXN_CHECK(state_->check_stage(State::Stage::writing, "write_tensor()"));
+  return detail::guarded([&]() -> Result<void> {
+    // An empty tensor is passed by as soon as the one before it is whole.
+    if (bytes.empty()) return {};
+    const bool any = state_->tensor < state_->tensors.size();
+    if (!any || state_->tensors[state_->tensor].name != name || state_->written != 0) {
+      return make_error(ErrorCode::wrong_state, "gguf: the bytes of tensor '{}' came, wanted {}", printable(name),
+                        any ? fmt::format("those of '{}' from byte {} on", printable(state_->tensors[state_->tensor].name),
+                                          state_->written)
+                            : std::string("no more"));
+    }
+    if (bytes.size() != state_->tensors[state_->tensor].bytes) {
+      return make_error(ErrorCode::bad_shape, "gguf: {} bytes came for tensor '{}', wanted {}", bytes.size(), printable(name),
+                        state_->tensors[state_->tensor].bytes);
+    }
+    return write(bytes);
+  });
+}
+
+Result<void> GgufWriter::finish() noexcept {
+  if (!state_) return moved_from();
+  MLXN_CHECK(state_->check_stage(State::Stage::writing, "finish()"));
+  return state_->commit([&]() -> Result<void> {
+    MLXN_CHECK(state_->finish());
+    state_->stage = State::Stage::finished;
+    return {};
+  });
+}
+
+std::uint64_t GgufWriter::file_bytes() const noexcept { return state_ ? state_->file_bytes : 0; }
+std::span<const std::string> GgufWriter::paths() const noexcept {
+  return state_ ? std::span<const std::string>(state_->paths) : std::span<const std::string>();
+}
+
+Result<std::string> gguf_part_path(std::string_view prefix, std::uint64_t number, std::uint64_t count) noexcept {
+  return detail::guarded([&]() -> Result<std::string> {
+    if (number < 1 || number > count || count > gguf::kMaxParts) {
+      return make_error(ErrorCode::out_of_range, "gguf: part {} of {}, wanted 1 to at most {}", number, count, gguf::kMaxParts);
+    }
+    return fmt::format("{}-{:05}-of-{:05}.gguf", prefix, number, count);
+  });
+}
+
+}  // namespace mlxn
