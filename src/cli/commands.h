@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "mlxn/gguf_writer.h"
 #include "mlxn/result.h"
 
 namespace mlxn::cli {
@@ -27,6 +28,10 @@ void complain(std::string_view text);
 [[nodiscard]] Result<std::string> read_text(const std::string& path);
 /// Bytes in a readable unit: "4.9 GiB".
 [[nodiscard]] std::string human_bytes(std::uint64_t bytes);
+/// "[=====     ] 1.2 GiB of 4.9 GiB", for a terminal.
+[[nodiscard]] std::string progress_bar(std::uint64_t done, std::uint64_t all);
+/// The values of --split-max-size ("500M", "2G", bytes; empty for no limit) and --split-max-tensors.
+[[nodiscard]] Result<GgufWriteOptions> parse_split(const std::string& max_size, std::uint64_t max_tensors);
 
 struct ModelFlags {
   std::string model;
@@ -86,6 +91,21 @@ struct DevicesFlags {
   bool json = false;
 };
 [[nodiscard]] int run_devices(const DevicesFlags& flags);
+
+struct SynthFlags {
+  std::string output;
+  std::string like, architecture, vocabulary;  ///< empty: not given
+  std::string type = "q4_K";
+  std::optional<std::uint64_t> layers, embedding, heads, kv_heads, head_dim, feed_forward, vocab, context, window;
+  std::optional<double> rope_base;
+  bool tied = false, untied = false;
+  std::uint64_t seed = 1;
+  int threads = 0;
+  std::string split_max_size;
+  std::uint64_t split_max_tensors = 0;
+  bool json = false;
+};
+[[nodiscard]] int run_synth(const SynthFlags& flags);
 
 struct BenchMatmulFlags {
   std::vector<std::string> types = {"q4_0", "q8_0", "q4_K", "q6_K"};

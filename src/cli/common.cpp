@@ -67,4 +67,11 @@ std::string human_bytes(std::uint64_t bytes) {
   return fmt::format("{:.{}f} {}", value, unit == 0 ? 0 : 1, kUnits[unit]);
 }
 
+std::string progress_bar(std::uint64_t done, std::uint64_t all) {
+  constexpr int kWidth = 30;
+  const double part = all == 0 ? 1 : static_cast<double>(done) / static_cast<double>(all);
+  const auto filled = static_cast<int>(part * kWidth);
+  return fmt::format("[{:=<{}}{:{}}] {} of {}", "", filled, "", kWidth - filled, human_bytes(done), human_bytes(all));
+}
+
 }  // namespace mlxn::cli

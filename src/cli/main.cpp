@@ -81,6 +81,33 @@ void add_tokenize(CLI::App& app, TokenizeFlags& f) {
   c->add_flag("--stats", f.stats, "print the time it took at the end");
 }
 
+void add_synth(CLI::App& app, SynthFlags& f) {
+  CLI::App* c = app.add_subcommand("synth", "Write a model of any size with random weights, for measurements");
+  c->add_option("-o,--output", f.output, "GGUF file to write")->required();
+  c->add_option("--like", f.like, "a known model: llama3-8b, llama3-70b, llama3.2-1b, qwen2.5-7b, qwen3-8b, gemma3-4b, tiny, ...");
+  c->add_option("--arch", f.architecture, "llama, qwen2, qwen3, gemma2, gemma3 or phi3");
+  c->add_option("--type", f.type, "type of all matrices")->capture_default_str();
+  // Sizes: each replaces the known model's.
+  c->add_option("--layers", f.layers, "blocks");
+  c->add_option("--embedding", f.embedding, "width of the model");
+  c->add_option("--heads", f.heads, "query heads");
+  c->add_option("--kv-heads", f.kv_heads, "key and value heads (default: as many as query heads)");
+  c->add_option("--head-dim", f.head_dim, "width of a head (default: embedding / heads)");
+  c->add_option("--ffn", f.feed_forward, "width of the feed-forward layers");
+  c->add_option("--vocab", f.vocab, "tokens");
+  c->add_option("--context", f.context, "positions");
+  c->add_option("--window", f.window, "positions of a sliding window, 0 for none");
+  c->add_option("--rope-base", f.rope_base, "base of the rotary frequencies");
+  c->add_flag("--tied", f.tied, "the embedding serves as output matrix");
+  c->add_flag("--untied", f.untied, "an output matrix of its own");
+  c->add_option("--vocabulary", f.vocabulary, "kind of tokenizer: llama, gemma, phi3, llama3 or qwen2");
+  c->add_option("-s,--seed", f.seed, "the same seed gives the same file")->capture_default_str();
+  c->add_option("-t,--threads", f.threads, "0 for one per core")->capture_default_str();
+  c->add_option("--split-max-size", f.split_max_size, "write parts of at most so many bytes: 500M, 2G");
+  c->add_option("--split-max-tensors", f.split_max_tensors, "write parts of at most so many tensors");
+  c->add_flag("--json", f.json, "machine-readable output");
+}
+
 void add_bench(CLI::App& app, BenchMatmulFlags& m, BenchCeilingsFlags& ceilings) {
   CLI::App* bench = app.add_subcommand("bench", "Measure this machine and the library on it");
   bench->require_subcommand(1);
@@ -110,11 +137,13 @@ int run(int argc, char** argv) {
   InspectFlags inspect;
   TokenizeFlags tokenize;
   DevicesFlags devices;
+  SynthFlags synth;
   BenchMatmulFlags bench_matmul;
   BenchCeilingsFlags bench_ceilings;
   add_generate(app, generate);
   add_inspect(app, inspect);
   add_tokenize(app, tokenize);
+  add_synth(app, synth);
   app.add_subcommand("devices", "List the devices of this machine")->add_flag("--json", devices.json, "machine-readable output");
   add_bench(app, bench_matmul, bench_ceilings);
   try {
@@ -133,6 +162,7 @@ int run(int argc, char** argv) {
   if (app.got_subcommand("generate")) return run_generate(generate);
   if (app.got_subcommand("inspect")) return run_inspect(inspect);
   if (app.got_subcommand("tokenize")) return run_tokenize(tokenize);
+  if (app.got_subcommand("synth")) return run_synth(synth);
   if (app.got_subcommand("devices")) return run_devices(devices);
   return app.get_subcommand("bench")->got_subcommand("matmul") ? run_bench_matmul(bench_matmul)
                                                                 : run_bench_ceilings(bench_ceilings);

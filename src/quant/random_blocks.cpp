@@ -1,6 +1,11 @@
 #include "quant/random_blocks.h"
 
+#include <array>
+#include <cmath>
+#include <cstddef>
 #include <cstring>
+
+#include "quant/codec.h"
 
 namespace mlxn::quant {
 namespace {
@@ -14,22 +19,23 @@ std::uint64_t next(std::uint64_t& state) noexcept {
   return z ^ (z >> 31);
 }
 
-/// Where a block keeps its f16 scale and its f16 minimum (-1: none), and the size of scale * code for a scale of one.
+/// Where a block keeps its f16 scale and its f16 minimum (-1: none), the size of scale * code for a scale of one, and the
+/// ratio of minimum to scale that makes the mean zero: the mean of the codes.
 struct Fields {
   int scale_at, min_at;
-  float code_size, min_size;
+  float code_size, mean_code;
 };
 Fields fields(DType type) noexcept {
   switch (type) {
     case DType::q4_0: return {0, -1, 4, 0};
-    case DType::q4_1: return {0, 2, 8, 8};
+    case DType::q4_1: return {0, 2, 8, 7.5f};
     case DType::q5_0: return {0, -1, 8, 0};
-    case DType::q5_1: return {0, 2, 16, 16};
+    case DType::q5_1: return {0, 2, 16, 15.5f};
     case DType::q8_0: return {0, -1, 64, 0};
-    case DType::q2_K: return {80, 82, 1.5f * 8, 8};
+    case DType::q2_K: return {80, 82, 1.5f * 8, 1.5f};
     case DType::q3_K: return {108, -1, 2 * 16, 0};
-    case DType::q4_K: return {0, 2, 8 * 32, 32};
-    case DType::q5_K: return {0, 2, 16 * 32, 32};
+    case DType::q4_K: return {0, 2, 8 * 32, 7.5f};
+    case DType::q5_K: return {0, 2, 16 * 32, 15.5f};
     case DType::q6_K: return {208, -1, 16 * 64, 0};
     case DType::iq4_nl: return {0, -1, 60, 0};
     case DType::iq4_xs: return {0, -1, 60 * 16, 0};
@@ -74,10 +80,29 @@ void fill_random_blocks(DType type, void* blocks, std::uint64_t n_blocks, float 
     if (at.min_at >= 0) {
       // q4_1 and q5_1 add their minimum, the others subtract it.
       const bool adds = type == DType::q4_1 || type == DType::q5_1;
-      const f16 m((adds ? -size : size) / at.code_size * at.min_size / (adds ? 1.0f : at.min_size / 8));
+      const f16 m((adds ? -size : size) / at.code_size * at.mean_code);
       std::memcpy(block + at.min_at, &m.bits, 2);
     }
   }
+}
+
+float random_scale(DType type, float rms) noexcept {
+  constexpr std::uint64_t kElems = 16384;
+  std::array<float, kElems> values;
+  alignas(4) std::array<std::byte, 4 * kElems> blocks;
+  const std::uint64_t n_blocks = kElems / block_elems(type);
+  float scale = rms;
+  // Rounding of the scales makes the size no straight line, so a few steps.
+  for (int step = 0; step < 4; ++step) {
+    fill_random_blocks(type, blocks.data(), n_blocks, scale, 1);
+    dequantize_blocks(type, blocks.data(), n_blocks, values.data());
+    double power = 0;
+    for (const float v : values) power += static_cast<double>(v) * static_cast<double>(v);
+    const double found = std::sqrt(power / kElems);
+    if (!(found > 0)) break;  // below what the type can express
+    scale *= static_cast<float>(static_cast<double>(rms) / found);
+  }
+  return scale;
 }
 
 }  // namespace mlxn::quant

@@ -28,6 +28,8 @@
 #include "mlxn/ops/silu_mul.h"
 #include "mlxn/ops/softmax.h"
 #include "mlxn/quant.h"
+#include "mlxn/synth.h"
+#include "tests/formats/temp_folder.h"
 #include "tests/memory/failing_allocator.h"
 #include "tests/support/must.h"
 
@@ -180,6 +182,37 @@ TEST(OutOfMemory, KernelRegistry) {
     MLXN_CHECK(e.dispatch(d));
     return e.commit_and_wait();
   });
+}
+
+TEST(OutOfMemory, Writer) {
+  const testing::TempFolder folder;
+  const std::filesystem::path path = folder / "written.gguf";
+  const GgufFile file = must(GgufFile::open(demo_path()));
+  const std::array<std::uint64_t, 2> ne = {32, 3};
+  const std::array<std::byte, 54> blocks{};
+  const std::vector<std::string> texts = {"a text that is too long to be stored in place", "b"};
+  const auto write = [&](const GgufWriteOptions& options) -> Result<void> {
+    MLXN_TRY(GgufWriter w, GgufWriter::create(path, options));
+    MLXN_CHECK(w.add<float>("a key that is too long to be stored in place", 1));
+    MLXN_CHECK(w.add("text", "text"));
+    MLXN_CHECK(w.add_strings("texts", texts));
+    MLXN_CHECK(w.add(*file.find("tokenizer.ggml.model")));
+    for (const char* name : {"a tensor's name that is too long to be stored in place", "b", "c"}) MLXN_CHECK(w.add_tensor(name, DType::q4_0, ne));
+    MLXN_CHECK(w.begin());
+    for (int i = 0; i < 3; ++i) MLXN_CHECK(w.write(blocks));
+    return w.finish();
+  };
+  fail_each("a file", [&] { return write({}); });
+  GgufWriteOptions split;
+  split.split_max_tensors = 1;
+  fail_each("parts", [&] { return write(split); });
+  GgufWriter w = must(GgufWriter::create(path));
+  int key = 0;
+  fail_each("add", [&] {
+    return detail::guarded([&] { return w.add("key " + std::to_string(++key), "text"); });
+  });
+  fail_each("synth_model", [] { return outcome(synth_model("llama3-70b")); });
+  EXPECT_EQ(folder.names().size(), 4u);  // no temporary file was left
 }
 
 TEST(OutOfMemory, Files) {

@@ -39,6 +39,30 @@ expect 2 "$mlxn" bench matmul --type q9_9
 expect 2 "$mlxn" bench matmul --type q4_K --shape 256x100
 expect 2 "$mlxn" bench matmul --shape 9223372036854775807x256
 expect 2 "$mlxn" tokenize -m "$model" -p a --ids --json
+expect 2 "$mlxn" synth --like tiny
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf"
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like llama9
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --arch abacus
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --arch llama --layers 2
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --type q9_9
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --type iq2_xs
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --layers -1
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --layers 99999999999999999999
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --heads 3
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --vocab 10
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --vocabulary runes
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --tied --untied
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --rope-base nan
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny -t -3
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --split-max-size 1X
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --split-max-size 99999999999999999999G
+expect 1 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --split-max-size 1000
+expect 1 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --ffn 300
+expect 1 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --type f32 --layers 1024 --embedding 524288 --ffn 524288
+expect 1 "$mlxn" synth -o "$TMPDIR/absent/s.gguf" --like tiny
+expect 1 "$mlxn" synth -o "$TMPDIR" --like tiny
+expect 1 "$mlxn" synth -o /dev/null --like tiny
+ls "$TMPDIR" | grep -q '^s\.gguf' && { echo "bad_input: synth leaves files behind: $(ls "$TMPDIR")"; failed=1; }
 expect "1 2" "$mlxn" generate -m "$model" -p a -n 1 -t 1000000
 expect "1 2" "$mlxn" generate -m "$model" -p a -n 1 --temp nan
 expect "1 2" "$mlxn" generate -m "$model" -p a -n 1 --top-p 2

@@ -9,7 +9,7 @@ cd "$TMPDIR" || exit 1
 
 "$mlxn" --version > version 2> err || fail "--version: exit code $?"
 [ -s version ] || fail "--version prints nothing"
-for command in "" generate inspect tokenize devices bench; do
+for command in "" generate inspect tokenize devices synth bench; do
   # shellcheck disable=SC2086
   "$mlxn" $command --help > help 2> err || fail "$command --help: exit code $?"
   [ -s help ] || fail "$command --help prints nothing"
@@ -52,6 +52,21 @@ for type in f16 q8_0 q6_k q5_k q4_k; do
   "$mlxn" generate -m "$demo/demo-$type.gguf" -p "First Citizen:" -n 8 --temp 0 > greedy 2> err || fail "$type: exit code $?"
   [ -s greedy ] || fail "$type: no text"
 done
+
+"$mlxn" synth --like tiny --type q4_0 --seed 3 -o tiny.gguf --json > synth.json 2> err || { fail "synth: exit code $?"; cat err; }
+json synth.json
+[ -s err ] && fail "synth writes progress to what is no terminal"
+"$mlxn" synth --like tiny --type q4_0 --seed 3 -t 1 -o again.gguf > synth 2> err || fail "synth -t 1: exit code $?"
+cmp -s tiny.gguf again.gguf || fail "synth: the same seed gives another file"
+parameters=$(sed -n 's/.*"parameters":\([0-9]*\).*/\1/p' synth.json)
+"$mlxn" inspect -m tiny.gguf --json | grep -q "\"parameters\":$parameters," || fail "inspect counts others than the $parameters parameters of synth"
+"$mlxn" inspect -m tiny.gguf --check > inspect 2> err || { fail "inspect --check: exit code $?"; cat err; }
+"$mlxn" synth --arch llama --layers 1 --embedding 256 --heads 4 --kv-heads 2 --head-dim 64 --ffn 512 --vocab 600 --context 64 \
+  --tied --rope-base 5000 --type q6_K -o own.gguf > synth 2> err || { fail "synth of given sizes: exit code $?"; cat err; }
+"$mlxn" inspect -m own.gguf --tensors > inspect 2> err || fail "inspect of given sizes: exit code $?"
+grep -q 'blk.0.attn_k.weight" .*\[256, 128\]' inspect || { fail "synth: not the given sizes"; cat inspect; }
+grep -q '"output.weight"' inspect && fail "synth --tied writes an output matrix"
+"$mlxn" generate -m own.gguf -p "the people" -n 8 > text 2> err || { fail "a synthetic model does not speak: exit code $?"; cat err; }
 
 if [ -e /dev/full ]; then
   "$mlxn" generate -m "$model" -p a -n 4 > /dev/full 2> err && fail "a full disk goes unnoticed"
