@@ -13,9 +13,8 @@ struct Avx2 {
   static constexpr int kLanes = 8;
   static constexpr int kMaxTile = 4;
   static constexpr int kExactTile = 2;
-  static constexpr int kCodeGroups = 1;
-  static constexpr bool kDotTiles = false;
   static constexpr bool kUnrolled = true;
+  static constexpr bool kUnpackFirst = true;
   static constexpr bool kSignedBytes = true;
   static constexpr bool kFloatTables = false;
   using F = __m256;

@@ -20,9 +20,8 @@ struct Avx512 {
   static constexpr int kLanes = 16;
   static constexpr int kMaxTile = 8;           ///< rows of x that a kernel keeps in registers
   static constexpr int kExactTile = 4;         ///< the same for kernels that unpack to floats
-  static constexpr int kCodeGroups = 2;        ///< groups of 16 rows that a kernel for slabs of codes takes together
-  static constexpr bool kDotTiles = true;         ///< has dot_tile()
-  static constexpr bool kUnrolled = true;       ///< whether long loops over constants become straight code
+  static constexpr bool kUnrolled = true;      ///< whether long loops over constants become straight code
+  static constexpr bool kUnpackFirst = false;  ///< whether codes that are slow to unpack are unpacked once for many tiles
   static constexpr bool kSignedBytes = false;  ///< the dot product takes unsigned weights only
   static constexpr bool kFloatTables = true;   ///< table() looks up floats
   using F = __m512;
@@ -112,29 +111,12 @@ struct Avx512 {
   static MLXN_SIMD I dot_unsigned(I acc, const I* w, const std::int8_t* x) {
     MLXN_UNROLL
     for (int i = 0; i < kVectors; ++i) {
-      std::int32_t quad;
-      __builtin_memcpy(&quad, x + 4 * i, 4);
-      acc = _mm512_dpbusd_epi32(acc, w[i], _mm512_set1_epi32(quad));
+      // One instruction that fetches and spreads x; compilers make two of the intrinsics.
+      const auto& quad = *reinterpret_cast<const std::int8_t(*)[4]>(x + 4 * i);
+      __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w[i]), "m"(quad));
     }
     return acc;
   }
-
-  /// A tile of the same: acc[kColumns r + c] += the products of weights w[8 c ..] with x[kStride r ..].
-  template <int kVectors, int kColumns, int kRows, int kStride>
-  static MLXN_SIMD void dot_tile(I* acc, const I* w, const std::int8_t* x) {
-    MLXN_UNROLL
-    for (int i = 0; i < kVectors; ++i) {
-      MLXN_UNROLL
-      for (int r = 0; r < kRows; ++r) {
-        std::int32_t quad;
-        __builtin_memcpy(&quad, x + kStride * r + 4 * i, 4);
-        const I xs = _mm512_set1_epi32(quad);
-        MLXN_UNROLL
-        for (int c = 0; c < kColumns; ++c) acc[kColumns * r + c] = _mm512_dpbusd_epi32(acc[kColumns * r + c], w[8 * c + i], xs);
-      }
-    }
-  }
-
   /// Transposes 4 dwords of 16 rows: dword j at rows[r] + offset goes to lane r of the 64 bytes at place(j).
   template <class Place>
   static MLXN_SIMD void transpose4(const std::uint8_t* const* rows, std::int64_t offset, Place&& place) {

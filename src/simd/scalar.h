@@ -11,9 +11,8 @@ struct Scalar {
   static constexpr int kLanes = 4;
   static constexpr int kMaxTile = 2;
   static constexpr int kExactTile = 2;
-  static constexpr int kCodeGroups = 1;
-  static constexpr bool kDotTiles = false;
   static constexpr bool kUnrolled = false;
+  static constexpr bool kUnpackFirst = false;
   static constexpr bool kSignedBytes = true;
   static constexpr bool kFloatTables = false;
   typedef float F __attribute__((vector_size(16)));

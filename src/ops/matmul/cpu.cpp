@@ -14,7 +14,7 @@
 ///
 /// Raw weights are laid out as rows16 in a thread's scratch, one slab at a time, and then treated like prepared ones, so
 /// both doors give the same bits. On the tile route the chunks of a slab are unpacked once per panel: to f32 in class exact;
-/// in class int8act, with many rows of x, to bytes as the integer kernel takes them.
+/// in class int8act, where that is slow, to bytes as the integer kernel takes them.
 /// Sums over slabs go through memory, which changes no bit.
 namespace mlxn::rows16 {
 namespace {
@@ -22,7 +22,7 @@ namespace {
 // Rows of a panel by route: the weights are read once per panel.
 constexpr std::int64_t kVectorRows = 8;
 constexpr std::int64_t kTileRows = 64;
-constexpr std::int64_t kCodeTileRows = 128;
+constexpr std::int64_t kUnpackRows = 64;       // from so many on unpacking to a slab of codes pays
 constexpr std::int64_t kPanelBytes = 256 << 10;  // of x per slab: half of a 512 KiB second-level cache
 constexpr std::int64_t kRawSlabElems = 1024;    // laid out anew and used again while in a near cache
 constexpr std::int64_t kMaxChunkGroups = 4;
@@ -68,7 +68,7 @@ struct Scratch {
 Scratch scratch_layout(const Args& a) {
   Scratch s{};
   s.slab = a.chunk_groups * a.panel_rows * kRows * 4;
-  s.packed = s.slab + (!a.decoded ? 0 : a.quantised ? 2 * kCodeSlabBytes : kChunkElems / kUnitElems * kUnitFloats * 4);
+  s.packed = s.slab + (!a.decoded ? 0 : a.quantised ? kCodeSlabBytes : kChunkElems / kUnitElems * kUnitFloats * 4);
   s.bytes = round_up(s.packed + (a.prepared ? 0 : group_bytes(format(a.type), std::min(a.slab_elems, round_up(a.k, kUnitElems)))), 64);
   return s;
 }
@@ -100,8 +100,7 @@ class Run {
         pack_(packer(args.type, static_cast<CpuIsa>(args.isa))),
         group_bytes_(group_bytes(format_, args.k)),
         row_bytes_(row_bytes(format_, args.k)),
-        largest_(args.quantised ? (args.decoded ? kernels_.code_tile : kernels_.quantised_tile)
-                                : (args.decoded ? kernels_.slab_tile : kernels_.exact_tile)) {
+        largest_(args.quantised ? kernels_.quantised_tile : args.decoded ? kernels_.slab_tile : kernels_.exact_tile) {
     const Scratch layout = scratch_layout(args);
     std::uint8_t* own = args.scratch.ptr + args.x_bytes + context.thread * args.thread_bytes;
     totals_ = reinterpret_cast<float*>(own + layout.totals);
@@ -161,28 +160,36 @@ class Run {
 
   /// Rows [begin, end) of the panel with groups [group, end_group).
   void multiply(std::int64_t first, std::int64_t begin, std::int64_t end, std::int64_t group, std::int64_t end_group) {
-    const bool whole_k = a_.slab_elems >= a_.k;  // then the weights are read in one stream
-    const std::int64_t together = a_.quantised && a_.decoded ? kernels_.code_groups : 1;
-    const std::int64_t step = whole_k || begin + 8 >= end ? together : end_group - group;
-    const std::int64_t group_totals = a_.panel_rows * kRows;
+    const bool whole_k = a_.slab_elems >= a_.k;  // then a group at a time reads the weights in one stream
+    const std::int64_t step = whole_k || begin + 8 >= end ? 1 : end_group - group;
     for (; group < end_group; group += step) {
-      const std::int64_t last = std::min(group + step, end_group);
-      std::memset(totals_, 0, static_cast<std::size_t>((last - group) * group_totals * 4));
+      std::memset(totals_, 0, static_cast<std::size_t>(step * a_.panel_rows * kRows * 4));
       for (std::int64_t k = 0; k < a_.k; k += a_.slab_elems) {
         const std::int64_t elems = std::min(a_.slab_elems, a_.k - k);
-        for (std::int64_t g = group; g < last; g += together) {
-          float* totals = totals_ + (g - group) * group_totals;
-          if (!a_.decoded) multiply_packed(g, k, elems, begin, end, totals);
-          else if (a_.quantised) multiply_codes(g, std::min(together, last - g), k, elems, begin, end, totals);
-          else multiply_decoded(g, k, elems, begin, end, totals);
+        for (std::int64_t g = group; g < group + step; ++g) {
+          float* totals = totals_ + (g - group) * a_.panel_rows * kRows;
+          const std::uint8_t* weights = slab_of_weights(g, k, elems);
+          if (a_.decoded) {
+            multiply_decoded(weights, k, elems, begin, end, totals);
+          } else {
+            for_tiles(begin, end, largest_, [&](const Tile& tile) {
+              float* to = totals + tile.row * kRows;
+              if (a_.quantised) {
+                weight_.quantised[tile.log2](weights, elems, reinterpret_cast<const QuantisedX*>(ready_x(tile, k)), to);
+              } else {
+                weight_.exact[tile.log2](weights, elems, reinterpret_cast<const float*>(ready_x(tile, k)), to);
+              }
+            });
+          }
         }
       }
-      for (std::int64_t g = group; g < last; ++g) store(first, begin, end, g, totals_ + (g - group) * group_totals);
+      for (std::int64_t g = group; g < group + step; ++g) {
+        store(first, begin, end, g, totals_ + (g - group) * a_.panel_rows * kRows);
+      }
     }
   }
 
-  /// Elements [k, k + elems) of a group in the rows16 layout; of raw weights only one such piece exists at a time.
-  const std::uint8_t* packed_weights(std::int64_t group, std::int64_t k, std::int64_t elems) {
+  const std::uint8_t* slab_of_weights(std::int64_t group, std::int64_t k, std::int64_t elems) {
     if (a_.prepared) return a_.w.ptr + group * group_bytes_ + group_bytes(format_, k);
     const std::uint8_t* rows[kRows];
     for (std::int64_t r = 0; r < kRows; ++r) {
@@ -192,44 +199,19 @@ class Run {
     return packed_;
   }
 
-  void multiply_packed(std::int64_t group, std::int64_t k, std::int64_t elems, std::int64_t begin, std::int64_t end,
-                       float* totals) {
-    const std::uint8_t* weights = packed_weights(group, k, elems);
-    for_tiles(begin, end, largest_, [&](const Tile& tile) {
-      float* to = totals + tile.row * kRows;
-      if (a_.quantised) {
-        weight_.quantised[tile.log2](weights, elems, reinterpret_cast<const QuantisedX*>(ready_x(tile, k)), to);
-      } else {
-        weight_.exact[tile.log2](weights, elems, reinterpret_cast<const float*>(ready_x(tile, k)), to);
-      }
-    });
-  }
-
-  /// `count` groups side by side.
-  void multiply_codes(std::int64_t group, std::int64_t count, std::int64_t k, std::int64_t elems, std::int64_t begin,
-                      std::int64_t end, float* totals) {
+  void multiply_decoded(const std::uint8_t* weights, std::int64_t k, std::int64_t elems, std::int64_t begin,
+                        std::int64_t end, float* totals) {
     for (std::int64_t chunk = 0; chunk < elems; chunk += kChunkElems) {
       const std::int64_t some = std::min(kChunkElems, elems - chunk);
-      for (std::int64_t c = 0; c < count; ++c) {
-        weight_.unpack(packed_weights(group + c, k + chunk, some), some, slab_ + c * kCodeSlabBytes);
-      }
+      const std::uint8_t* from = weights + group_bytes(format_, chunk);
+      float* slab = reinterpret_cast<float*>(slab_);
+      if (a_.quantised) weight_.unpack(from, some, slab_);
+      else weight_.decode(from, some, slab);
       for_tiles(begin, end, largest_, [&](const Tile& tile) {
-        weight_.codes[count - 1][tile.log2](slab_, some, reinterpret_cast<const QuantisedX*>(ready_x(tile, k + chunk)),
-                                            totals + tile.row * kRows, a_.panel_rows * kRows);
-      });
-    }
-  }
-
-  void multiply_decoded(std::int64_t group, std::int64_t k, std::int64_t elems, std::int64_t begin, std::int64_t end,
-                        float* totals) {
-    const std::uint8_t* weights = packed_weights(group, k, elems);
-    float* slab = reinterpret_cast<float*>(slab_);
-    for (std::int64_t chunk = 0; chunk < elems; chunk += kChunkElems) {
-      const std::int64_t some = std::min(kChunkElems, elems - chunk);
-      weight_.decode(weights + group_bytes(format_, chunk), some, slab);
-      for_tiles(begin, end, largest_, [&](const Tile& tile) {
-        kernels_.slab[weight_.minimum ? 1 : 0][tile.log2](slab, some, reinterpret_cast<const float*>(ready_x(tile, k + chunk)),
-                                                          totals + tile.row * kRows);
+        const std::uint8_t* x = ready_x(tile, k + chunk);
+        float* to = totals + tile.row * kRows;
+        if (a_.quantised) weight_.codes[tile.log2](slab_, some, reinterpret_cast<const QuantisedX*>(x), to);
+        else kernels_.slab[weight_.minimum ? 1 : 0][tile.log2](slab, some, reinterpret_cast<const float*>(x), to);
       });
     }
   }
@@ -266,10 +248,9 @@ class Run {
 void plan(Args& a, bool tile, int threads) noexcept {
   const std::int64_t groups = (a.n + kRows - 1) / kRows;
   const WeightKernels& weight = kernels(static_cast<CpuIsa>(a.isa)).weights[static_cast<std::size_t>(a.type)];
-  a.decoded = tile && (!a.quantised || a.m >= weight.unpack_from) ? 1 : 0;
-  a.panel_rows = std::min(a.m, tile ? (a.quantised && a.decoded ? kCodeTileRows : kTileRows) : kVectorRows);
+  a.decoded = tile && (!a.quantised || (weight.unpack != nullptr && a.m >= kUnpackRows)) ? 1 : 0;
+  a.panel_rows = std::min(a.m, tile ? kTileRows : kVectorRows);
   a.chunk_groups = std::clamp<std::int64_t>(groups / (std::int64_t{8} * threads), 1, kMaxChunkGroups);
-  if (a.decoded && a.quantised && a.chunk_groups > 1) a.chunk_groups &= ~std::int64_t{1};  // they are taken in pairs
   a.x_parts = groups >= std::int64_t{2} * threads ? 1 : std::min<std::int64_t>((a.panel_rows + 7) / 8, threads);
   const std::int64_t ready_bytes = ready_row_bytes(a, kChunkElems) * a.panel_rows;
   const std::int64_t whole = round_up(a.k, kChunkElems);

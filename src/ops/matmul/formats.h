@@ -16,6 +16,7 @@
 ///   kValues    codes are indices into this table of signed bytes, or null
 ///   kMinimum   w = scale * code + offset
 ///   kHalves    scales (and offsets) are per 16 elements, else per 32
+///   kReady     codes come out as the integer kernel takes them, which adds x's `start` to their products
 ///   Block      what is read once per block; open(scale, q)
 ///   codes      w[i] = codes of elements 4i .. 4i+3 of group g, i < 8
 ///   scales     s[h], o[h] of the halves of group g; only [0] is set unless kHalves
@@ -56,7 +57,7 @@ struct Lanes {
 /// What most formats have; the others hide it.
 struct FormatBase {
   static constexpr int kGroups = 1, kCodes = 16, kBias = 0;
-  static constexpr bool kSigned = false, kMinimum = false, kHalves = false;
+  static constexpr bool kSigned = false, kMinimum = false, kHalves = false, kReady = false;
   static constexpr const std::int8_t* kValues = nullptr;
 };
 

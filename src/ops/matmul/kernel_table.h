@@ -35,9 +35,9 @@ inline constexpr std::int64_t kUnitScale = 16 * 16;
 inline constexpr std::int64_t kUnitOffset = 17 * 16;
 inline constexpr std::int64_t kUnitFloats = 18 * 16;
 
-/// With many rows of x class int8act unpacks a chunk of weights to a slab of codes first. A slab counts k in units of 32
-/// elements; a unit is 8 vectors of codes as the integer kernel takes them (four consecutive codes a lane), then up to two
-/// of scales and two of offsets, for 16 rows each. The slabs of neighbouring groups lie one behind the other.
+/// With many rows of x class int8act unpacks the codes of some types to a slab first, a chunk of k at a time. A slab counts
+/// k in units of 32 elements; a unit is 8 vectors of codes as the integer kernel takes them (four consecutive codes a lane),
+/// then up to two of scales and two of offsets, for 16 rows each.
 inline constexpr std::int64_t kCodeUnitScales = 8 * 64;
 inline constexpr std::int64_t kCodeUnitOffsets = 10 * 64;
 inline constexpr std::int64_t kCodeUnitBytes = 12 * 64;
@@ -63,9 +63,6 @@ using MultiplyQuantised = void (*)(const std::uint8_t* group, std::int64_t k, co
 using MultiplyExact = void (*)(const std::uint8_t* group, std::int64_t k, const float* x, float* totals);
 /// Unpacks at most a chunk to a slab of codes.
 using Unpack = void (*)(const std::uint8_t* chunk, std::int64_t k, std::uint8_t* slab);
-/// The same sums as MultiplyQuantised, for one slab of codes or two; the totals of the second lie group_totals behind.
-using MultiplyCodes = void (*)(const std::uint8_t* slab, std::int64_t k, const QuantisedX* x, float* totals,
-                               std::int64_t group_totals);
 /// Decodes at most a chunk to a slab.
 using Decode = void (*)(const std::uint8_t* chunk, std::int64_t k, float* slab);
 /// totals += slab * x, in the same order of sums as MultiplyExact.
@@ -75,9 +72,8 @@ using Store = void (*)(const float* totals, int count, DType type, std::uint8_t*
 
 struct WeightKernels {
   MultiplyQuantised quantised[kTileSizes];  ///< index i: tiles of 1 << i rows; null for dense weights
-  Unpack unpack;
-  std::int64_t unpack_from;  ///< rows of x from which the kernels for slabs of codes are the faster ones
-  MultiplyCodes codes[2][kTileSizes];  ///< [slabs - 1]
+  Unpack unpack;  ///< null where a slab of codes would not help
+  MultiplyQuantised codes[kTileSizes];  ///< the same sums as `quantised` from a slab of codes
   MultiplyExact exact[kTileSizes];
   Decode decode;
   std::int32_t bias;  ///< of the codes as the integer kernel sees them
@@ -90,9 +86,7 @@ struct Kernels {
   QuantiseX quantise;
   CopyX copy;
   Store store;
-  int quantised_tile;  ///< rows of the largest tile that weights[].quantised has
-  int code_tile;       ///< the same of weights[].codes
-  int code_groups;     ///< slabs of codes that are multiplied together: 1 or 2
+  int quantised_tile;  ///< rows of the largest tile that weights[].quantised and codes have
   int exact_tile;      ///< the same of weights[].exact
   int slab_tile;       ///< the same of slab
 };

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <limits>
-
 #include "backends/cpu/weight_rows16.h"
 #include "ops/matmul/formats.h"
 #include "ops/matmul/kernel_table.h"
@@ -37,6 +35,13 @@ static MLXN_SIMD void for_blocks(const std::uint8_t* group, std::int64_t k, int 
     group += chunk_bytes(f, elems);
     k -= elems;
   }
+}
+
+/// The same for the units of a slab of codes.
+template <class V, class Body>
+static MLXN_SIMD void for_units(const std::uint8_t* slab, std::int64_t k, int pass, Body&& body) {
+  const std::uint8_t* unit = slab + pass * V::kLanes * 4;
+  for (std::int64_t i = 0; i < k / 32; ++i, unit += kCodeUnitBytes) body(unit, unit, i);
 }
 
 /// body(0) .. body(kCount - 1): straight code, or a loop where V is for portability rather than speed.
@@ -76,7 +81,8 @@ struct DotTable {
 template <class V, class T>
 static MLXN_SIMD void dot_codes(const typename T::Block& block, int g, typename V::I* w) {
   T::codes(block, g, w);
-  if constexpr (T::kValues != nullptr) {
+  if constexpr (T::kReady) {
+  } else if constexpr (T::kValues != nullptr) {
     static constexpr DotTable<!V::kSignedBytes> kTable(T::kValues);
     MLXN_UNROLL
     for (int i = 0; i < 8; ++i) w[i] = V::lookup(kTable.value, w[i]);
@@ -89,8 +95,28 @@ static MLXN_SIMD void dot_codes(const typename T::Block& block, int g, typename 
 template <class V, class T, int kVectors>
 static MLXN_SIMD typename V::I dot(std::int32_t start, const typename V::I* w, const std::int8_t* x) {
   if constexpr (kDotSigned<V, T>) return V::template dot_signed<kVectors>(V::zero(), w, x);
-  else return V::template dot_unsigned<kVectors, T::kCodes - 1>(kDotBias<V, T> == 0 ? V::zero() : V::set(start), w, x);
+  else return V::template dot_unsigned<kVectors, T::kCodes - 1>(kDotBias<V, T> == 0 && !T::kReady ? V::zero() : V::set(start), w, x);
 }
+
+/// Formats of a slab of codes, which a kernel reads like weights: unpack() has done what is to do.
+template <class V, bool kHalvesOfType, bool kMinimumOfType, bool kSignedCodes>
+struct Unpacked : FormatBase {
+  static constexpr bool kReady = true, kHalves = kHalvesOfType, kMinimum = kMinimumOfType, kSigned = kSignedCodes;
+  static constexpr int kGroups = 1, kCodes = 64;
+  using Block = const std::uint8_t*;
+  static MLXN_SIMD Block open(const std::uint8_t*, const std::uint8_t* unit) { return unit; }
+  static MLXN_SIMD void codes(Block unit, int, typename V::I* w) {
+    MLXN_UNROLL
+    for (int i = 0; i < 8; ++i) w[i] = V::load(unit + 64 * i);
+  }
+  static MLXN_SIMD void scales(Block unit, int, typename V::F* s, typename V::F* o) {
+    MLXN_UNROLL
+    for (int h = 0; h < (kHalves ? 2 : 1); ++h) {
+      s[h] = V::as_f32(V::load(unit + kCodeUnitScales + 64 * h));
+      if constexpr (kMinimum) o[h] = V::as_f32(V::load(unit + kCodeUnitOffsets + 64 * h));
+    }
+  }
+};
 
 template <class V, class T, int kTile>
 static void multiply_quantised(const std::uint8_t* group, std::int64_t k, const QuantisedX* x, float* totals) {
@@ -100,7 +126,7 @@ static void multiply_quantised(const std::uint8_t* group, std::int64_t k, const 
     F total[kTile];
     MLXN_UNROLL
     for (int m = 0; m < kTile; ++m) total[m] = V::load_f32(totals + 16 * m + pass * V::kLanes);
-    for_blocks<V, T::kType>(group, k, pass, [&](const std::uint8_t* scale, const std::uint8_t* q, std::int64_t i) MLXN_LAMBDA {
+    const auto multiply = [&](const std::uint8_t* scale, const std::uint8_t* q, std::int64_t i) MLXN_LAMBDA {
       const typename T::Block block = T::open(scale, q);
       const QuantisedX* xs = x + i * T::kGroups * kTile;
       repeat<V, T::kGroups>([&](int g) MLXN_LAMBDA {
@@ -128,13 +154,13 @@ static void multiply_quantised(const std::uint8_t* group, std::int64_t k, const 
           }
         }
       });
-    });
+    };
+    if constexpr (T::kReady) for_units<V>(group, k, pass, multiply);
+    else for_blocks<V, T::kType>(group, k, pass, multiply);
     MLXN_UNROLL
     for (int m = 0; m < kTile; ++m) V::store_f32(totals + 16 * m + pass * V::kLanes, total[m]);
   }
 }
-
-// ---- int8act, with many rows of x ----
 
 /// Unpacks at most a chunk to a slab of codes.
 template <class V, class T>
@@ -159,94 +185,6 @@ static void unpack(const std::uint8_t* chunk, std::int64_t k, std::uint8_t* slab
         }
       });
     });
-  }
-}
-
-/// acc[kColumns r + c] = the dot products of column vector c, whose codes are w[8 c ..], with kXRows rows of x: those of a
-/// half, or of all 32 elements where half is -1.
-template <class V, class Kind, int kColumns, int kXRows>
-static MLXN_SIMD void dots(int half, const typename V::I* w, const QuantisedX* x, typename V::I* acc) {
-  constexpr int kVectors = Kind::kHalves ? 4 : 8;
-  MLXN_UNROLL
-  for (int r = 0; r < kXRows; ++r) {
-    MLXN_UNROLL
-    for (int c = 0; c < kColumns; ++c) {
-      acc[kColumns * r + c] = Kind::kSigned ? V::zero() : V::set(Kind::kHalves ? x[r].half_start[half] : x[r].start);
-    }
-  }
-  if constexpr (V::kDotTiles) {
-    V::template dot_tile<kVectors, kColumns, kXRows, sizeof(QuantisedX)>(acc, w, x->q + 16 * half);
-  } else {
-    MLXN_UNROLL
-    for (int r = 0; r < kXRows; ++r) {
-      MLXN_UNROLL
-      for (int c = 0; c < kColumns; ++c) {
-        typename V::I& to = acc[kColumns * r + c];
-        if constexpr (Kind::kSigned) to = V::template dot_signed<kVectors>(to, w + 8 * c, x[r].q + 16 * half);
-        else to = V::template dot_unsigned<kVectors, 63>(to, w + 8 * c, x[r].q + 16 * half);
-      }
-    }
-  }
-}
-
-/// The products of `kGroups` slabs of codes.
-template <class V, class Kind, int kTile, int kGroups>
-static void multiply_codes(const std::uint8_t* slab, std::int64_t k, const QuantisedX* x, float* totals,
-                           std::int64_t group_totals) {
-  using F = typename V::F;
-  using I = typename V::I;
-  for (int pass = 0; pass < kPasses<V>; ++pass) {
-    F total[kGroups][kTile];
-    MLXN_UNROLL
-    for (int m = 0; m < kTile; ++m) {
-      MLXN_UNROLL
-      for (int c = 0; c < kGroups; ++c) total[c][m] = V::load_f32(totals + c * group_totals + 16 * m + pass * V::kLanes);
-    }
-    const std::uint8_t* unit = slab + pass * V::kLanes * 4;
-    const QuantisedX* xs = x;
-    for (std::int64_t i = 0; i < k; i += 32) {
-      const auto part = [&](int c, int offset) MLXN_LAMBDA { return unit + c * kCodeSlabBytes + offset; };
-      I w[8 * kGroups];
-      MLXN_UNROLL
-      for (int c = 0; c < kGroups; ++c) {
-        MLXN_UNROLL
-        for (int j = 0; j < 8; ++j) w[8 * c + j] = V::load(part(c, 64 * j));
-      }
-      constexpr int kTogether = kTile < 2 ? 1 : 2;  // rows at once: enough independent sums to hide the latency of one
-      MLXN_UNROLL
-      for (int first = 0; first < kTile; first += kTogether) {
-        I dot[2][kTogether * kGroups];
-        dots<V, Kind, kGroups, kTogether>(0, w, xs + first, dot[0]);
-        if constexpr (Kind::kHalves) dots<V, Kind, kGroups, kTogether>(1, w + 4, xs + first, dot[1]);
-        MLXN_UNROLL
-        for (int r = 0; r < kTogether; ++r) {
-          const QuantisedX& x_row = xs[first + r];
-          MLXN_UNROLL
-          for (int c = 0; c < kGroups; ++c) {
-            const auto vector = [&](int offset) MLXN_LAMBDA { return V::as_f32(V::load(part(c, offset))); };
-            F& sum = total[c][first + r];
-            F product = V::mul(V::to_f32(dot[0][kGroups * r + c]), vector(kCodeUnitScales));
-            if constexpr (Kind::kHalves) {
-              product = V::fma(V::to_f32(dot[1][kGroups * r + c]), vector(kCodeUnitScales + 64), product);
-            }
-            sum = V::fma(product, V::set_f32(x_row.d), sum);
-            if constexpr (Kind::kMinimum && Kind::kHalves) {
-              sum = V::fma(vector(kCodeUnitOffsets), V::set_f32(x_row.half_sum[0]), sum);
-              sum = V::fma(vector(kCodeUnitOffsets + 64), V::set_f32(x_row.half_sum[1]), sum);
-            } else if constexpr (Kind::kMinimum) {
-              sum = V::fma(vector(kCodeUnitOffsets), V::set_f32(x_row.sum), sum);
-            }
-          }
-        }
-      }
-      unit += kCodeUnitBytes;
-      xs += kTile;
-    }
-    MLXN_UNROLL
-    for (int m = 0; m < kTile; ++m) {
-      MLXN_UNROLL
-      for (int c = 0; c < kGroups; ++c) V::store_f32(totals + c * group_totals + 16 * m + pass * V::kLanes, total[c][m]);
-    }
   }
 }
 
@@ -534,37 +472,23 @@ static void store(const float* totals, int count, DType type, std::uint8_t* y) {
 
 // ---- tables ----
 
-/// What a kernel for slabs of codes needs to know of a type.
-template <bool kHalvesOfType, bool kMinimumOfType, bool kSignedOfType>
-struct CodeKind {
-  static constexpr bool kHalves = kHalvesOfType, kMinimum = kMinimumOfType, kSigned = kSignedOfType;
-};
-
-template <class V, class Kind>
-static void add_codes(WeightKernels& w) {
-  w.codes[0][0] = &multiply_codes<V, Kind, 1, 1>;
-  w.codes[0][1] = &multiply_codes<V, Kind, 2, 1>;
-  w.codes[0][2] = &multiply_codes<V, Kind, 4, 1>;
-  if constexpr (V::kCodeGroups == 2) {
-    w.codes[1][0] = &multiply_codes<V, Kind, 1, 2>;
-    w.codes[1][1] = &multiply_codes<V, Kind, 2, 2>;
-    w.codes[1][2] = &multiply_codes<V, Kind, 4, 2>;
-  }
+template <class V, class T>
+static void fill_tiles(MultiplyQuantised* tiles) {
+  tiles[0] = &multiply_quantised<V, T, 1>;
+  tiles[1] = &multiply_quantised<V, T, 2>;
+  if constexpr (V::kMaxTile >= 4) tiles[2] = &multiply_quantised<V, T, 4>;
+  if constexpr (V::kMaxTile >= 8) tiles[3] = &multiply_quantised<V, T, 8>;
 }
 
 template <class V, class T>
 static void add_quantised(Kernels& to) {
   WeightKernels& w = to.weights[static_cast<int>(T::kType)];
   w.bias = kDotBias<V, T>;
-  w.quantised[0] = &multiply_quantised<V, T, 1>;
-  w.quantised[1] = &multiply_quantised<V, T, 2>;
-  if constexpr (V::kMaxTile >= 4) w.quantised[2] = &multiply_quantised<V, T, 4>;
-  if constexpr (V::kMaxTile >= 8) w.quantised[3] = &multiply_quantised<V, T, 8>;
-  w.unpack = &unpack<V, T>;
-  // Measured. Where a tile shares no values of x, only codes that take long to unpack are worth a trip through memory.
-  constexpr bool kSlow = T::kHalves || T::kValues != nullptr;
-  w.unpack_from = V::kDotTiles || kSlow ? 64 : std::numeric_limits<std::int64_t>::max();
-  add_codes<V, CodeKind<T::kHalves, T::kMinimum, kDotSigned<V, T>>>(w);
+  fill_tiles<V, T>(w.quantised);
+  if constexpr (V::kUnpackFirst && (T::kHalves || T::kValues != nullptr)) {
+    w.unpack = &unpack<V, T>;
+    fill_tiles<V, Unpacked<V, T::kHalves, T::kMinimum, kDotSigned<V, T>>>(w.codes);
+  }
 }
 
 template <class V>
@@ -584,8 +508,6 @@ static void fill_quantised(Kernels& to) {
   add_quantised<V, MXFP4<V>>(to);
   to.quantise = &quantise<V>;
   to.quantised_tile = V::kMaxTile;
-  to.code_tile = 4;
-  to.code_groups = V::kCodeGroups;
 }
 
 template <class V, class T>
