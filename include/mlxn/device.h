@@ -54,7 +54,7 @@ struct Capabilities {
 enum class MemoryKind : std::uint8_t { automatic, shared, device, pinned };
 
 struct AllocateOptions {
-  bool zero = true;                    ///< fresh memory reads as zero
+  bool zero = true;                    ///< fresh memory reads as zero; false says that all of it is written before it is read
   std::uint64_t alignment_bytes = 256;  ///< a power of two, at most 1 MiB
   MemoryKind kind = MemoryKind::automatic;
 };

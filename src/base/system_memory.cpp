@@ -58,14 +58,17 @@ void* system_allocate(std::uint64_t bytes, std::uint64_t alignment) noexcept {
   if (is_mapped(bytes, alignment)) {
     void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data == MAP_FAILED) return nullptr;
-#if defined(MADV_HUGEPAGE)
-    if (bytes >= kHugePagesFrom) madvise(data, bytes, MADV_HUGEPAGE);
-#endif
     return data;
   }
   void* data = ::operator new(bytes, std::align_val_t{alignment}, std::nothrow);
   if (data != nullptr) std::memset(data, 0, bytes);
   return data;
+}
+
+void prefer_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std::uint64_t bytes, [[maybe_unused]] std::uint64_t alignment) noexcept {
+#if defined(MADV_HUGEPAGE)
+  if (is_mapped(bytes, alignment) && bytes >= kHugePagesFrom) madvise(data, bytes, MADV_HUGEPAGE);
+#endif
 }
 
 void system_free(void* data, std::uint64_t bytes, std::uint64_t alignment) noexcept {

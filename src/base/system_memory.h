@@ -8,6 +8,9 @@ namespace mlxn {
 /// Zeroed memory from the system, aligned to at least `alignment` (a power of two, at most 1 MiB). Null if there is none.
 /// Large blocks are mapped, so that pages cost nothing before their first use.
 [[nodiscard]] void* system_allocate(std::uint64_t bytes, std::uint64_t alignment) noexcept;
+/// For memory of system_allocate that will be used from end to end: fewer faults and address translations. Memory that fills
+/// up slowly, like a KV cache, would be taken and zeroed long before it is used.
+void prefer_huge_pages(void* data, std::uint64_t bytes, std::uint64_t alignment) noexcept;
 void system_free(void* data, std::uint64_t bytes, std::uint64_t alignment) noexcept;
 
 struct SystemMemory {

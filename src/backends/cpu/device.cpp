@@ -166,10 +166,11 @@ void CpuDevice::give_back(void* data, std::uint64_t bytes, std::uint64_t alignme
 }
 
 Result<std::shared_ptr<Allocation>> CpuDevice::allocate(std::uint64_t bytes, const AllocateOptions& allocate_options) {
-  // System memory comes zeroed, so `zero` costs nothing to keep.
+  // System memory comes zeroed, so `zero` costs nothing to keep. Who does without it is about to write all of the memory.
   return mlxn::detail::guarded([&]() -> Result<std::shared_ptr<Allocation>> {
     const std::uint64_t alignment = std::max<std::uint64_t>(allocate_options.alignment_bytes, capabilities_.alignment_bytes);
     MLXN_TRY(void* data, take(bytes, alignment));
+    if (!allocate_options.zero) prefer_huge_pages(data, bytes, alignment);
     try {
       auto self = std::static_pointer_cast<CpuDevice>(shared_from_this());
       return std::make_shared<Allocation>(self, static_cast<std::byte*>(data), bytes,
