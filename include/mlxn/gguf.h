@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <optional>
@@ -36,9 +37,21 @@ struct GgufOptions {
   /// such a page is touched. `copy` reads the whole file into memory first: the choice for storage that is not trusted.
   enum class Source : std::uint8_t { map, copy };
   Source source = Source::map;
+  /// Whether open() looks for the other parts of a split model.
+  enum class Parts : std::uint8_t { follow, single };
+  Parts parts = Parts::follow;
   bool strict = false;         ///< tensor data must lie in file order without holes, as ggml insists
   bool lenient_names = false;  ///< tensor names up to 255 bytes instead of 63
   GgufLimits limits;
+};
+
+/// A file that is neither on a disk nor in memory: in an archive, behind a network.
+struct GgufSource {
+  std::string label;        ///< what messages call it
+  std::uint64_t bytes = 0;  ///< its size
+  /// Fills `out` with the bytes from `offset` on, all of them inside the file. May be called from several threads. Its errors
+  /// come back to the caller of open() and read().
+  std::function<Result<void>(std::uint64_t offset, std::span<std::byte> out)> read;
 };
 
 /// An array of strings: views into one block of bytes, valid as long as any handle of the file.
@@ -158,6 +171,7 @@ struct GgufTensor {
   std::uint64_t bytes = 0;            ///< 0 if the type is unknown
   std::uint64_t offset = 0;           ///< from the start of the data section
   std::uint64_t absolute_offset = 0;  ///< from the start of the file
+  std::uint32_t part = 0;             ///< the file that holds it, of a split model
 
   [[nodiscard]] std::span<const std::uint64_t> dims() const noexcept { return {ne.data(), rank}; }
   [[nodiscard]] std::span<const std::uint64_t> row_major() const noexcept { return {shape.data(), rank}; }
@@ -171,19 +185,28 @@ struct GgufTensor {
 ///
 /// Errors: io (the operating system refused), corrupt_file (with the rule's id and the byte offset), limit_exceeded,
 /// unsupported (big-endian, a removed tensor type), out_of_memory.
-/// A part of a split model opens like any file; nothing is looked for beside it.
 class GgufFile {
  public:
+  /// The first part of a split model, <prefix>-00001-of-<count>.gguf, opens the others beside it, whose names follow from
+  /// its own, and becomes one file with the tensors of all. Another part is invalid_argument with the name of the first.
   [[nodiscard]] static Result<GgufFile> open(const std::filesystem::path& path, const GgufOptions& options = {}) noexcept;
+  /// Reads the header alone, whatever options.source says. The tensors come through read(); data() is unsupported.
+  [[nodiscard]] static Result<GgufFile> open(GgufSource source, const GgufOptions& options = {}) noexcept;
   /// `bytes` must stay valid and unchanged as long as `owner` lives, or as long as any handle if there is no owner.
   [[nodiscard]] static Result<GgufFile> parse(std::span<const std::byte> bytes, const GgufOptions& options = {},
                                               std::shared_ptr<const void> owner = nullptr) noexcept;
+  /// The parts of a split model, opened one by one and in order, as one file: metadata of the first, tensors of all.
+  /// Errors: corrupt_file with rule "split" (numbers or counts that do not agree, a tensor in two parts), invalid_argument
+  /// (no parts, or one that is itself joined).
+  [[nodiscard]] static Result<GgufFile> join(std::span<const GgufFile> parts) noexcept;
 
   [[nodiscard]] std::uint32_t version() const noexcept;
   [[nodiscard]] std::uint64_t alignment() const noexcept;
-  [[nodiscard]] std::uint64_t file_bytes() const noexcept;
-  [[nodiscard]] std::uint64_t data_offset() const noexcept;  ///< where the data section starts
-  [[nodiscard]] std::string_view label() const noexcept;     ///< the path, or "memory"
+  [[nodiscard]] std::uint64_t file_bytes() const noexcept;   ///< of all parts
+  [[nodiscard]] std::uint64_t data_offset() const noexcept;  ///< where the data section starts, in the first part
+  [[nodiscard]] std::string_view label() const noexcept;     ///< the path, or "memory"; of a split model the first part's
+  [[nodiscard]] std::uint32_t part_count() const noexcept;   ///< 1 for a file that is not split
+  [[nodiscard]] std::string_view part_label(std::uint32_t part) const noexcept;  ///< part < part_count()
   /// Oddities that are no errors: holes between tensors, tensors whose type is unknown.
   [[nodiscard]] std::span<const std::string> notes() const noexcept;
 
@@ -226,20 +249,26 @@ class GgufFile {
   [[nodiscard]] Result<const GgufTensor*> expect_tensor(std::string_view name,
                                                         std::initializer_list<std::uint64_t> ne) const noexcept;
 
-  /// The tensor's bytes, in place; empty if it has no elements. Unsupported for an unknown type. The file's size is
-  /// looked at again, so that a file cut short since open() is an io error here.
+  /// The tensor's bytes, in place; empty if it has no elements. Unsupported for an unknown type and for a GgufSource. The
+  /// file's size is looked at again, so that a file cut short since open() is an io error here.
   [[nodiscard]] Result<std::span<const std::byte>> data(const GgufTensor& tensor) const noexcept;
+  /// Whether data() can be had: false for a GgufSource.
+  [[nodiscard]] bool in_place() const noexcept;
+  /// Copies bytes [offset, offset + out.size()) of the tensor, from wherever the file is. Errors: unsupported (unknown
+  /// type), out_of_range (beyond the tensor), io, those of GgufSource::read.
+  [[nodiscard]] Result<void> read(const GgufTensor& tensor, std::uint64_t offset, std::span<std::byte> out) const noexcept;
   /// Gives the physical pages that lie wholly inside the tensor back to the system; they are read again when touched.
   /// Does nothing for a copied file.
   void drop_pages(const GgufTensor& tensor) const noexcept;
   /// Asks the system to read the tensor ahead.
   void will_need(const GgufTensor& tensor) const noexcept;
-  /// Keeps the bytes that data() returns alive without the file's metadata.
+  /// Keeps the bytes that data() returns, of all parts, alive without the file's metadata.
   [[nodiscard]] std::shared_ptr<const void> keep_alive() const noexcept;
 
  private:
   explicit GgufFile(std::shared_ptr<const detail::GgufState> state) noexcept : state_(std::move(state)) {}
   [[nodiscard]] static Error missing(std::string_view key) noexcept;
+  [[nodiscard]] Result<void> check_extent(const GgufTensor& tensor) const noexcept;
   std::shared_ptr<const detail::GgufState> state_;
 };
 

@@ -121,6 +121,9 @@ std::string as_json(const GgufFile& file, bool tensors) {
               {"tensor_bytes", totals.bytes},
               {"tensor_types", totals.types},
               {"notes", file.notes()}};
+  if (file.part_count() > 1) {
+    for (std::uint32_t i = 0; i < file.part_count(); ++i) out["parts"].push_back(file.part_label(i));
+  }
   for (const GgufValue& value : file.values()) out["metadata"].push_back(to_json(value));
   if (tensors) {
     Json list = Json::array();
@@ -131,6 +134,7 @@ std::string as_json(const GgufFile& file, bool tensors) {
                       {"bytes", t.bytes},
                       {"offset", t.offset},
                       {"absolute_offset", t.absolute_offset}});
+      if (file.part_count() > 1) list.back()["part"] = t.part;
     }
     out["tensors"] = std::move(list);
   }
@@ -147,6 +151,10 @@ std::string as_text(const GgufFile& file, bool tensors) {
     key_width = std::min<std::size_t>(std::max(key_width, v.key().size()), 48);
     type_width = std::max(type_width, type_of(v).size());
   }
+  if (file.part_count() > 1) {
+    out += fmt::format("{} parts\n", file.part_count());
+    for (std::uint32_t i = 0; i < file.part_count(); ++i) out += fmt::format("  {}\n", file.part_label(i));
+  }
   out += fmt::format("{} metadata entries\n", file.values().size());
   for (const GgufValue& v : file.values()) {
     out += fmt::format("  {:{}}  {:{}}  {}\n", v.key(), key_width, type_of(v), type_width, show(v));
@@ -158,8 +166,10 @@ std::string as_text(const GgufFile& file, bool tensors) {
   if (tensors) {
     for (const GgufTensor& t : file.tensors()) name_width = std::max(name_width, one_line(t.name).size());
     for (const GgufTensor& t : file.tensors()) {
-      out += fmt::format("  {:{}}  {:8}  [{}]  {} at {}\n", one_line(t.name), name_width, type_name(t),
+      out += fmt::format("  {:{}}  {:8}  [{}]  {} at {}", one_line(t.name), name_width, type_name(t),
                          fmt::join(t.dims(), ", "), human_bytes(t.bytes), t.absolute_offset);
+      if (file.part_count() > 1) out += fmt::format(" of part {}", t.part + 1);
+      out += '\n';
     }
   }
   for (const std::string& note : file.notes()) out += fmt::format("note: {}\n", note);

@@ -41,18 +41,29 @@ Result<void> Loader::count(const GgufTensor& tensor, std::uint64_t device_bytes)
   return {};
 }
 
+Result<Tensor> Loader::blocks(const GgufTensor& tensor, const Shape& shape) const {
+  if (file_.in_place()) {
+    MLXN_TRY(const std::span<const std::byte> bytes, file_.data(tensor));
+    file_.will_need(tensor);
+    // The weights are never written, so the constant bytes may stand behind a Tensor.
+    return device_.import_memory(const_cast<std::byte*>(bytes.data()), bytes.size(), [keep = file_.keep_alive()] {}, *tensor.dtype,
+                                 shape);
+  }
+  MLXN_TRY(Tensor out, device_.allocate(*tensor.dtype, shape));
+  {
+    MLXN_TRY(const auto bytes, out.write<std::byte>());
+    MLXN_CHECK(file_.read(tensor, 0, bytes));
+  }
+  return out;
+}
+
 Result<Weight> Loader::matrix(const std::string& name, std::int64_t n, std::int64_t k) {
   MLXN_TRY(const GgufTensor* tensor, find(name, n, k));
   if (!tensor->dtype || !is_weight_type(*tensor->dtype)) {
     return make_error(ErrorCode::unsupported, "{}: tensor '{}' has type {}, which has no kernels yet", file_.label(), name,
                       type_name(*tensor));
   }
-  MLXN_TRY(const std::span<const std::byte> bytes, file_.data(*tensor));
-  file_.will_need(*tensor);
-  // The weights are never written, so the constant bytes may stand behind a Tensor.
-  MLXN_TRY(const Tensor source,
-           device_.import_memory(const_cast<std::byte*>(bytes.data()), bytes.size(), [keep = file_.keep_alive()] {},
-                                 *tensor->dtype, {n, k}));
+  MLXN_TRY(const Tensor source, blocks(*tensor, {n, k}));
   PrepareOptions prepare;
   prepare.mode = mode_;
   MLXN_TRY(Weight weight, Weight::prepare(device_, source, prepare));
@@ -74,7 +85,8 @@ Result<Tensor> Loader::vector(const std::string& name, std::int64_t n) {
     return make_error(ErrorCode::unsupported, "{}: tensor '{}' has type {}, wanted f32, f16 or bf16", file_.label(), name,
                       type_name(*tensor));
   }
-  MLXN_TRY(const std::span<const std::byte> bytes, file_.data(*tensor));
+  std::vector<std::byte> bytes(tensor->bytes);
+  MLXN_CHECK(file_.read(*tensor, 0, bytes));
   MLXN_TRY(Tensor out, device_.allocate(DType::f32, {n}));
   {
     MLXN_TRY(const auto values, out.write<float>());

@@ -42,6 +42,8 @@ class Loader {
 
  private:
   [[nodiscard]] Result<const GgufTensor*> find(const std::string& name, std::int64_t n, std::int64_t k) const;
+  /// The tensor's blocks where they lie in the file or, from a source, in memory of the device.
+  [[nodiscard]] Result<Tensor> blocks(const GgufTensor& tensor, const Shape& shape) const;
   [[nodiscard]] Result<void> count(const GgufTensor& tensor, std::uint64_t device_bytes);
 
   GgufFile file_;

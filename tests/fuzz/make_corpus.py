@@ -81,6 +81,25 @@ GGUF = {
 }
 
 
+def parts(*files):
+    return b"".join(struct.pack("<I", len(file)) + file for file in files)
+
+
+def part(number, count, tensors, entries=(), all_tensors=None):
+    split = [("split.no", U16, number), ("split.count", U16, count), ("split.tensors.count", I32, all_tensors)]
+    return gguf(list(entries) + split, [(name, [4], 0, 16) for name in tensors])
+
+
+PARTS_OF_A_MODEL = {
+    "one": parts(part(0, 1, ["a", "b"], all_tensors=2)),
+    "three": parts(part(0, 3, ["a", "b"], ARCHITECTURE, 4), part(1, 3, ["c"], all_tensors=4), part(2, 3, ["d"], all_tensors=4)),
+    "metadata_first": parts(part(0, 2, [], TOKENIZER, 1), part(1, 2, ["a"], all_tensors=1)),
+    "twice": parts(part(0, 2, ["a"], all_tensors=2), part(1, 2, ["a"], all_tensors=2)),
+    "swapped": parts(part(1, 2, ["a"], all_tensors=2), part(0, 2, ["b"], all_tensors=2)),
+    "short": parts(part(0, 2, ["a"], all_tensors=3), part(1, 2, ["b"], all_tensors=3)),
+}
+
+
 def vocabulary(tokens, text, flags=0):
     out = bytes([flags, len(tokens)])
     for token, kind, score in tokens:
@@ -127,7 +146,7 @@ BYTE_PAIRS |= {
     "runs": byte_pairs(47, [(ord("a"), ord("a")), (255, 255), (254, 254)], [], "a" * 90 + " " * 40 + "\n" * 9),
 }
 
-for folder, seeds in (("gguf", GGUF), ("tokenizer", TOKENIZERS), ("byte_pairs", BYTE_PAIRS)):
+for folder, seeds in (("gguf", GGUF), ("gguf_parts", PARTS_OF_A_MODEL), ("tokenizer", TOKENIZERS), ("byte_pairs", BYTE_PAIRS)):
     (CORPUS / folder).mkdir(parents=True, exist_ok=True)
     for name, raw in seeds.items():
         (CORPUS / folder / name).write_bytes(raw)

@@ -88,6 +88,7 @@ void replay(const std::string& part, Target target) {
 }
 
 TEST(FuzzReplay, Gguf) { replay("gguf", check_gguf); }
+TEST(FuzzReplay, GgufParts) { replay("gguf_parts", check_gguf_parts); }
 TEST(FuzzReplay, Tokenizer) { replay("tokenizer", check_tokenizer); }
 TEST(FuzzReplay, BytePairs) { replay("byte_pairs", check_byte_pairs); }
 

@@ -14,6 +14,9 @@ namespace mlxn::fuzz {
 /// A whole GGUF file: parse, read everything it offers, load its tokenizer.
 [[nodiscard]] std::string check_gguf(std::span<const std::uint8_t> input);
 
+/// A split model: the parts, each after its length in four bytes. Parse each, join them, read everything.
+[[nodiscard]] std::string check_gguf_parts(std::span<const std::uint8_t> input);
+
 /// A vocabulary and a text: encode, decode, stream. See VocabularyInput in tokenizer.cpp for the layout.
 [[nodiscard]] std::string check_tokenizer(std::span<const std::uint8_t> input);
 

@@ -213,6 +213,20 @@ TEST(OutOfMemory, Writer) {
   });
   fail_each("synth_model", [] { return outcome(synth_model("llama3-70b")); });
   EXPECT_EQ(folder.names().size(), 4u);  // no temporary file was left
+  const std::filesystem::path first = folder / "written-00001-of-00003.gguf";
+  fail_each("open parts", [&] { return outcome(GgufFile::open(first)); });
+  std::array<std::byte, 4096> bytes{};
+  std::ifstream(first, std::ios::binary).read(reinterpret_cast<char*>(bytes.data()), bytes.size());
+  GgufSource source;
+  source.bytes = std::filesystem::file_size(first);
+  source.read = [&](std::uint64_t offset, std::span<std::byte> out) -> Result<void> {
+    std::memcpy(out.data(), bytes.data() + offset, out.size());
+    return {};
+  };
+  const GgufFile one = must(GgufFile::open(source));
+  fail_each("open a source", [&] { return detail::guarded([&] { return outcome(GgufFile::open(source)); }); });
+  std::array<std::byte, 54> blocks_read{};
+  fail_each("read", [&] { return one.read(one.tensors()[0], 0, blocks_read); });
 }
 
 TEST(OutOfMemory, Files) {

@@ -1,5 +1,6 @@
 // Models with random weights: their files load, decode to sane numbers, speak, and are the same for the same seed.
 #include <cmath>
+#include <cstring>
 #include <fstream>
 #include <map>
 
@@ -212,6 +213,48 @@ TEST(Synth, TheModelRuns) {
     double power = 0;
     for (const float v : values) power += static_cast<double>(v) * static_cast<double>(v) / static_cast<double>(values.size());
     EXPECT_NEAR(std::sqrt(power), 1, 0.3);  // unit activations times weights of variance 1 / dim
+  }
+}
+
+TEST(Synth, PartsAndSourcesAreTheSameModel) {
+  const TempFolder folder;
+  const SynthModel tiny = must(synth_model("tiny"));
+  SynthOptions options;
+  must(synthesize(folder / "whole.gguf", tiny, options));
+  options.write.split_max_bytes = 200'000;
+  const SynthReport report = must(synthesize(folder / "parts.gguf", tiny, options));
+  EXPECT_GT(report.paths.size(), 3u);
+  std::uint64_t bytes = 0;
+  for (const std::string& path : report.paths) {
+    EXPECT_LE(std::filesystem::file_size(path), 200'000u);
+    bytes += std::filesystem::file_size(path);
+  }
+  EXPECT_EQ(report.file_bytes, bytes);
+
+  const std::string whole = text_of(folder / "whole.gguf");
+  GgufSource source;
+  source.label = "a string";
+  source.bytes = whole.size();
+  source.read = [&](std::uint64_t offset, std::span<std::byte> out) -> Result<void> {
+    std::memcpy(out.data(), whole.data() + offset, out.size());
+    return {};
+  };
+  const GgufFile files[] = {must(GgufFile::open(folder / "whole.gguf")), must(GgufFile::open(report.paths[0])), must(GgufFile::open(source))};
+  const Device device = must(Device::open("cpu"));
+  const std::vector<TokenId> tokens = {1, 300, 400, 500, 600};
+  for (const PrepareMode mode : {PrepareMode::on, PrepareMode::off}) {
+    std::vector<std::vector<float>> logits;
+    for (const GgufFile& file : files) {
+      LoadOptions load;
+      load.prepare = mode;
+      const Model model = must(Model::load(file, device, load));
+      Session session = must(Session::create(model));
+      const Tensor out = must(session.append(tokens));
+      const auto values = must(out.read<float>());
+      logits.emplace_back(values.begin(), values.end());
+    }
+    EXPECT_EQ(logits[0], logits[1]);
+    EXPECT_EQ(logits[0], logits[2]);
   }
 }
 

@@ -35,15 +35,18 @@ template <class... Args>
 /// bytes which change meanwhile cannot be checked as one thing and used as another.
 class Cursor {
  public:
-  explicit Cursor(std::span<const std::byte> bytes) noexcept : bytes_(bytes) {}
+  /// The first `bytes` of a file of `size`.
+  Cursor(std::span<const std::byte> bytes, std::uint64_t size) noexcept : bytes_(bytes), size_(size) {}
   [[nodiscard]] std::uint64_t position() const noexcept { return position_; }
-  [[nodiscard]] std::uint64_t remaining() const noexcept { return bytes_.size() - position_; }
+  [[nodiscard]] std::uint64_t remaining() const noexcept { return size_ - position_; }
+  /// Bytes from the start that a read wanted which stands in the file but beyond those given; 0 if there was none.
+  [[nodiscard]] std::uint64_t wanted() const noexcept { return wanted_; }
 
   template <class T>
   requires std::is_arithmetic_v<T>
   [[nodiscard]] Result<T> read(std::string_view what) noexcept {
     static_assert(std::endian::native == std::endian::little, "the format's numbers are copied as they lie");
-    if (remaining() < sizeof(T)) return short_read(what, sizeof(T));
+    MLXN_CHECK(reach(what, sizeof(T)));
     T value;
     std::memcpy(&value, bytes_.data() + position_, sizeof(T));
     position_ += sizeof(T);
@@ -51,19 +54,23 @@ class Cursor {
   }
   [[nodiscard]] Result<std::span<const std::byte>> take(std::uint64_t length,
                                                         std::string_view what) noexcept {
-    if (remaining() < length) return short_read(what, length);
+    MLXN_CHECK(reach(what, length));
     const auto out = bytes_.subspan(position_, static_cast<std::size_t>(length));
     position_ += length;
     return out;
   }
 
  private:
-  [[nodiscard]] Error short_read(std::string_view what, std::uint64_t wanted) const noexcept {
+  [[nodiscard]] Result<void> reach(std::string_view what, std::uint64_t length) noexcept {
+    if (length <= bytes_.size() - position_) return {};
+    if (length <= remaining()) wanted_ = position_ + length;
     return corrupt("V03", "the file is cut off: {} at byte {} wants {} bytes, {} remain", what, position_,
-                   wanted, remaining());
+                   length, remaining());
   }
   std::span<const std::byte> bytes_;
+  std::uint64_t size_;
   std::uint64_t position_ = 0;
+  std::uint64_t wanted_ = 0;
 };
 
 }  // namespace mlxn::gguf

@@ -1,7 +1,9 @@
 #include <algorithm>
 
+#include "base/checked.h"
 #include "base/error.h"
 #include "formats/gguf/cursor.h"
+#include "formats/gguf/parts.h"
 #include "formats/gguf/state.h"
 
 namespace mlxn {
@@ -34,21 +36,75 @@ std::string type_name(const GgufTensor& tensor) noexcept {
   }
 }
 
+namespace {
+
+Result<std::shared_ptr<const GgufState>> open_file(const std::filesystem::path& path, const GgufOptions& options) {
+  const bool copy = options.source == GgufOptions::Source::copy;
+  auto file = io::MappedFile::open(path, copy ? io::MappedFile::Mode::copy : io::MappedFile::Mode::map);
+  if (!file) {
+    const Error& error = file.error();
+    return error.code() == ErrorCode::corrupt_file ? Error(error.code(), error.message(), "V01") : error;
+  }
+  const auto state = std::make_shared<GgufState>();
+  state->file = *file;
+  state->owner = *file;
+  state->bytes = (*file)->bytes();
+  state->size = state->bytes.size();
+  state->label = (*file)->path();
+  if (auto parsed = state->parse(options); !parsed) return parsed.error().with_context(state->label);
+  return std::shared_ptr<const GgufState>(state);
+}
+
+}  // namespace
+
 Result<GgufFile> GgufFile::open(const std::filesystem::path& path, const GgufOptions& options) noexcept {
   return detail::guarded([&]() -> Result<GgufFile> {
-    const bool copy = options.source == GgufOptions::Source::copy;
-    auto file = io::MappedFile::open(path, copy ? io::MappedFile::Mode::copy : io::MappedFile::Mode::map);
-    if (!file) {
-      const Error& error = file.error();
-      return error.code() == ErrorCode::corrupt_file ? Error(error.code(), error.message(), "V01") : error;
+    MLXN_TRY(auto state, open_file(path, options));
+    GgufFile first(std::move(state));
+    if (options.parts == GgufOptions::Parts::single) return first;
+    const auto names = gguf::find_parts(first);
+    if (!names) return names.error().with_context(first.label());
+    if (names->empty()) return first;
+    std::vector<GgufFile> parts = {first};
+    for (std::size_t i = 1; i < names->size(); ++i) {
+      auto part = open_file((*names)[i], options);
+      if (!part) return part.error().with_context(fmt::format("part {} of {}", i + 1, names->size()));
+      parts.push_back(GgufFile(*std::move(part)));
     }
-    const auto state = std::make_shared<GgufState>();
-    state->file = *file;
-    state->owner = *file;
-    state->bytes = (*file)->bytes();
-    state->label = (*file)->path();
-    if (auto parsed = state->parse(options); !parsed) return parsed.error().with_context(state->label);
-    return GgufFile(state);
+    auto joined = join(parts);
+    if (!joined) return joined.error().with_context(first.label());
+    return joined;
+  });
+}
+
+Result<GgufFile> GgufFile::open(GgufSource source, const GgufOptions& options) noexcept {
+  return detail::guarded([&]() -> Result<GgufFile> {
+    constexpr std::uint64_t kFirstRead = std::uint64_t{1} << 16;
+    if (!source.read) return make_error(ErrorCode::invalid_argument, "gguf: the source '{}' has no function to read", source.label);
+    const auto shared = std::make_shared<const GgufSource>(std::move(source));
+    const auto header = std::make_shared<std::vector<std::byte>>();
+    // What was read stays as it is; only more of the file is added, until the header ends within it.
+    for (std::uint64_t wanted = kFirstRead;;) {
+      const std::size_t have = header->size();
+      header->resize(static_cast<std::size_t>(std::min(shared->bytes, wanted)));
+      if (auto read = shared->read(have, std::span(*header).subspan(have)); !read) return read.error().with_context(shared->label);
+      const auto state = std::make_shared<GgufState>();
+      state->bytes = *header;
+      state->size = shared->bytes;
+      state->owner = header;
+      state->source = shared;
+      state->label = shared->label;
+      std::uint64_t more = 0;
+      auto parsed = state->parse(options, &more);
+      if (parsed) {
+        // Names and values are copies.
+        state->bytes = {};
+        state->owner = shared;
+        return GgufFile(state);
+      }
+      if (more <= header->size()) return parsed.error().with_context(shared->label);
+      wanted = std::max(more, checked_mul(header->size(), 4).value_or(more));
+    }
   });
 }
 
@@ -58,19 +114,41 @@ Result<GgufFile> GgufFile::parse(std::span<const std::byte> bytes, const GgufOpt
     const auto state = std::make_shared<GgufState>();
     state->owner = std::move(owner);
     state->bytes = bytes;
+    state->size = bytes.size();
     state->label = "memory";
     MLXN_CHECK(state->parse(options));
     return GgufFile(state);
   });
 }
 
-std::uint32_t GgufFile::version() const noexcept { return state_->version; }
-std::uint64_t GgufFile::alignment() const noexcept { return state_->alignment; }
-std::uint64_t GgufFile::file_bytes() const noexcept { return state_->bytes.size(); }
-std::uint64_t GgufFile::data_offset() const noexcept { return state_->data_offset; }
-std::string_view GgufFile::label() const noexcept { return state_->label; }
+Result<GgufFile> GgufFile::join(std::span<const GgufFile> parts) noexcept {
+  return detail::guarded([&]() -> Result<GgufFile> {
+    const auto state = std::make_shared<GgufState>();
+    const auto owners = std::make_shared<std::vector<std::shared_ptr<const void>>>();
+    for (const GgufFile& part : parts) {
+      if (part.part_count() != 1) return make_error(ErrorCode::invalid_argument, "gguf: '{}' is itself of {} parts", part.label(), part.part_count());
+      state->parts.push_back(part.state_);
+      owners->push_back(part.state_->owner);
+    }
+    state->owner = owners;
+    MLXN_CHECK(state->join());
+    return GgufFile(state);
+  });
+}
+
+std::uint32_t GgufFile::version() const noexcept { return state_->first().version; }
+std::uint64_t GgufFile::alignment() const noexcept { return state_->first().alignment; }
+std::uint64_t GgufFile::file_bytes() const noexcept { return state_->size; }
+std::uint64_t GgufFile::data_offset() const noexcept { return state_->first().data_offset; }
+std::string_view GgufFile::label() const noexcept { return state_->first().label; }
+std::uint32_t GgufFile::part_count() const noexcept {
+  return state_->parts.empty() ? 1 : static_cast<std::uint32_t>(state_->parts.size());
+}
+std::string_view GgufFile::part_label(std::uint32_t part) const noexcept {
+  return part < part_count() ? std::string_view(state_->part(part).label) : std::string_view();
+}
 std::span<const std::string> GgufFile::notes() const noexcept { return state_->notes; }
-std::span<const GgufValue> GgufFile::values() const noexcept { return state_->values; }
+std::span<const GgufValue> GgufFile::values() const noexcept { return state_->first().values; }
 std::span<const GgufTensor> GgufFile::tensors() const noexcept { return state_->tensors; }
 std::span<const GgufTensor* const> GgufFile::tensors_by_offset() const noexcept {
   return state_->tensors_by_offset;
@@ -78,11 +156,12 @@ std::span<const GgufTensor* const> GgufFile::tensors_by_offset() const noexcept 
 std::shared_ptr<const void> GgufFile::keep_alive() const noexcept { return state_->owner; }
 
 const GgufValue* GgufFile::find(std::string_view key) const noexcept {
-  const auto& order = state_->values_by_key;
+  const GgufState& state = state_->first();
+  const auto& order = state.values_by_key;
   const auto at = std::lower_bound(
       order.begin(), order.end(), key,
-      [&](std::uint32_t i, std::string_view wanted) { return state_->values[i].key() < wanted; });
-  return at != order.end() && state_->values[*at].key() == key ? &state_->values[*at] : nullptr;
+      [&](std::uint32_t i, std::string_view wanted) { return state.values[i].key() < wanted; });
+  return at != order.end() && state.values[*at].key() == key ? &state.values[*at] : nullptr;
 }
 
 const GgufTensor* GgufFile::find_tensor(std::string_view name) const noexcept {
@@ -206,32 +285,75 @@ Result<const GgufTensor*> GgufFile::expect_tensor(std::string_view name,
   });
 }
 
-Result<std::span<const std::byte>> GgufFile::data(const GgufTensor& tensor) const noexcept {
-  return detail::guarded([&]() -> Result<std::span<const std::byte>> {
+/// The struct is the caller's copy, and perhaps of another file.
+Result<void> GgufFile::check_extent(const GgufTensor& tensor) const noexcept {
+  return detail::guarded([&]() -> Result<void> {
     if (!tensor.dtype) {
       return make_error(ErrorCode::unsupported, "{}: tensor '{}' has {}", label(), tensor.name,
                         type_name(tensor));
     }
-    if (tensor.bytes == 0) return std::span<const std::byte>();
-    // The struct is the caller's copy, and perhaps of another file.
-    const std::uint64_t size = state_->bytes.size();
-    if (tensor.absolute_offset > size || tensor.bytes > size - tensor.absolute_offset) {
-      return make_error(ErrorCode::out_of_range,
-                        "{}: tensor '{}' takes {} bytes from byte {}, the file has {}", label(), tensor.name,
-                        tensor.bytes, tensor.absolute_offset, size);
+    if (tensor.part >= part_count()) {
+      return make_error(ErrorCode::out_of_range, "{}: tensor '{}' is in part {} of {}", label(), tensor.name, tensor.part,
+                        part_count());
     }
-    if (state_->file) MLXN_CHECK(state_->file->check_size());
-    return state_->bytes.subspan(static_cast<std::size_t>(tensor.absolute_offset),
-                                 static_cast<std::size_t>(tensor.bytes));
+    const GgufState& part = state_->part(tensor.part);
+    if (tensor.bytes > 0 && (tensor.absolute_offset > part.size || tensor.bytes > part.size - tensor.absolute_offset)) {
+      return make_error(ErrorCode::out_of_range,
+                        "{}: tensor '{}' takes {} bytes from byte {}, the file has {}", part.label, tensor.name,
+                        tensor.bytes, tensor.absolute_offset, part.size);
+    }
+    return {};
+  });
+}
+
+Result<std::span<const std::byte>> GgufFile::data(const GgufTensor& tensor) const noexcept {
+  return detail::guarded([&]() -> Result<std::span<const std::byte>> {
+    MLXN_CHECK(check_extent(tensor));
+    if (tensor.bytes == 0) return std::span<const std::byte>();
+    const GgufState& part = state_->part(tensor.part);
+    if (part.source) {
+      return make_error(ErrorCode::unsupported, "{}: the bytes of tensor '{}' are not in place, wanted read()", part.label, tensor.name);
+    }
+    if (part.file) MLXN_CHECK(part.file->check_size());
+    return part.bytes.subspan(static_cast<std::size_t>(tensor.absolute_offset), static_cast<std::size_t>(tensor.bytes));
+  });
+}
+
+bool GgufFile::in_place() const noexcept {
+  const auto is_source = [](const auto& part) { return part->source != nullptr; };
+  return !state_->source && std::none_of(state_->parts.begin(), state_->parts.end(), is_source);
+}
+
+Result<void> GgufFile::read(const GgufTensor& tensor, std::uint64_t offset, std::span<std::byte> out) const noexcept {
+  return detail::guarded([&]() -> Result<void> {
+    MLXN_CHECK(check_extent(tensor));
+    if (offset > tensor.bytes || out.size() > tensor.bytes - offset) {
+      return make_error(ErrorCode::out_of_range, "{}: {} bytes from byte {} of tensor '{}', which has {}", label(), out.size(), offset,
+                        tensor.name, tensor.bytes);
+    }
+    if (out.empty()) return {};
+    const GgufState& part = state_->part(tensor.part);
+    if (part.source) {
+      const auto done = part.source->read(tensor.absolute_offset + offset, out);
+      if (!done) return done.error().with_context(part.label);
+      return {};
+    }
+    MLXN_TRY(const auto bytes, data(tensor));
+    std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(offset), out.size(), out.begin());
+    return {};
   });
 }
 
 void GgufFile::drop_pages(const GgufTensor& tensor) const noexcept {
-  if (state_->file) state_->file->drop_pages(tensor.absolute_offset, tensor.bytes);
+  if (tensor.part >= part_count()) return;
+  const GgufState& part = state_->part(tensor.part);
+  if (part.file) part.file->drop_pages(tensor.absolute_offset, tensor.bytes);
 }
 
 void GgufFile::will_need(const GgufTensor& tensor) const noexcept {
-  if (state_->file) state_->file->will_need(tensor.absolute_offset, tensor.bytes);
+  if (tensor.part >= part_count()) return;
+  const GgufState& part = state_->part(tensor.part);
+  if (part.file) part.file->will_need(tensor.absolute_offset, tensor.bytes);
 }
 
 }  // namespace mlxn

@@ -41,7 +41,7 @@ Result<void> check_bools(std::span<const std::byte> bytes, std::uint64_t positio
 struct GgufState::Parser {
   GgufState& state;
   const GgufOptions& options;
-  Cursor cursor{state.bytes};
+  Cursor cursor{state.bytes, state.size};
   std::uint64_t metadata_bytes = 0;
   std::vector<std::uint64_t> value_positions = {};
   std::vector<std::uint64_t> tensor_positions = {};
@@ -66,7 +66,7 @@ struct GgufState::Parser {
   };
 
   Result<Counts> header() {
-    const std::uint64_t size = state.bytes.size();
+    const std::uint64_t size = state.size;
     if (size >= sizeof(kMagic)) {
       MLXN_TRY(const auto magic, cursor.read<std::uint32_t>("the magic"));
       if (magic != kMagic)
@@ -366,7 +366,7 @@ struct GgufState::Parser {
     const std::optional<std::uint64_t> start = checked_round_up(cursor.position(), state.alignment);
     if (!start) return corrupt("V11", "the start of the data section passes 64 bits");
     state.data_offset = *start;
-    const std::uint64_t file_bytes = state.bytes.size();
+    const std::uint64_t file_bytes = state.size;
     for (std::size_t i = 0; i < state.tensors.size(); ++i) {
       GgufTensor& t = state.tensors[i];
       const std::uint64_t position = tensor_positions[i];
@@ -455,6 +455,11 @@ struct GgufState::Parser {
   }
 };
 
-Result<void> GgufState::parse(const GgufOptions& options) { return Parser{*this, options}.run(); }
+Result<void> GgufState::parse(const GgufOptions& options, std::uint64_t* wanted) {
+  Parser parser{*this, options};
+  Result<void> done = parser.run();
+  if (wanted != nullptr) *wanted = parser.cursor.wanted();
+  return done;
+}
 
 }  // namespace mlxn::detail

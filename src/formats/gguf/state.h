@@ -13,10 +13,18 @@ namespace mlxn::detail {
 
 /// What the handles of one file share. Nothing in here but `bytes` points into the file.
 struct GgufState {
-  std::span<const std::byte> bytes;
+  std::span<const std::byte> bytes;  // the whole file, or for a source its header
+  std::uint64_t size = 0;            // of the file
   std::shared_ptr<const void> owner;           // keeps `bytes` alive
   std::shared_ptr<const io::MappedFile> file;  // empty for bytes in memory
+  std::shared_ptr<const GgufSource> source;    // empty for bytes in place
   std::string label;
+
+  // The files of a split model, each whole in itself; empty for a single one. Keys and values are those of the first, the
+  // tensors below are those of all, and everything else is empty.
+  std::vector<std::shared_ptr<const GgufState>> parts;
+  [[nodiscard]] const GgufState& first() const noexcept { return parts.empty() ? *this : *parts[0]; }
+  [[nodiscard]] const GgufState& part(std::uint32_t index) const noexcept { return parts.empty() ? *this : *parts[index]; }
 
   std::uint32_t version = 0;
   std::uint64_t alignment = 32;
@@ -31,8 +39,11 @@ struct GgufState {
   std::vector<std::string> notes;
 
   struct Parser;
-  /// Fills the state from `bytes`.
-  [[nodiscard]] Result<void> parse(const GgufOptions& options);
+  /// Fills the state from `bytes`. Where they are not the whole file and more of it are needed, the error comes with the
+  /// number of bytes in `wanted`.
+  [[nodiscard]] Result<void> parse(const GgufOptions& options, std::uint64_t* wanted = nullptr);
+  /// Fills the state from `parts`: checks that they belong together and lists their tensors.
+  [[nodiscard]] Result<void> join();
 };
 
 }  // namespace mlxn::detail
