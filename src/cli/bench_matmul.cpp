@@ -9,8 +9,8 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "cli/ceilings.h"
 #include "cli/model_flags.h"
+#include "graph/ceilings.h"
 #include "mlxn/graph.h"
 #include "mlxn/ops/matmul.h"
 #include "mlxn/quant.h"

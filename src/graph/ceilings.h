@@ -2,7 +2,7 @@
 
 #include "mlxn/graph.h"
 
-namespace mlxn::cli {
+namespace mlxn {
 
 /// Reads memory far beyond the caches with all threads, for a bandwidth taken right beside another measurement: that of a
 /// shared machine moves from second to second.
@@ -33,4 +33,4 @@ struct DispatchCosts {
 };
 [[nodiscard]] Result<DispatchCosts> measure_dispatch(const Device& device);
 
-}  // namespace mlxn::cli
+}  // namespace mlxn
