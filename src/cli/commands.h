@@ -121,6 +121,21 @@ struct BenchMatmulFlags {
 };
 [[nodiscard]] int run_bench_matmul(const BenchMatmulFlags& flags);
 
+struct BenchModelFlags {
+  std::vector<std::string> models;
+  std::vector<std::int64_t> prompt = {512}, predict = {128}, depth = {0};
+  std::vector<int> threads = {0};
+  std::int64_t reps = 5;
+  std::int64_t batch = 512;
+  std::string device = "auto";
+  std::string precision = "auto";
+  std::string prepare = "auto";
+  std::string kv_type = "f16";
+  std::string output = "md";
+  bool json = false;
+};
+[[nodiscard]] int run_bench_model(const BenchModelFlags& flags);
+
 struct BenchCeilingsFlags {
   std::string device = "auto";
   int threads = 0;

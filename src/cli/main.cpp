@@ -108,7 +108,29 @@ void add_synth(CLI::App& app, SynthFlags& f) {
   c->add_flag("--json", f.json, "machine-readable output");
 }
 
-void add_bench(CLI::App& app, BenchMatmulFlags& m, BenchCeilingsFlags& ceilings) {
+void add_bench_model(CLI::App& bench, BenchModelFlags& f) {
+  CLI::App* c = bench.add_subcommand("model", "A model's speed with prompts and in generation, as llama-bench measures it");
+  c->add_option("-m,--model", f.models, "GGUF files")->required();
+  const auto numbers = [&](const char* flag, std::vector<std::int64_t>& to, const char* text) {
+    c->add_option(flag, to, text)->delimiter(',')->check(kInteger)->capture_default_str();
+  };
+  numbers("-p,--n-prompt", f.prompt, "tokens of a prompt, comma separated; 0 for none");
+  numbers("-n,--n-gen", f.predict, "tokens to generate, comma separated; 0 for none");
+  numbers("-d,--n-depth", f.depth, "positions that are filled before, comma separated");
+  c->add_option("-t,--threads", f.threads, "CPU threads, comma separated; 0 for one per physical core")
+      ->delimiter(',')
+      ->capture_default_str();
+  c->add_option("-r,--repetitions", f.reps, "runs of each test")->check(kInteger)->capture_default_str();
+  c->add_option("-b,--batch-size", f.batch, "prompt tokens in one pass")->check(kInteger)->capture_default_str();
+  c->add_option("--device", f.device, "auto, cpu, cuda, cuda:N or metal")->capture_default_str();
+  c->add_option("--precision", f.precision, "auto, exact, f16 or int8act (auto: int8act on a CPU)")->capture_default_str();
+  c->add_option("--prepare", f.prepare, "auto, on or off: lay the weights out for the device at load")->capture_default_str();
+  c->add_option("--kv-type", f.kv_type, "f16 or f32 keys and values")->capture_default_str();
+  CLI::Option* output = c->add_option("-o,--output", f.output, "md, csv or json (one object a line)")->capture_default_str();
+  c->add_flag("--json", f.json, "the same as -o json")->excludes(output);
+}
+
+void add_bench(CLI::App& app, BenchMatmulFlags& m, BenchCeilingsFlags& ceilings, BenchModelFlags& model) {
   CLI::App* bench = app.add_subcommand("bench", "Measure this machine and the library on it");
   bench->require_subcommand(1);
   CLI::App* c = bench->add_subcommand("matmul", "Matrix products, with their share of the ceiling measured in the same run");
@@ -124,6 +146,7 @@ void add_bench(CLI::App& app, BenchMatmulFlags& m, BenchCeilingsFlags& ceilings)
   c->add_option("--route", m.route, "auto, vector or tile")->capture_default_str();
   c->add_option("--seconds", m.seconds, "time per case")->capture_default_str();
   c->add_flag("--json", m.json, "one object a line");
+  add_bench_model(*bench, model);
   c = bench->add_subcommand("ceilings", "Read bandwidth, arithmetic peaks and the cost of a dispatch");
   add_device_flags(*c, ceilings.device, ceilings.threads);
   c->add_flag("--json", ceilings.json, "one object a line");
@@ -140,12 +163,13 @@ int run(int argc, char** argv) {
   SynthFlags synth;
   BenchMatmulFlags bench_matmul;
   BenchCeilingsFlags bench_ceilings;
+  BenchModelFlags bench_model;
   add_generate(app, generate);
   add_inspect(app, inspect);
   add_tokenize(app, tokenize);
   add_synth(app, synth);
   app.add_subcommand("devices", "List the devices of this machine")->add_flag("--json", devices.json, "machine-readable output");
-  add_bench(app, bench_matmul, bench_ceilings);
+  add_bench(app, bench_matmul, bench_ceilings, bench_model);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& e) {
@@ -164,6 +188,7 @@ int run(int argc, char** argv) {
   if (app.got_subcommand("tokenize")) return run_tokenize(tokenize);
   if (app.got_subcommand("synth")) return run_synth(synth);
   if (app.got_subcommand("devices")) return run_devices(devices);
+  if (app.get_subcommand("bench")->got_subcommand("model")) return run_bench_model(bench_model);
   return app.get_subcommand("bench")->got_subcommand("matmul") ? run_bench_matmul(bench_matmul)
                                                                 : run_bench_ceilings(bench_ceilings);
 }

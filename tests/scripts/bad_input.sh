@@ -38,6 +38,21 @@ expect 2 "$mlxn" bench foo
 expect 2 "$mlxn" bench matmul --type q9_9
 expect 2 "$mlxn" bench matmul --type q4_K --shape 256x100
 expect 2 "$mlxn" bench matmul --shape 9223372036854775807x256
+expect 2 "$mlxn" bench model
+expect 2 "$mlxn" bench model -m "$model" -p 0 -n 0
+expect 2 "$mlxn" bench model -m "$model" -p -3
+expect 2 "$mlxn" bench model -m "$model" -p 99999999999
+expect 2 "$mlxn" bench model -m "$model" -n 4,x
+expect 2 "$mlxn" bench model -m "$model" -d -1
+expect 2 "$mlxn" bench model -m "$model" -r 0
+expect 2 "$mlxn" bench model -m "$model" -b 0
+expect 2 "$mlxn" bench model -m "$model" -o xml
+expect 2 "$mlxn" bench model -m "$model" -o md --json
+expect 2 "$mlxn" bench model -m "$model" -t 100000
+expect 2 "$mlxn" bench model -m "$model" --precision vague
+expect 2 "$mlxn" bench model -m "$model" --kv-type q4_0
+expect 1 "$mlxn" bench model -m "$TMPDIR/absent.gguf"
+expect 1 "$mlxn" bench model -m "$model" -d 1000000000
 expect 2 "$mlxn" tokenize -m "$model" -p a --ids --json
 expect 2 "$mlxn" synth --like tiny
 expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf"

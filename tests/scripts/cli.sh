@@ -68,6 +68,29 @@ grep -q 'blk.0.attn_k.weight" .*\[256, 128\]' inspect || { fail "synth: not the 
 grep -q '"output.weight"' inspect && fail "synth --tied writes an output matrix"
 "$mlxn" generate -m own.gguf -p "the people" -n 8 > text 2> err || { fail "a synthetic model does not speak: exit code $?"; cat err; }
 
+"$mlxn" synth --like tiny --type q4_0 --seed 3 --split-max-size 300000 -o parts.gguf > parts 2> err || { fail "synth of parts: exit code $?"; cat err; }
+first=$(head -n 1 parts)
+case $first in parts-00001-of-0000[2-9].gguf) ;; *) fail "synth: the first part is called $first" ;; esac
+for file in tiny.gguf "$first"; do "$mlxn" generate -m $file -p "the people" -n 16 --temp 0 2> err || { fail "generate -m $file: exit code $?"; cat err; }; done > text
+[ "$(sort -u text | wc -l)" = 1 ] || { fail "a model in parts says something else"; cat text; }
+"$mlxn" inspect -m "$first" | grep -q "^[2-9] parts" || fail "inspect does not show the parts"
+"$mlxn" inspect -m "$first" --json > parts.json && json parts.json
+last=$(grep -o '^parts-.*' parts | tail -n 1)
+"$mlxn" inspect -m "$last" > text 2> err && fail "inspect takes part $last for a model"
+grep -q "$first" err || { fail "inspect does not say which part is the first"; cat err; }
+mv "$last" away
+"$mlxn" inspect -m "$first" > text 2> err && fail "a missing part goes unnoticed"
+grep -q "$last" err || { fail "the missing part is not named"; cat err; }
+
+for output in md csv json; do
+  "$mlxn" bench model -m tiny.gguf -p 8,16 -n 4 -d 0,5 -r 2 -o $output > bench.$output 2> err || { fail "bench model -o $output: exit code $?"; cat err; }
+done
+[ "$(wc -l < bench.json)" = 6 ] || { fail "bench model: not six objects"; cat bench.json; }
+while read -r line; do printf '%s' "$line" > line.json; json line.json; done < bench.json
+[ "$(wc -l < bench.csv)" = 7 ] || { fail "bench model: not six rows and their names"; cat bench.csv; }
+[ "$(wc -l < bench.md)" = 8 ] || { fail "bench model: not six rows under a title"; cat bench.md; }
+grep -q '| *pp16 @ d5 |' bench.md && grep -q '| *tg4 |' bench.md || { fail "bench model: the tests are named otherwise"; cat bench.md; }
+
 if [ -e /dev/full ]; then
   "$mlxn" generate -m "$model" -p a -n 4 > /dev/full 2> err && fail "a full disk goes unnoticed"
 fi
