@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -78,6 +79,17 @@ void system_free(void* data, std::uint64_t bytes, std::uint64_t alignment) noexc
   } else {
     ::operator delete(data, std::align_val_t{alignment});
   }
+}
+
+std::uint64_t peak_resident_bytes() noexcept {
+#if defined(__linux__)
+  // Not getrusage, whose number starts with that of the process which made this one.
+  const SmallFile status("/proc/self/status");
+  return number_after(status.view(), "VmHWM:").value_or(0) * 1024;
+#else
+  struct rusage usage = {};
+  return getrusage(RUSAGE_SELF, &usage) == 0 ? static_cast<std::uint64_t>(usage.ru_maxrss) : 0;  // bytes on macOS
+#endif
 }
 
 SystemMemory system_memory() noexcept {

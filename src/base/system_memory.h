@@ -19,6 +19,9 @@ struct SystemMemory {
 };
 [[nodiscard]] SystemMemory system_memory() noexcept;
 
+/// The most physical memory that this process has had at once, mapped files included; 0 if unknown.
+[[nodiscard]] std::uint64_t peak_resident_bytes() noexcept;
+
 /// The smaller of the physical cores this process may run on and its cgroup's processor quota, at least 1.
 [[nodiscard]] int usable_cores() noexcept;
 /// Bytes of the last-level cache that one core sees, 0 if unknown.

@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "base/error.h"
+#include "base/system_memory.h"
 #include "cli/model_flags.h"
 
 namespace mlxn::cli {
@@ -182,6 +183,7 @@ Result<int> generate(const GenerateFlags& f) {
     fmt::print(stderr, "dispatches recorded {}, run {}; joins {}; submissions {}; waits {}; allocations {}, peak {}\n",
                c.dispatches_encoded, c.dispatches_executed, c.barriers, c.submissions, c.syncs, c.allocations,
                human_bytes(c.peak_bytes_in_use));
+    fmt::print(stderr, "peak resident memory {} bytes\n", peak_resident_bytes());
   }
   return kOk;
 }
