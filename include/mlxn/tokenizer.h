@@ -26,6 +26,12 @@ struct EncodeOptions {
   bool parse_special = false;  ///< read the texts of control tokens as those tokens; user-defined tokens always are
 };
 
+/// A part of a text whose parts are trusted differently; see Tokenizer::encode_parts().
+struct TextPart {
+  std::string_view text;
+  bool trusted = false;
+};
+
 struct DecodeOptions {
   bool keep_special = false;       ///< write control and unknown tokens as their texts instead of leaving them out
   bool drop_added_space = true;    ///< undo the space that encode() puts before text at the start and after special tokens
@@ -55,6 +61,10 @@ class Tokenizer {
   /// Takes any bytes. Time is n log n in the length of the text, whatever it holds.
   /// Errors: not_found (a byte without a token in a vocabulary without unknown token), limit_exceeded (2^30 bytes).
   [[nodiscard]] Result<std::vector<TokenId>> encode(std::string_view text, const EncodeOptions& options = {}) const noexcept;
+  /// The text that the parts are together, with control tokens read in trusted parts only. A user-defined token that a
+  /// trusted part names is no more than its text in the others, so that they cannot pass for the trusted ones. No token at
+  /// the beginning or end is added. Errors: as encode().
+  [[nodiscard]] Result<std::vector<TokenId>> encode_parts(std::span<const TextPart> parts) const noexcept;
   /// The bytes that the tokens stand for; no valid UTF-8 if the tokens are cut inside a character.
   /// Errors: out_of_range (an id outside the vocabulary).
   [[nodiscard]] Result<std::string> decode(std::span<const TokenId> ids, const DecodeOptions& options = {}) const noexcept;

@@ -105,7 +105,7 @@ std::vector<Fragment> SpecialTokens::split(const Vocabulary& vocabulary, std::st
   std::size_t done = 0;
   for (const Match& match : matches) {
     if (match.begin > done) out.push_back({text.substr(done, match.begin - done)});
-    out.push_back({{}, match.entry->id});
+    out.push_back({text.substr(match.begin, match.end - match.begin), match.entry->id});
     done = match.end;
   }
   if (done < text.size()) out.push_back({text.substr(done)});

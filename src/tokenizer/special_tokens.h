@@ -12,8 +12,8 @@ namespace mlxn::tokenizer {
 
 /// A stretch of the input: text that is still to be encoded, or a token that stands in it by name.
 struct Fragment {
-  std::string_view text;
-  TokenId token = -1;  ///< -1 for text
+  std::string_view text;  ///< of a token with the white space that it took along
+  TokenId token = -1;     ///< -1 for text
 };
 
 /// Finds the tokens that a text names. Longer ones win over shorter ones wherever they stand, then the lower

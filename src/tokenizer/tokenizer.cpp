@@ -27,6 +27,8 @@ struct detail::TokenizerState {
   Result<std::optional<TokenId>> read_id(const GgufFile& file, std::string_view name,
                                          std::optional<TokenId> fallback);
   void find_ends();
+  /// Appends the tokens of a text given in parts.
+  Result<void> encode(std::span<const TextPart> parts, std::vector<TokenId>& out) const;
   [[nodiscard]] std::vector<TokenId> strips_right(const GgufFile& file) const;
 
   /// Appends what a token stands for. `at_start` says whether a space at its beginning was added by encode().
@@ -225,28 +227,67 @@ Result<Tokenizer> Tokenizer::from_gguf(const GgufFile& file) noexcept {
   });
 }
 
+Result<void> TokenizerState::encode(std::span<const TextPart> parts, std::vector<TokenId>& out) const {
+  std::size_t bytes = 0;
+  for (const TextPart& part : parts) {
+    if (part.text.size() > kMaxText - bytes) {
+      return make_error(ErrorCode::limit_exceeded, "tokenizer: a text of more than {} bytes, at most so many go at once", kMaxText);
+    }
+    bytes += part.text.size();
+  }
+  std::vector<std::vector<Fragment>> split;
+  std::vector<TokenId> marks;  // named by trusted parts
+  for (const TextPart& part : parts) {
+    split.push_back(special.split(vocabulary, part.text, part.trusted));
+    if (!part.trusted) continue;
+    for (const Fragment& fragment : split.back()) {
+      if (fragment.token >= 0) marks.push_back(fragment.token);
+    }
+  }
+  // Text goes to the family in runs from one special token to the next, over the borders of parts.
+  std::string run;
+  bool after_special = true, in_run = false;
+  const auto end_run = [&]() -> Result<void> {
+    if (in_run) MLXN_CHECK(family->encode(vocabulary, run, out));
+    after_special = after_special && !in_run;
+    in_run = false;
+    run.clear();
+    return {};
+  };
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    for (const Fragment& fragment : split[i]) {
+      const bool is_mark = fragment.token >= 0 && std::find(marks.begin(), marks.end(), fragment.token) != marks.end();
+      if (fragment.token >= 0 && (parts[i].trusted || !is_mark)) {
+        MLXN_CHECK(end_run());
+        out.push_back(fragment.token);
+        after_special = true;
+        continue;
+      }
+      if (!in_run && after_special && adds_space) run += ' ';
+      in_run = true;
+      run += fragment.text;
+    }
+  }
+  return end_run();
+}
+
 Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text,
                                                const EncodeOptions& options) const noexcept {
   return detail::guarded([&]() -> Result<std::vector<TokenId>> {
-    if (text.size() > kMaxText) {
-      return make_error(ErrorCode::limit_exceeded, "tokenizer: a text of {} bytes, at most {} go at once",
-                        text.size(), kMaxText);
-    }
     const TokenizerState& s = *state_;
     std::vector<TokenId> out;
     if (options.add_bos && s.adds_bos && s.bos) out.push_back(*s.bos);
-    bool after_special = true;
-    for (const Fragment& fragment : s.special.split(s.vocabulary, text, options.parse_special)) {
-      if (fragment.token >= 0) {
-        out.push_back(fragment.token);
-      } else if (after_special && s.adds_space) {
-        MLXN_CHECK(s.family->encode(s.vocabulary, ' ' + std::string(fragment.text), out));
-      } else {
-        MLXN_CHECK(s.family->encode(s.vocabulary, fragment.text, out));
-      }
-      after_special = fragment.token >= 0;
-    }
+    const TextPart part{text, options.parse_special};
+    MLXN_CHECK(s.encode({&part, 1}, out));
     if (options.add_eos && s.adds_eos && s.eos) out.push_back(*s.eos);
+    return out;
+  });
+}
+
+Result<std::vector<TokenId>> Tokenizer::encode_parts(std::span<const TextPart> parts) const noexcept {
+  return detail::guarded([&]() -> Result<std::vector<TokenId>> {
+    std::vector<TokenId> out;
+    MLXN_CHECK(state_->encode(parts, out));
     return out;
   });
 }

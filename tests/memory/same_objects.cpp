@@ -11,6 +11,7 @@
 
 #include "gtest/gtest.h"
 #include "mlxn/buffer_pool.h"
+#include "mlxn/chat.h"
 #include "mlxn/device.h"
 #include "mlxn/encoder.h"
 #include "mlxn/gguf.h"
@@ -54,6 +55,7 @@ struct Files {
   testing::TempFile file;
   Tokenizer tokenizer, byte_pairs;
   GgufFile gguf, byte_pair_gguf;
+  ChatTemplate chat = must(ChatTemplate::from_gguf(gguf, tokenizer));
   static const Files& get() {
     static const Files files(build());
     return files;
@@ -63,6 +65,7 @@ struct Files {
   static std::vector<std::byte> build() {
     testing::GgufBuilder b = testing::VocabBuilder().add("hello").add(" world").gguf();
     b.text("general.architecture", "llama").text("general.name", kLong);
+    b.text("tokenizer.chat_template", "<|im_start|>{{ role }}");
     b.scalar<std::uint32_t>("llama.block_count", 2).scalar<std::uint32_t>("llama.context_length", 64);
     b.scalar<std::uint32_t>("llama.embedding_length", 64).scalar<std::uint32_t>("llama.attention.head_count", 4);
     b.scalar<std::uint32_t>("llama.feed_forward_length", 64).scalar<float>("llama.attention.layer_norm_rms_epsilon", 1e-5f);
@@ -106,6 +109,7 @@ struct Fixture {
   std::vector<std::byte> blocks = std::vector<std::byte>(144);
   std::string text = "hello world, hello";
   std::vector<TokenId> tokens = must(Files::get().tokenizer.encode("hello world"));
+  std::vector<ChatMessage> messages = {{ChatRole::system, std::string(kLong)}, {ChatRole::user, "hello"}};
   std::vector<TokenId> byte_pair_tokens = must(Files::get().byte_pairs.encode(text));
   std::filesystem::path path = Files::get().file.path();
   std::function<Result<void>(CommandEncoder&)> record = [this](CommandEncoder& e) -> Result<void> {
@@ -255,6 +259,10 @@ const Case kCases[] = {
     {"tokenizer_piece", [](Fixture& f) { return outcome(Files::get().tokenizer.piece(f.tokens[0])); }},
     {"byte_pairs_from_gguf", [](Fixture& f) { return byte_pairs_from_gguf(f); }},
     {"byte_pairs_encode", [](Fixture& f) { return outcome(Files::get().byte_pairs.encode(f.text)); }},
+    {"chat_from_gguf", [](Fixture&) { return outcome(ChatTemplate::from_gguf(Files::get().gguf, Files::get().tokenizer)); }},
+    {"chat_named", [](Fixture&) { return outcome(ChatTemplate::named("llama3", Files::get().tokenizer)); }},
+    {"chat_render", [](Fixture& f) { return outcome(Files::get().chat.render(f.messages)); }},
+    {"chat_encode", [](Fixture& f) { return outcome(Files::get().chat.encode(f.messages)); }},
     {"dequantize", [](Fixture& f) { return dequantize(DType::q4_K, f.blocks, f.floats); }},
     {"quantize", [](Fixture& f) { return quantize(DType::q4_0, f.floats, f.blocks); }},
     {"validate_blocks", [](Fixture& f) { return validate_blocks(DType::q4_K, f.blocks); }},
