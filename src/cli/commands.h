@@ -44,12 +44,11 @@ struct ModelFlags {
 
 inline constexpr std::int64_t kDefaultContext = 4096;
 
-struct GenerateFlags {
+/// What every command that draws tokens takes.
+struct InferenceFlags {
   ModelFlags model;
-  std::optional<std::string> prompt;
-  std::optional<std::string> prompt_file;
-  std::int64_t predict = -1;
   std::optional<std::int64_t> context;  ///< default: kDefaultContext, or the model's own if that is less
+  std::int64_t predict = -1;
   std::int64_t batch = 512;
   std::string kv_type = "f16";
   float temperature = 0.8f;
@@ -61,11 +60,25 @@ struct GenerateFlags {
   float presence_penalty = 0.0f;
   std::int64_t repeat_last_n = 64;
   std::int64_t seed = -1;
+};
+
+struct GenerateFlags {
+  InferenceFlags inference;
+  std::optional<std::string> prompt;
+  std::optional<std::string> prompt_file;
   bool ignore_eos = false;
   bool no_display_prompt = false;
   bool stats = false;
 };
 [[nodiscard]] int run_generate(const GenerateFlags& flags);
+
+struct ChatFlags {
+  InferenceFlags inference;
+  std::optional<std::string> system;
+  std::optional<std::string> prompt;         ///< the first message
+  std::optional<std::string> template_name;  ///< instead of what the file says
+};
+[[nodiscard]] int run_chat(const ChatFlags& flags);
 
 struct InspectFlags {
   std::string model;

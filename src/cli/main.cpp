@@ -35,30 +35,42 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
   command.add_flag("--no-mmap", flags.no_mmap, "read the file into memory first, for storage that is not trusted");
 }
 
-void add_generate(CLI::App& app, GenerateFlags& f) {
-  CLI::App* c = app.add_subcommand("generate", "Generate text from a model");
-  add_model_flags(*c, f.model);
-  c->add_option("-p,--prompt", f.prompt, "text to continue");
-  c->add_option("-f,--file", f.prompt_file, "file with the prompt, - for stdin");
-  c->add_option("-n,--predict", f.predict, "tokens to generate, -1 until the end")->check(kInteger)->capture_default_str();
-  c->add_option("-c,--ctx-size", f.context, "positions of the context, 0 for the model's own (default 4096 or the model's)")
+void add_inference_flags(CLI::App& command, InferenceFlags& f, const char* predict) {
+  add_model_flags(command, f.model);
+  command.add_option("-n,--predict", f.predict, predict)->check(kInteger)->capture_default_str();
+  command.add_option("-c,--ctx-size", f.context, "positions of the context, 0 for the model's own (default 4096 or the model's)")
       ->check(kInteger);
-  c->add_option("-b,--batch-size", f.batch, "prompt tokens in one pass")->check(kInteger)->capture_default_str();
-  c->add_option("--kv-type", f.kv_type, "f16 or f32 keys and values")->capture_default_str();
-  c->add_option("--temp", f.temperature, "temperature, 0 for the most probable token")->capture_default_str();
-  c->add_option("--top-k", f.top_k, "keep the k most probable, 0 for all")->check(kInteger)->capture_default_str();
-  c->add_option("--top-p", f.top_p, "keep the fewest whose probabilities reach p, 1 for all")->capture_default_str();
-  c->add_option("--min-p", f.min_p, "keep those with p times the greatest probability, 0 for all")->capture_default_str();
-  c->add_option("--repeat-penalty", f.repeat_penalty, "1 for none")->capture_default_str();
-  c->add_option("--frequency-penalty", f.frequency_penalty, "0 for none")->capture_default_str();
-  c->add_option("--presence-penalty", f.presence_penalty, "0 for none")->capture_default_str();
-  c->add_option("--repeat-last-n", f.repeat_last_n, "recent tokens that penalties look at")
+  command.add_option("-b,--batch-size", f.batch, "prompt tokens in one pass")->check(kInteger)->capture_default_str();
+  command.add_option("--kv-type", f.kv_type, "f16 or f32 keys and values")->capture_default_str();
+  command.add_option("--temp", f.temperature, "temperature, 0 for the most probable token")->capture_default_str();
+  command.add_option("--top-k", f.top_k, "keep the k most probable, 0 for all")->check(kInteger)->capture_default_str();
+  command.add_option("--top-p", f.top_p, "keep the fewest whose probabilities reach p, 1 for all")->capture_default_str();
+  command.add_option("--min-p", f.min_p, "keep those with p times the greatest probability, 0 for all")->capture_default_str();
+  command.add_option("--repeat-penalty", f.repeat_penalty, "1 for none")->capture_default_str();
+  command.add_option("--frequency-penalty", f.frequency_penalty, "0 for none")->capture_default_str();
+  command.add_option("--presence-penalty", f.presence_penalty, "0 for none")->capture_default_str();
+  command.add_option("--repeat-last-n", f.repeat_last_n, "recent tokens that penalties look at")
       ->check(kInteger)
       ->capture_default_str();
-  c->add_option("-s,--seed", f.seed, "-1 for a random one")->check(kInteger)->capture_default_str();
+  command.add_option("-s,--seed", f.seed, "-1 for a random one")->check(kInteger)->capture_default_str();
+}
+
+void add_generate(CLI::App& app, GenerateFlags& f) {
+  CLI::App* c = app.add_subcommand("generate", "Generate text from a model");
+  add_inference_flags(*c, f.inference, "tokens to generate, -1 until the end");
+  c->add_option("-p,--prompt", f.prompt, "text to continue");
+  c->add_option("-f,--file", f.prompt_file, "file with the prompt, - for stdin");
   c->add_flag("--ignore-eos", f.ignore_eos, "go on after the end-of-text token");
   c->add_flag("--no-display-prompt", f.no_display_prompt, "print the continuation only");
   c->add_flag("--stats", f.stats, "print the device's counters at the end");
+}
+
+void add_chat(CLI::App& app, ChatFlags& f) {
+  CLI::App* c = app.add_subcommand("chat", "Talk to a model, one message a line; Ctrl-C stops a reply, Ctrl-D ends");
+  add_inference_flags(*c, f.inference, "tokens of a reply at most, -1 until its end");
+  c->add_option("--system-prompt", f.system, "what the model is told before the conversation");
+  c->add_option("-p,--prompt", f.prompt, "the first message");
+  c->add_option("--template,--chat-template", f.template_name, "template of the conversation instead of the file's: chatml, llama3, ...");
 }
 
 void add_inspect(CLI::App& app, InspectFlags& f) {
@@ -157,6 +169,7 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", MLXN_VERSION);
   GenerateFlags generate;
+  ChatFlags chat;
   InspectFlags inspect;
   TokenizeFlags tokenize;
   DevicesFlags devices;
@@ -165,6 +178,7 @@ int run(int argc, char** argv) {
   BenchCeilingsFlags bench_ceilings;
   BenchModelFlags bench_model;
   add_generate(app, generate);
+  add_chat(app, chat);
   add_inspect(app, inspect);
   add_tokenize(app, tokenize);
   add_synth(app, synth);
@@ -184,6 +198,7 @@ int run(int argc, char** argv) {
     return kBadUsage;
   }
   if (app.got_subcommand("generate")) return run_generate(generate);
+  if (app.got_subcommand("chat")) return run_chat(chat);
   if (app.got_subcommand("inspect")) return run_inspect(inspect);
   if (app.got_subcommand("tokenize")) return run_tokenize(tokenize);
   if (app.got_subcommand("synth")) return run_synth(synth);

@@ -93,6 +93,11 @@ expect 1 "$mlxn" generate -m "$MLXN_SOURCE_DIR/LICENSE" -p a -n 1
 expect 1 "$mlxn" generate -m "$model" -f "$TMPDIR/absent.txt" -n 1
 expect 1 "$mlxn" generate -m /dev/null -p a -n 1
 
+expect 1 "$mlxn" chat -m "$model" -p a
+expect 2 "$mlxn" chat -m "$model" -p a --template nonsense
+expect 2 "$mlxn" chat -m "$model" -p a --template chatml -n -5
+expect 1 "$mlxn" chat -m "$model" --template llama2 -c 8 -p "a message that is longer than the context"
+
 size=$(wc -c < "$model")
 bad=$TMPDIR/bad.gguf
 # Cut short: in the header, in the tables, in the data, and by one byte.

@@ -9,7 +9,7 @@ cd "$TMPDIR" || exit 1
 
 "$mlxn" --version > version 2> err || fail "--version: exit code $?"
 [ -s version ] || fail "--version prints nothing"
-for command in "" generate inspect tokenize devices synth bench; do
+for command in "" generate chat inspect tokenize devices synth bench; do
   # shellcheck disable=SC2086
   "$mlxn" $command --help > help 2> err || fail "$command --help: exit code $?"
   [ -s help ] || fail "$command --help prints nothing"
@@ -90,6 +90,36 @@ while read -r line; do printf '%s' "$line" > line.json; json line.json; done < b
 [ "$(wc -l < bench.csv)" = 7 ] || { fail "bench model: not six rows and their names"; cat bench.csv; }
 [ "$(wc -l < bench.md)" = 8 ] || { fail "bench model: not six rows under a title"; cat bench.md; }
 grep -q '| *pp16 @ d5 |' bench.md && grep -q '| *tg4 |' bench.md || { fail "bench model: the tests are named otherwise"; cat bench.md; }
+
+# A conversation on stdin: the system prompt and every line change what comes; the same seed gives the same; only new tokens
+# are read for a second message.
+talk() { "$mlxn" chat -m "$model" --template chatml -n 12 --temp 0.7 --seed 3 "$@" 2> err || { fail "chat $*: exit code $?"; cat err; }; }
+printf 'Who is there?\nSpeak!\n' | talk > chat1
+printf 'Who is there?\nSpeak!' | talk > chat2
+cmp -s chat1 chat2 || fail "chat: the same seed gives another text"
+[ "$(grep -c . chat1)" -ge 2 ] || fail "chat: two messages got $(grep -c . chat1) lines"
+both=$(sed -n 's/.*prompt \([0-9]*\) tokens.*/\1/p' err)
+printf 'Who is there?\n' | talk > chat3
+one=$(sed -n 's/.*prompt \([0-9]*\) tokens.*/\1/p' err)
+[ "$(head -n 1 chat3)" = "$(head -n 1 chat1)" ] || fail "chat: the first reply depends on the second message"
+[ "$both" -lt $((2 * one + 12)) ] || fail "chat: $both tokens were read for two messages, $one for the first"
+printf 'Who is there?\n' | talk --system-prompt "Thou art a king." > chat4
+cmp -s chat3 chat4 && fail "chat: the system prompt changes nothing"
+talk -p 'Who is there?' < /dev/null > chat5
+cmp -s chat3 chat5 || fail "chat: -p gives another reply than stdin"
+# Ctrl-C ends the reply and not the program: without it the first reply would fill the context, and the second message would
+# be an error.
+mkfifo lines
+"$mlxn" chat -m "$model" --template chatml --temp 0.7 --seed 3 -c 1000 < lines > chat6 2> err &
+program=$!
+exec 7> lines
+printf 'Tell me everything.\n' >&7
+for _ in $(seq 100); do [ -s chat6 ] && break; sleep 0.1; done
+kill -INT $program
+printf 'Enough?\n' >&7
+exec 7>&-
+wait $program || { fail "chat: exit code $? after Ctrl-C"; cat err; }
+grep -q 'prompt' err || { fail "chat: no summary after Ctrl-C"; cat err; }
 
 if [ -e /dev/full ]; then
   "$mlxn" generate -m "$model" -p a -n 4 > /dev/full 2> err && fail "a full disk goes unnoticed"
