@@ -115,6 +115,7 @@ class Run {
     auto next = static_cast<std::int64_t>(context_.next_chunk());
     for (std::int64_t row = 0; row < a_.m; row += a_.panel_rows, first_chunk += chunks) {
       const std::int64_t rows = std::min(a_.panel_rows, a_.m - row);
+      unpacks_ = a_.decoded && (!a_.quantised || rows >= kUnpackRows);  // changes no bit
       if (row != 0) context_.barrier();  // the panel before is still read
       prepare_x(row, rows);
       context_.barrier();
@@ -169,7 +170,7 @@ class Run {
         for (std::int64_t g = group; g < group + step; ++g) {
           float* totals = totals_ + (g - group) * a_.panel_rows * kRows;
           const std::uint8_t* weights = slab_of_weights(g, k, elems);
-          if (a_.decoded) {
+          if (unpacks_) {
             multiply_decoded(weights, k, elems, begin, end, totals);
           } else {
             for_tiles(begin, end, largest_, [&](const Tile& tile) {
@@ -238,6 +239,7 @@ class Run {
   const PackGroup pack_;
   const std::int64_t group_bytes_, row_bytes_;
   const int largest_;
+  bool unpacks_ = false;  ///< this panel goes through a slab of unpacked weights
   float* totals_;
   std::uint8_t* slab_;
   std::uint8_t* packed_;
