@@ -2,14 +2,17 @@
 
 // Vectors of f32 of one width, on the compilers' vector extensions, and functions of them with a stated accuracy.
 //
-// Simd<4> is plain code of the baseline, Simd<8> is AVX2 with FMA and F16C, Simd<16> is AVX-512. A kernel body is a
-// template over one of them and is instantiated in the file of that instruction set only; the width is part of every
-// mangled name, and everything here is inlined always, so no copy for one set can be linked into the code of another.
+// Simd<4> is plain code of the baseline, Simd<8> is AVX2 with FMA and F16C, Simd<16> is AVX-512, Neon is what its name says.
+// A kernel body is a template over one of them and is instantiated in the file of that instruction set only; the type is
+// part of every mangled name, and everything here is inlined always, so no copy for one set can be linked into the code of
+// another.
 
 #include <cstdint>
 
 #if defined(__AVX2__) || defined(__AVX512F__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include "simd/inline.h"
@@ -36,6 +39,7 @@ MLXN_VECTOR_TYPES(16)
 template <int kWidth>
 struct SimdBase {
   static constexpr int kLanes = kWidth;
+  static constexpr int kRegisters = 16;  ///< vectors that the instruction set has names for
   using F = typename VectorTypes<kWidth>::F;
   using I = typename VectorTypes<kWidth>::I;
   using H = typename VectorTypes<kWidth>::H;
@@ -181,6 +185,7 @@ struct Simd<8> : SimdBase<8> {
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 template <>
 struct Simd<16> : SimdBase<16> {
+  static constexpr int kRegisters = 32;
   static MLXN_SIMD F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static MLXN_SIMD F max(F a, F b) { return _mm512_mask_max_ps(a, 0xFFFF, a, b); }
   static MLXN_SIMD float sum_lanes(F v) {
@@ -205,6 +210,23 @@ struct Simd<16> : SimdBase<16> {
  private:
   static MLXN_SIMD __m256 low(F v) { return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7); }
   static MLXN_SIMD __m256 high(F v) { return __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15); }
+};
+#endif
+
+#if defined(__aarch64__)
+/// Four lanes, as Simd<4>, but with fused products and conversions of halves.
+struct Neon : SimdBase<4> {
+  static constexpr int kRegisters = 32;
+  static MLXN_SIMD F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
+  static MLXN_SIMD F max(F a, F b) { return a > b ? a : b; }  // vmaxq_f32 would keep a NaN of a
+  static MLXN_SIMD float sum_lanes(F v) { return vaddvq_f32(v); }
+  static MLXN_SIMD float max_lane(F v) { return vmaxnmvq_f32(v); }
+  static MLXN_SIMD F sum_lanes4(F a, F b, F c, F d) { return vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)); }
+  static MLXN_SIMD F load_f16(const std::uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+  static MLXN_SIMD void store_f16(std::uint16_t* p, F v) {
+    const uint16x4_t h = vreinterpret_u16_f16(vcvt_f16_f32(v));
+    vst1_u16(p, vbsl_u16(vmovn_u32(vceqq_f32(v, v)), h, vdup_n_u16(0x7E00)));
+  }
 };
 #endif
 

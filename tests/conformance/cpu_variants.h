@@ -1,5 +1,6 @@
 #pragma once
 
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -13,14 +14,17 @@
 
 namespace mlxn::test {
 
-/// The instruction sets of this machine: scalar always.
+/// The instruction sets of this machine that operations on floats have variants for: scalar always.
 inline std::vector<CpuIsa> isas() {
   std::vector<CpuIsa> present;
-  for (const CpuIsa isa : {CpuIsa::scalar, CpuIsa::avx2, CpuIsa::avx512}) {
+  for (const CpuIsa isa : {CpuIsa::scalar, CpuIsa::avx2, CpuIsa::avx512, CpuIsa::neon}) {
     if (cpu_has(isa)) present.push_back(isa);
   }
   return present;
 }
+
+/// An instruction set that no machine of this architecture has.
+inline constexpr CpuIsa kForeignIsa = kIsas[std::size(kIsas) - 1] == CpuIsa::avx512 ? CpuIsa::neon : CpuIsa::avx2;
 
 /// The CPU with one or two threads.
 inline const Device& cpu(int threads) {

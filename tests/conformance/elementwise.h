@@ -153,7 +153,7 @@ inline void check_errors(const ElementwiseOp& op) {
   EXPECT_TRUE(fails_with(attempt(x, z, same), ErrorCode::bad_shape, {op.name, "y", "rows"}));
   const Tensor foreign = must(cpu(1).allocate(DType::f32, {4, 8}));
   EXPECT_TRUE(fails_with(attempt(foreign, z, y), ErrorCode::wrong_device, {op.name, op.a_name}));
-  EXPECT_TRUE(fails_with(attempt(x, z, y, CpuIsa::neon), ErrorCode::unsupported, {op.name, "neon"}));
+  EXPECT_TRUE(fails_with(attempt(x, z, y, kForeignIsa), ErrorCode::unsupported, {op.name, std::string(to_string(kForeignIsa))}));
   CommandEncoder closed = must(device.encoder());
   must(closed.commit_and_wait());
   EXPECT_TRUE(fails_with(op.encode(closed, x, z, y, {}), ErrorCode::wrong_state, {op.name, "encoder"}));

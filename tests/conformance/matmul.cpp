@@ -441,7 +441,7 @@ TEST_P(InstructionSet, EveryPathGivesTheSameGoodBits) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Matmul, InstructionSet,
-                         testing::Combine(testing::Values(CpuIsa::scalar, CpuIsa::avx2, CpuIsa::avx512), testing::ValuesIn(kWeightTypes)),
+                         testing::Combine(testing::ValuesIn(kIsas), testing::ValuesIn(kWeightTypes)),
                          [](const auto& param) {
                            return test_name(std::string(to_string(std::get<0>(param.param))) + "_" + std::string(to_string(std::get<1>(param.param))));
                          });

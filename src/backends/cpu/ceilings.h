@@ -23,5 +23,8 @@ struct CeilingLoops {
 namespace scalar { extern const CeilingLoops kCeilingLoops; }
 namespace avx2 { extern const CeilingLoops kCeilingLoops; }
 namespace avx512 { extern const CeilingLoops kCeilingLoops; }
+namespace neon { extern const CeilingLoops kCeilingLoops; }
+namespace dotprod { extern const CeilingLoops kCeilingLoops; }
+namespace i8mm { extern const CeilingLoops kCeilingLoops; }
 
 }  // namespace mlxn::cpu

@@ -14,7 +14,7 @@ float int8_loop(std::uint64_t rounds) {
   for (int i = 0; i < kChains; ++i) acc[i] = _mm512_set1_epi32(i);
   const __m512i x = _mm512_set1_epi8(static_cast<char>(rounds & 1)), y = _mm512_set1_epi8(1);
   for (std::uint64_t r = 0; r < rounds; ++r) {
-#pragma GCC unroll 12
+#pragma GCC unroll 32
     for (int i = 0; i < kChains; ++i) acc[i] = _mm512_dpbusd_epi32(acc[i], x, y);
   }
   __m512i sum = acc[0];

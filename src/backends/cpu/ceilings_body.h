@@ -8,7 +8,12 @@ namespace {
 
 typedef float VectorF __attribute__((vector_size(kBytes)));
 typedef std::uint32_t VectorU __attribute__((vector_size(kBytes)));
-constexpr int kChains = 12;  // enough independent chains to cover latency times ports
+// Enough independent chains to cover latency times ports, and few enough for the registers.
+#if defined(__aarch64__)
+constexpr int kChains = 20;
+#else
+constexpr int kChains = 12;
+#endif
 
 float read_loop(const void* data, std::uint64_t bytes) {
   const auto* p = static_cast<const VectorU*>(data);
@@ -30,7 +35,7 @@ float f32_loop(std::uint64_t rounds) {
   for (int i = 0; i < kChains; ++i) acc[i] = VectorF{} + seed + static_cast<float>(i);
   const VectorF x = VectorF{} + 0.999f, y = VectorF{} + 0.001f;
   for (std::uint64_t r = 0; r < rounds; ++r) {
-#pragma GCC unroll 12
+#pragma GCC unroll 32
     for (int i = 0; i < kChains; ++i) acc[i] = multiply_add(acc[i], x, y);
   }
   VectorF sum = {};

@@ -35,7 +35,9 @@ std::uint32_t simd_lanes() noexcept {
   switch (best_isa()) {
     case CpuIsa::avx512: return 16;
     case CpuIsa::avx2: return 8;
-    case CpuIsa::neon: return 4;
+    case CpuIsa::neon:
+    case CpuIsa::neon_dotprod:
+    case CpuIsa::neon_i8mm: return 4;
     case CpuIsa::scalar: return 1;
   }
   return 1;

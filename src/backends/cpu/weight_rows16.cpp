@@ -12,6 +12,10 @@ PackGroup packer(DType type, CpuIsa isa) noexcept {
 #if defined(__x86_64__)
     case CpuIsa::avx512: return avx512::packer(type);
     case CpuIsa::avx2: return avx2::packer(type);
+#elif defined(__aarch64__)
+    case CpuIsa::neon:
+    case CpuIsa::neon_dotprod:
+    case CpuIsa::neon_i8mm: return neon::packer(type);
 #endif
     default: return scalar::packer(type);
   }

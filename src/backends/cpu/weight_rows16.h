@@ -114,5 +114,6 @@ void decode_row(DType type, const void* prepared, std::int64_t k, std::int64_t r
 namespace scalar { PackGroup packer(DType type) noexcept; }
 namespace avx2 { PackGroup packer(DType type) noexcept; }
 namespace avx512 { PackGroup packer(DType type) noexcept; }
+namespace neon { PackGroup packer(DType type) noexcept; }
 
 }  // namespace mlxn::rows16

@@ -10,6 +10,8 @@ constexpr IsaVariant<ElementwiseSelect> kVariants[] = {
 #if defined(__x86_64__)
     {CpuIsa::avx512, "add_avx512", &add_avx512},
     {CpuIsa::avx2, "add_avx2", &add_avx2},
+#elif defined(__aarch64__)
+    {CpuIsa::neon, "add_neon", &add_neon},
 #endif
     {CpuIsa::scalar, "add_scalar", &add_scalar},
 };
@@ -17,6 +19,8 @@ constexpr VariantInfo kInfos[] = {
 #if defined(__x86_64__)
     variant_info<CpuIsa::avx512>("add_avx512"),
     variant_info<CpuIsa::avx2>("add_avx2"),
+#elif defined(__aarch64__)
+    variant_info<CpuIsa::neon>("add_neon"),
 #endif
     variant_info<CpuIsa::scalar>("add_scalar"),
 };

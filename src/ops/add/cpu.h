@@ -16,5 +16,6 @@ struct Add {
 [[nodiscard]] cpu::Kernel<ElementwiseArgs> add_scalar(std::string_view name, DType a, DType b) noexcept;
 [[nodiscard]] cpu::Kernel<ElementwiseArgs> add_avx2(std::string_view name, DType a, DType b) noexcept;
 [[nodiscard]] cpu::Kernel<ElementwiseArgs> add_avx512(std::string_view name, DType a, DType b) noexcept;
+[[nodiscard]] cpu::Kernel<ElementwiseArgs> add_neon(std::string_view name, DType a, DType b) noexcept;
 
 }  // namespace mlxn::ops

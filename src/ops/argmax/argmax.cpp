@@ -13,6 +13,8 @@ constexpr IsaVariant<ArgmaxSelect> kVariants[] = {
 #if defined(__x86_64__)
     {CpuIsa::avx512, "argmax_avx512", &argmax_avx512},
     {CpuIsa::avx2, "argmax_avx2", &argmax_avx2},
+#elif defined(__aarch64__)
+    {CpuIsa::neon, "argmax_neon", &argmax_neon},
 #endif
     {CpuIsa::scalar, "argmax_scalar", &argmax_scalar},
 };
@@ -20,6 +22,8 @@ constexpr VariantInfo kInfos[] = {
 #if defined(__x86_64__)
     variant_info<CpuIsa::avx512>("argmax_avx512"),
     variant_info<CpuIsa::avx2>("argmax_avx2"),
+#elif defined(__aarch64__)
+    variant_info<CpuIsa::neon>("argmax_neon"),
 #endif
     variant_info<CpuIsa::scalar>("argmax_scalar"),
 };

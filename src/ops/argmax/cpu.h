@@ -101,5 +101,6 @@ using ArgmaxSelect = cpu::Kernel<ArgmaxArgs> (*)(std::string_view name, DType x)
 [[nodiscard]] cpu::Kernel<ArgmaxArgs> argmax_scalar(std::string_view name, DType x) noexcept;
 [[nodiscard]] cpu::Kernel<ArgmaxArgs> argmax_avx2(std::string_view name, DType x) noexcept;
 [[nodiscard]] cpu::Kernel<ArgmaxArgs> argmax_avx512(std::string_view name, DType x) noexcept;
+[[nodiscard]] cpu::Kernel<ArgmaxArgs> argmax_neon(std::string_view name, DType x) noexcept;
 
 }  // namespace mlxn::ops

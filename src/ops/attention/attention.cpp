@@ -33,12 +33,19 @@ constexpr Kernels kAvx512 = {{cpu::kernel<&attention_tiled_f32_avx512>("attentio
                               cpu::kernel<&attention_tiled_f16_avx512>("attention_tiled_f16_avx512")},
                              {cpu::kernel<&attention_split_f32_avx512>("attention_split_f32_avx512"),
                               cpu::kernel<&attention_split_f16_avx512>("attention_split_f16_avx512")}};
+#elif defined(__aarch64__)
+constexpr Kernels kNeon = {{cpu::kernel<&attention_tiled_f32_neon>("attention_tiled_f32_neon"),
+                            cpu::kernel<&attention_tiled_f16_neon>("attention_tiled_f16_neon")},
+                           {cpu::kernel<&attention_split_f32_neon>("attention_split_f32_neon"),
+                            cpu::kernel<&attention_split_f16_neon>("attention_split_f16_neon")}};
 #endif
 
 constexpr IsaVariant<const Kernels*> kVariants[] = {
 #if defined(__x86_64__)
     {CpuIsa::avx512, "attention_avx512", &kAvx512},
     {CpuIsa::avx2, "attention_avx2", &kAvx2},
+#elif defined(__aarch64__)
+    {CpuIsa::neon, "attention_neon", &kNeon},
 #endif
     {CpuIsa::scalar, "attention_scalar", &kScalar},
 };
@@ -48,6 +55,9 @@ constexpr VariantInfo kInfos[] = {
     variant_info<CpuIsa::avx512>("attention_split_f32_avx512"), variant_info<CpuIsa::avx512>("attention_split_f16_avx512"),
     variant_info<CpuIsa::avx2>("attention_tiled_f32_avx2"),     variant_info<CpuIsa::avx2>("attention_tiled_f16_avx2"),
     variant_info<CpuIsa::avx2>("attention_split_f32_avx2"),     variant_info<CpuIsa::avx2>("attention_split_f16_avx2"),
+#elif defined(__aarch64__)
+    variant_info<CpuIsa::neon>("attention_tiled_f32_neon"), variant_info<CpuIsa::neon>("attention_tiled_f16_neon"),
+    variant_info<CpuIsa::neon>("attention_split_f32_neon"), variant_info<CpuIsa::neon>("attention_split_f16_neon"),
 #endif
     variant_info<CpuIsa::scalar>("attention_tiled_f32_scalar"), variant_info<CpuIsa::scalar>("attention_tiled_f16_scalar"),
     variant_info<CpuIsa::scalar>("attention_split_f32_scalar"), variant_info<CpuIsa::scalar>("attention_split_f16_scalar"),

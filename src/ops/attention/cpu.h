@@ -27,8 +27,8 @@ struct Attention {
   static constexpr int kLanes = S::kLanes;
   static constexpr int kTile = kAttentionTile;
   /// Query rows per register block.
-  static constexpr int kRows = kLanes == 16 ? 8 : 4;
-  static constexpr int kSplitRowBlock = kLanes == 16 ? 4 : 2;
+  static constexpr int kRows = S::kRegisters / 4;
+  static constexpr int kSplitRowBlock = S::kRegisters / 8;
   /// Keys per panel of transposed keys: two vectors.
   static constexpr int kPanel = 2 * kLanes;
 

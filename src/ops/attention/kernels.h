@@ -11,6 +11,8 @@ AttentionKernel attention_tiled_f32_scalar, attention_tiled_f16_scalar, attentio
 #if defined(__x86_64__)
 AttentionKernel attention_tiled_f32_avx2, attention_tiled_f16_avx2, attention_split_f32_avx2, attention_split_f16_avx2;
 AttentionKernel attention_tiled_f32_avx512, attention_tiled_f16_avx512, attention_split_f32_avx512, attention_split_f16_avx512;
+#elif defined(__aarch64__)
+AttentionKernel attention_tiled_f32_neon, attention_tiled_f16_neon, attention_split_f32_neon, attention_split_f16_neon;
 #endif
 
 }  // namespace mlxn::ops

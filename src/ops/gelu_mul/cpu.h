@@ -19,5 +19,6 @@ struct GeluMul {
 [[nodiscard]] cpu::Kernel<ElementwiseArgs> gelu_mul_scalar(std::string_view name, DType a, DType b) noexcept;
 [[nodiscard]] cpu::Kernel<ElementwiseArgs> gelu_mul_avx2(std::string_view name, DType a, DType b) noexcept;
 [[nodiscard]] cpu::Kernel<ElementwiseArgs> gelu_mul_avx512(std::string_view name, DType a, DType b) noexcept;
+[[nodiscard]] cpu::Kernel<ElementwiseArgs> gelu_mul_neon(std::string_view name, DType a, DType b) noexcept;
 
 }  // namespace mlxn::ops

@@ -10,6 +10,8 @@ constexpr IsaVariant<ElementwiseSelect> kVariants[] = {
 #if defined(__x86_64__)
     {CpuIsa::avx512, "gelu_mul_avx512", &gelu_mul_avx512},
     {CpuIsa::avx2, "gelu_mul_avx2", &gelu_mul_avx2},
+#elif defined(__aarch64__)
+    {CpuIsa::neon, "gelu_mul_neon", &gelu_mul_neon},
 #endif
     {CpuIsa::scalar, "gelu_mul_scalar", &gelu_mul_scalar},
 };
@@ -17,6 +19,8 @@ constexpr VariantInfo kInfos[] = {
 #if defined(__x86_64__)
     variant_info<CpuIsa::avx512>("gelu_mul_avx512"),
     variant_info<CpuIsa::avx2>("gelu_mul_avx2"),
+#elif defined(__aarch64__)
+    variant_info<CpuIsa::neon>("gelu_mul_neon"),
 #endif
     variant_info<CpuIsa::scalar>("gelu_mul_scalar"),
 };

@@ -54,5 +54,6 @@ using KvAppendSelect = cpu::Kernel<KvAppendArgs> (*)(std::string_view name) noex
 [[nodiscard]] cpu::Kernel<KvAppendArgs> kv_append_scalar(std::string_view name) noexcept;
 [[nodiscard]] cpu::Kernel<KvAppendArgs> kv_append_avx2(std::string_view name) noexcept;
 [[nodiscard]] cpu::Kernel<KvAppendArgs> kv_append_avx512(std::string_view name) noexcept;
+[[nodiscard]] cpu::Kernel<KvAppendArgs> kv_append_neon(std::string_view name) noexcept;
 
 }  // namespace mlxn::ops

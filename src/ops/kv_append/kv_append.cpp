@@ -14,6 +14,8 @@ constexpr IsaVariant<KvAppendSelect> kVariants[] = {
 #if defined(__x86_64__)
     {CpuIsa::avx512, "kv_append_avx512", &kv_append_avx512},
     {CpuIsa::avx2, "kv_append_avx2", &kv_append_avx2},
+#elif defined(__aarch64__)
+    {CpuIsa::neon, "kv_append_neon", &kv_append_neon},
 #endif
     {CpuIsa::scalar, "kv_append_scalar", &kv_append_scalar},
 };
@@ -21,6 +23,8 @@ constexpr VariantInfo kInfos[] = {
 #if defined(__x86_64__)
     variant_info<CpuIsa::avx512>("kv_append_avx512"),
     variant_info<CpuIsa::avx2>("kv_append_avx2"),
+#elif defined(__aarch64__)
+    variant_info<CpuIsa::neon>("kv_append_neon"),
 #endif
     variant_info<CpuIsa::scalar>("kv_append_scalar"),
 };

@@ -16,5 +16,6 @@ struct Mul {
 [[nodiscard]] cpu::Kernel<ElementwiseArgs> mul_scalar(std::string_view name, DType a, DType b) noexcept;
 [[nodiscard]] cpu::Kernel<ElementwiseArgs> mul_avx2(std::string_view name, DType a, DType b) noexcept;
 [[nodiscard]] cpu::Kernel<ElementwiseArgs> mul_avx512(std::string_view name, DType a, DType b) noexcept;
+[[nodiscard]] cpu::Kernel<ElementwiseArgs> mul_neon(std::string_view name, DType a, DType b) noexcept;
 
 }  // namespace mlxn::ops

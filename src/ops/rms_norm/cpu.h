@@ -81,5 +81,6 @@ using RmsNormSelect = cpu::Kernel<RmsNormArgs> (*)(std::string_view name, DType 
 [[nodiscard]] cpu::Kernel<RmsNormArgs> rms_norm_scalar(std::string_view name, DType x, DType w) noexcept;
 [[nodiscard]] cpu::Kernel<RmsNormArgs> rms_norm_avx2(std::string_view name, DType x, DType w) noexcept;
 [[nodiscard]] cpu::Kernel<RmsNormArgs> rms_norm_avx512(std::string_view name, DType x, DType w) noexcept;
+[[nodiscard]] cpu::Kernel<RmsNormArgs> rms_norm_neon(std::string_view name, DType x, DType w) noexcept;
 
 }  // namespace mlxn::ops

@@ -12,6 +12,8 @@ constexpr IsaVariant<RmsNormSelect> kVariants[] = {
 #if defined(__x86_64__)
     {CpuIsa::avx512, "rms_norm_avx512", &rms_norm_avx512},
     {CpuIsa::avx2, "rms_norm_avx2", &rms_norm_avx2},
+#elif defined(__aarch64__)
+    {CpuIsa::neon, "rms_norm_neon", &rms_norm_neon},
 #endif
     {CpuIsa::scalar, "rms_norm_scalar", &rms_norm_scalar},
 };
@@ -19,6 +21,8 @@ constexpr VariantInfo kInfos[] = {
 #if defined(__x86_64__)
     variant_info<CpuIsa::avx512>("rms_norm_avx512"),
     variant_info<CpuIsa::avx2>("rms_norm_avx2"),
+#elif defined(__aarch64__)
+    variant_info<CpuIsa::neon>("rms_norm_neon"),
 #endif
     variant_info<CpuIsa::scalar>("rms_norm_scalar"),
 };

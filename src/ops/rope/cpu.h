@@ -153,5 +153,6 @@ using RopeSelect = cpu::Kernel<RopeArgs> (*)(std::string_view name, DType x) noe
 [[nodiscard]] cpu::Kernel<RopeArgs> rope_scalar(std::string_view name, DType x) noexcept;
 [[nodiscard]] cpu::Kernel<RopeArgs> rope_avx2(std::string_view name, DType x) noexcept;
 [[nodiscard]] cpu::Kernel<RopeArgs> rope_avx512(std::string_view name, DType x) noexcept;
+[[nodiscard]] cpu::Kernel<RopeArgs> rope_neon(std::string_view name, DType x) noexcept;
 
 }  // namespace mlxn::ops

@@ -10,6 +10,8 @@ constexpr IsaVariant<RopeSelect> kVariants[] = {
 #if defined(__x86_64__)
     {CpuIsa::avx512, "rope_avx512", &rope_avx512},
     {CpuIsa::avx2, "rope_avx2", &rope_avx2},
+#elif defined(__aarch64__)
+    {CpuIsa::neon, "rope_neon", &rope_neon},
 #endif
     {CpuIsa::scalar, "rope_scalar", &rope_scalar},
 };
@@ -17,6 +19,8 @@ constexpr VariantInfo kInfos[] = {
 #if defined(__x86_64__)
     variant_info<CpuIsa::avx512>("rope_avx512"),
     variant_info<CpuIsa::avx2>("rope_avx2"),
+#elif defined(__aarch64__)
+    variant_info<CpuIsa::neon>("rope_neon"),
 #endif
     variant_info<CpuIsa::scalar>("rope_scalar"),
 };

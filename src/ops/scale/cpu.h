@@ -16,5 +16,6 @@ struct Scale {
 [[nodiscard]] cpu::Kernel<ElementwiseArgs> scale_scalar(std::string_view name, DType a, DType b) noexcept;
 [[nodiscard]] cpu::Kernel<ElementwiseArgs> scale_avx2(std::string_view name, DType a, DType b) noexcept;
 [[nodiscard]] cpu::Kernel<ElementwiseArgs> scale_avx512(std::string_view name, DType a, DType b) noexcept;
+[[nodiscard]] cpu::Kernel<ElementwiseArgs> scale_neon(std::string_view name, DType a, DType b) noexcept;
 
 }  // namespace mlxn::ops

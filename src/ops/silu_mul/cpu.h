@@ -17,5 +17,6 @@ struct SiluMul {
 [[nodiscard]] cpu::Kernel<ElementwiseArgs> silu_mul_scalar(std::string_view name, DType a, DType b) noexcept;
 [[nodiscard]] cpu::Kernel<ElementwiseArgs> silu_mul_avx2(std::string_view name, DType a, DType b) noexcept;
 [[nodiscard]] cpu::Kernel<ElementwiseArgs> silu_mul_avx512(std::string_view name, DType a, DType b) noexcept;
+[[nodiscard]] cpu::Kernel<ElementwiseArgs> silu_mul_neon(std::string_view name, DType a, DType b) noexcept;
 
 }  // namespace mlxn::ops

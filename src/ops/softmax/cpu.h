@@ -62,5 +62,6 @@ using SoftmaxSelect = cpu::Kernel<SoftmaxArgs> (*)(std::string_view name, DType 
 [[nodiscard]] cpu::Kernel<SoftmaxArgs> softmax_scalar(std::string_view name, DType x) noexcept;
 [[nodiscard]] cpu::Kernel<SoftmaxArgs> softmax_avx2(std::string_view name, DType x) noexcept;
 [[nodiscard]] cpu::Kernel<SoftmaxArgs> softmax_avx512(std::string_view name, DType x) noexcept;
+[[nodiscard]] cpu::Kernel<SoftmaxArgs> softmax_neon(std::string_view name, DType x) noexcept;
 
 }  // namespace mlxn::ops

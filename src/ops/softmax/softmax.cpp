@@ -10,6 +10,8 @@ constexpr IsaVariant<SoftmaxSelect> kVariants[] = {
 #if defined(__x86_64__)
     {CpuIsa::avx512, "softmax_avx512", &softmax_avx512},
     {CpuIsa::avx2, "softmax_avx2", &softmax_avx2},
+#elif defined(__aarch64__)
+    {CpuIsa::neon, "softmax_neon", &softmax_neon},
 #endif
     {CpuIsa::scalar, "softmax_scalar", &softmax_scalar},
 };
@@ -17,6 +19,8 @@ constexpr VariantInfo kInfos[] = {
 #if defined(__x86_64__)
     variant_info<CpuIsa::avx512>("softmax_avx512"),
     variant_info<CpuIsa::avx2>("softmax_avx2"),
+#elif defined(__aarch64__)
+    variant_info<CpuIsa::neon>("softmax_neon"),
 #endif
     variant_info<CpuIsa::scalar>("softmax_scalar"),
 };
