@@ -13,6 +13,9 @@ struct Avx2 {
   static constexpr int kLanes = 8;
   static constexpr int kMaxTile = 4;
   static constexpr int kExactTile = 2;
+  static constexpr int kSlabColumns = 1;
+  static constexpr bool kSettled = false;
+  static constexpr bool kProductsByLane = false;
   static constexpr bool kUnrolled = true;
   static constexpr bool kUnpackFirst = true;
   static constexpr bool kSignedBytes = true;

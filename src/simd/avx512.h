@@ -20,6 +20,9 @@ struct Avx512 {
   static constexpr int kLanes = 16;
   static constexpr int kMaxTile = 8;           ///< rows of x that a kernel keeps in registers
   static constexpr int kExactTile = 4;         ///< the same for kernels that unpack to floats
+  static constexpr int kSlabColumns = 1;       ///< vectors of columns that a kernel for slabs of floats takes together
+  static constexpr bool kSettled = false;      ///< whether straight code wants MLXN_SETTLE between its parts
+  static constexpr bool kProductsByLane = false;  ///< has fma_by_lane()
   static constexpr bool kUnrolled = true;      ///< whether long loops over constants become straight code
   static constexpr bool kUnpackFirst = false;  ///< whether codes that are slow to unpack are unpacked once for many tiles
   static constexpr bool kSignedBytes = false;  ///< the dot product takes unsigned weights only
@@ -113,11 +116,10 @@ struct Avx512 {
     for (int i = 0; i < kVectors; ++i) {
       // One instruction that fetches and spreads x; compilers make two of the intrinsics.
       const auto& quad = *reinterpret_cast<const std::int8_t(*)[4]>(x + 4 * i);
-      __asm__("vpdpbusd {%2%{1to16%}, %1, %0|%0, %1, %2%{1to16%}}" : "+v"(acc) : "v"(w[i]), "m"(quad));
+      __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w[i]), "m"(quad));
     }
     return acc;
   }
-
   /// Transposes 4 dwords of 16 rows: dword j at rows[r] + offset goes to lane r of the 64 bytes at place(j).
   template <class Place>
   static MLXN_SIMD void transpose4(const std::uint8_t* const* rows, std::int64_t offset, Place&& place) {

@@ -11,6 +11,9 @@ struct Scalar {
   static constexpr int kLanes = 4;
   static constexpr int kMaxTile = 2;
   static constexpr int kExactTile = 2;
+  static constexpr int kSlabColumns = 1;
+  static constexpr bool kSettled = false;
+  static constexpr bool kProductsByLane = false;
   static constexpr bool kUnrolled = false;
   static constexpr bool kUnpackFirst = false;
   static constexpr bool kSignedBytes = true;

@@ -22,7 +22,6 @@ namespace {
 // Rows of a panel by route: the weights are read once per panel.
 constexpr std::int64_t kVectorRows = 8;
 constexpr std::int64_t kTileRows = 64;
-constexpr std::int64_t kUnpackRows = 64;       // from so many on unpacking to a slab of codes pays
 constexpr std::int64_t kPanelBytes = 256 << 10;  // of x per slab: half of a 512 KiB second-level cache
 constexpr std::int64_t kRawSlabElems = 1024;    // laid out anew and used again while in a near cache
 constexpr std::int64_t kMaxChunkGroups = 4;
@@ -39,6 +38,20 @@ Kernels make_kernels(CpuIsa isa) noexcept {
       avx2::add_quantised_kernels(k);
       avx2::add_exact_kernels(k);
       return k;
+#elif defined(__aarch64__)
+    case CpuIsa::neon_i8mm:
+      dotprod::add_quantised_kernels(k);
+      i8mm::add_pair_kernels(k);
+      neon::add_exact_kernels(k);
+      return k;
+    case CpuIsa::neon_dotprod:
+      dotprod::add_quantised_kernels(k);
+      neon::add_exact_kernels(k);
+      return k;
+    case CpuIsa::neon:
+      neon::add_quantised_kernels(k);
+      neon::add_exact_kernels(k);
+      return k;
 #endif
     default:
       scalar::add_quantised_kernels(k);
@@ -48,8 +61,11 @@ Kernels make_kernels(CpuIsa isa) noexcept {
 }
 
 const Kernels& kernels(CpuIsa isa) noexcept {
-  static const std::array<Kernels, 4> tables = {make_kernels(CpuIsa::scalar), make_kernels(CpuIsa::avx2),
-                                                make_kernels(CpuIsa::avx512), make_kernels(CpuIsa::neon)};
+  static const auto tables = [] {
+    std::array<Kernels, kCpuIsaCount> all{};
+    for (const CpuIsa level : kIsas) all[static_cast<std::size_t>(level)] = make_kernels(level);
+    return all;
+  }();
   return tables[static_cast<std::size_t>(isa)];
 }
 
@@ -115,7 +131,6 @@ class Run {
     auto next = static_cast<std::int64_t>(context_.next_chunk());
     for (std::int64_t row = 0; row < a_.m; row += a_.panel_rows, first_chunk += chunks) {
       const std::int64_t rows = std::min(a_.panel_rows, a_.m - row);
-      unpacks_ = a_.decoded && (!a_.quantised || rows >= kUnpackRows);  // changes no bit
       if (row != 0) context_.barrier();  // the panel before is still read
       prepare_x(row, rows);
       context_.barrier();
@@ -149,8 +164,9 @@ class Run {
       const std::int64_t eight = static_cast<std::int64_t>(unit) / segments * 8;
       for_tiles(eight, std::min(eight + 8, rows), largest_, [&](const Tile& tile) {
         if (a_.quantised) {
-          kernels_.quantise(source, first + tile.row, 1 << tile.log2, begin, end, weight_.bias,
-                            reinterpret_cast<QuantisedX*>(ready_x(tile, 0)));
+          const QuantiseX quantise = a_.decoded ? kernels_.quantise_for_codes : kernels_.quantise;
+          quantise(source, first + tile.row, 1 << tile.log2, begin, end, weight_.bias,
+                   reinterpret_cast<QuantisedX*>(ready_x(tile, 0)));
         } else {
           kernels_.copy(source, first + tile.row, 1 << tile.log2, begin, end, a_.to_f16 != 0,
                         reinterpret_cast<float*>(ready_x(tile, 0)));
@@ -170,18 +186,8 @@ class Run {
         for (std::int64_t g = group; g < group + step; ++g) {
           float* totals = totals_ + (g - group) * a_.panel_rows * kRows;
           const std::uint8_t* weights = slab_of_weights(g, k, elems);
-          if (unpacks_) {
-            multiply_decoded(weights, k, elems, begin, end, totals);
-          } else {
-            for_tiles(begin, end, largest_, [&](const Tile& tile) {
-              float* to = totals + tile.row * kRows;
-              if (a_.quantised) {
-                weight_.quantised[tile.log2](weights, elems, reinterpret_cast<const QuantisedX*>(ready_x(tile, k)), to);
-              } else {
-                weight_.exact[tile.log2](weights, elems, reinterpret_cast<const float*>(ready_x(tile, k)), to);
-              }
-            });
-          }
+          if (a_.decoded) multiply_decoded(weights, k, elems, begin, end, totals);
+          else multiply_packed(weights, k, elems, begin, end, totals);
         }
       }
       for (std::int64_t g = group; g < group + step; ++g) {
@@ -198,6 +204,20 @@ class Run {
     }
     pack_(rows, elems, packed_);
     return packed_;
+  }
+
+  void multiply_packed(const std::uint8_t* weights, std::int64_t k, std::int64_t elems, std::int64_t begin,
+                       std::int64_t end, float* totals) {
+    for (std::int64_t at = 0; at < elems; at += kernels_.stretch) {
+      const std::int64_t some = std::min(kernels_.stretch, elems - at);
+      const std::uint8_t* from = weights + group_bytes(format_, at);
+      for_tiles(begin, end, largest_, [&](const Tile& tile) {
+        const std::uint8_t* x = ready_x(tile, k + at);
+        float* to = totals + tile.row * kRows;
+        if (a_.quantised) weight_.quantised[tile.log2](from, some, reinterpret_cast<const QuantisedX*>(x), to);
+        else weight_.exact[tile.log2](from, some, reinterpret_cast<const float*>(x), to);
+      });
+    }
   }
 
   void multiply_decoded(const std::uint8_t* weights, std::int64_t k, std::int64_t elems, std::int64_t begin,
@@ -239,7 +259,6 @@ class Run {
   const PackGroup pack_;
   const std::int64_t group_bytes_, row_bytes_;
   const int largest_;
-  bool unpacks_ = false;  ///< this panel goes through a slab of unpacked weights
   float* totals_;
   std::uint8_t* slab_;
   std::uint8_t* packed_;
@@ -249,8 +268,9 @@ class Run {
 
 void plan(Args& a, bool tile, int threads) noexcept {
   const std::int64_t groups = (a.n + kRows - 1) / kRows;
-  const WeightKernels& weight = kernels(static_cast<CpuIsa>(a.isa)).weights[static_cast<std::size_t>(a.type)];
-  a.decoded = tile && (!a.quantised || (weight.unpack != nullptr && a.m >= kUnpackRows)) ? 1 : 0;
+  const Kernels& table = kernels(static_cast<CpuIsa>(a.isa));
+  const bool unpacks = table.weights[static_cast<std::size_t>(a.type)].unpack != nullptr && a.m >= table.unpack_rows;
+  a.decoded = tile && (!a.quantised || unpacks) ? 1 : 0;
   a.panel_rows = std::min(a.m, tile ? kTileRows : kVectorRows);
   a.chunk_groups = std::clamp<std::int64_t>(groups / (std::int64_t{8} * threads), 1, kMaxChunkGroups);
   a.x_parts = groups >= std::int64_t{2} * threads ? 1 : std::min<std::int64_t>((a.panel_rows + 7) / 8, threads);

@@ -84,8 +84,11 @@ struct Kernels {
   WeightKernels weights[kDTypeCount];  ///< all null where the type is no weight
   MultiplySlab slab[2][kTileSizes];  ///< [with offsets]
   QuantiseX quantise;
+  QuantiseX quantise_for_codes;  ///< for weights[].codes, which may want rows of x in another order
   CopyX copy;
   Store store;
+  std::int64_t stretch;      ///< elements of k that a kernel for packed weights is best given at a time
+  std::int64_t unpack_rows;  ///< rows of x from which a slab of codes pays
   int quantised_tile;  ///< rows of the largest tile that weights[].quantised and codes have
   int exact_tile;      ///< the same of weights[].exact
   int slab_tile;       ///< the same of slab
@@ -104,5 +107,15 @@ namespace avx512 {
 void add_quantised_kernels(Kernels& to) noexcept;
 void add_exact_kernels(Kernels& to) noexcept;
 }  // namespace avx512
+namespace neon {
+void add_quantised_kernels(Kernels& to) noexcept;
+void add_exact_kernels(Kernels& to) noexcept;
+}  // namespace neon
+namespace dotprod {
+void add_quantised_kernels(Kernels& to) noexcept;
+}  // namespace dotprod
+namespace i8mm {
+void add_pair_kernels(Kernels& to) noexcept;  ///< to what dotprod has added
+}  // namespace i8mm
 
 }  // namespace mlxn::rows16

@@ -49,7 +49,10 @@ template <class V, int kCount, class Body>
 static MLXN_SIMD void repeat(Body&& body) {
   if constexpr (V::kUnrolled) {
     MLXN_UNROLL
-    for (int i = 0; i < kCount; ++i) body(i);
+    for (int i = 0; i < kCount; ++i) {
+      if constexpr (V::kSettled) MLXN_SETTLE;
+      body(i);
+    }
   } else {
     MLXN_ROLLED
     for (int i = 0; i < kCount; ++i) body(i);
@@ -58,6 +61,22 @@ static MLXN_SIMD void repeat(Body&& body) {
 
 template <class V>
 static constexpr int kPasses = static_cast<int>(kRows) / V::kLanes;
+
+/// Where many passes go over the same weights, they do so chunk by chunk: the later ones then find them in the nearest cache.
+template <class V>
+static constexpr std::int64_t kStretch = kPasses<V> > 2 ? kChunkElems : std::int64_t{1} << 62;
+
+/// t[m] += v * x[m]
+template <class V, int kCount>
+static MLXN_SIMD void add_products(typename V::F v, const float* x, typename V::F* t) {
+  if constexpr (V::kProductsByLane && kCount % V::kLanes == 0) {
+    MLXN_UNROLL
+    for (int m = 0; m < kCount; m += V::kLanes) V::fma_by_lane(v, x + m, t + m);
+  } else {
+    MLXN_UNROLL
+    for (int m = 0; m < kCount; ++m) t[m] = V::fma(v, V::set_f32(x[m]), t[m]);
+  }
+}
 
 // ---- int8act ----
 
@@ -253,8 +272,7 @@ static void multiply_exact(const std::uint8_t* group, std::int64_t k, const floa
           MLXN_UNROLL
           for (int h = 0; h < 2; ++h) {
             const F v = Value::at(table, w[4 * h + e / 4], e % 4);
-            MLXN_UNROLL
-            for (int m = 0; m < kTile; ++m) t[h][m] = V::fma(v, V::set_f32(xs[(kUnitX * h + e) * kTile + m]), t[h][m]);
+            add_products<V, kTile>(v, xs + (kUnitX * h + e) * kTile, t[h]);
           }
         });
         MLXN_UNROLL
@@ -315,9 +333,7 @@ static void multiply_dense(const std::uint8_t* group, std::int64_t k, const floa
       MLXN_UNROLL
       for (int m = 0; m < kTile; ++m) t[m] = V::set_f32(0.0f);
       repeat<V, 16>([&](int e) MLXN_LAMBDA {
-        const F v = T::element(q, e);
-        MLXN_UNROLL
-        for (int m = 0; m < kTile; ++m) t[m] = V::fma(v, V::set_f32(x[(i * kUnitX + e) * kTile + m]), t[m]);
+        add_products<V, kTile>(T::element(q, e), x + (i * kUnitX + e) * kTile, t);
       });
       MLXN_UNROLL
       for (int m = 0; m < kTile; ++m) total[m] = V::add(total[m], t[m]);
@@ -342,34 +358,43 @@ static void decode_dense(const std::uint8_t* chunk, std::int64_t k, float* slab)
 template <class V, bool kMinimum, int kTile>
 static void multiply_slab(const float* slab, std::int64_t k, const float* x, float* totals) {
   using F = typename V::F;
-  for (int pass = 0; pass < kPasses<V>; ++pass) {
-    F total[kTile];
+  constexpr int kColumns = V::kSlabColumns;
+  for (int pass = 0; pass < kPasses<V>; pass += kColumns) {
+    const auto at = [&](int c, int m) MLXN_LAMBDA { return totals + 16 * m + (pass + c) * V::kLanes; };
+    F total[kColumns][kTile];
     MLXN_UNROLL
-    for (int m = 0; m < kTile; ++m) total[m] = V::load_f32(totals + 16 * m + pass * V::kLanes);
+    for (int m = 0; m < kTile; ++m) {
+      MLXN_UNROLL
+      for (int c = 0; c < kColumns; ++c) total[c][m] = V::load_f32(at(c, m));
+    }
     const float* w = slab + pass * V::kLanes;
     const float* xs = x;
     for (std::int64_t i = 0; i < k; i += kUnitElems) {
-      F t[kTile];
+      F t[kColumns][kTile];
       MLXN_UNROLL
-      for (int m = 0; m < kTile; ++m) t[m] = V::set_f32(0.0f);
+      for (int m = 0; m < kTile; ++m) {
+        MLXN_UNROLL
+        for (int c = 0; c < kColumns; ++c) t[c][m] = V::set_f32(0.0f);
+      }
       repeat<V, 16>([&](int e) MLXN_LAMBDA {
-        const F v = V::load_f32(w + 16 * e);
         MLXN_UNROLL
-        for (int m = 0; m < kTile; ++m) t[m] = V::fma(v, V::set_f32(xs[e * kTile + m]), t[m]);
+        for (int c = 0; c < kColumns; ++c) add_products<V, kTile>(V::load_f32(w + 16 * e + c * V::kLanes), xs + e * kTile, t[c]);
       });
-      const F s = V::load_f32(w + kUnitScale);
       MLXN_UNROLL
-      for (int m = 0; m < kTile; ++m) total[m] = V::fma(t[m], s, total[m]);
-      if constexpr (kMinimum) {
-        const F o = V::load_f32(w + kUnitOffset);
+      for (int c = 0; c < kColumns; ++c) {
+        const F s = V::load_f32(w + kUnitScale + c * V::kLanes);
         MLXN_UNROLL
-        for (int m = 0; m < kTile; ++m) total[m] = V::fma(o, V::set_f32(xs[16 * kTile + m]), total[m]);
+        for (int m = 0; m < kTile; ++m) total[c][m] = V::fma(t[c][m], s, total[c][m]);
+        if constexpr (kMinimum) add_products<V, kTile>(V::load_f32(w + kUnitOffset + c * V::kLanes), xs + 16 * kTile, total[c]);
       }
       w += kUnitFloats;
       xs += kUnitX * kTile;
     }
     MLXN_UNROLL
-    for (int m = 0; m < kTile; ++m) V::store_f32(totals + 16 * m + pass * V::kLanes, total[m]);
+    for (int m = 0; m < kTile; ++m) {
+      MLXN_UNROLL
+      for (int c = 0; c < kColumns; ++c) V::store_f32(at(c, m), total[c][m]);
+    }
   }
 }
 
@@ -506,7 +531,9 @@ static void fill_quantised(Kernels& to) {
   add_quantised<V, IQ4_NL<V>>(to);
   add_quantised<V, IQ4_XS<V>>(to);
   add_quantised<V, MXFP4<V>>(to);
-  to.quantise = &quantise<V>;
+  to.quantise = to.quantise_for_codes = &quantise<V>;
+  to.stretch = kStretch<V>;
+  to.unpack_rows = 64;
   to.quantised_tile = V::kMaxTile;
 }
 

@@ -26,6 +26,10 @@ constexpr IsaVariant<cpu::Kernel<rows16::Args>> kVariants[] = {
 #if defined(__x86_64__)
     {CpuIsa::avx512, "matmul_rows16_avx512", cpu::kernel<&rows16::run>("matmul_rows16_avx512")},
     {CpuIsa::avx2, "matmul_rows16_avx2", cpu::kernel<&rows16::run>("matmul_rows16_avx2")},
+#elif defined(__aarch64__)
+    {CpuIsa::neon_i8mm, "matmul_rows16_i8mm", cpu::kernel<&rows16::run>("matmul_rows16_i8mm")},
+    {CpuIsa::neon_dotprod, "matmul_rows16_dotprod", cpu::kernel<&rows16::run>("matmul_rows16_dotprod")},
+    {CpuIsa::neon, "matmul_rows16_neon", cpu::kernel<&rows16::run>("matmul_rows16_neon")},
 #endif
     {CpuIsa::scalar, "matmul_rows16_scalar", cpu::kernel<&rows16::run>("matmul_rows16_scalar")},
 };
@@ -33,6 +37,10 @@ constexpr VariantInfo kInfos[] = {
 #if defined(__x86_64__)
     variant_info<CpuIsa::avx512>("matmul_rows16_avx512"),
     variant_info<CpuIsa::avx2>("matmul_rows16_avx2"),
+#elif defined(__aarch64__)
+    variant_info<CpuIsa::neon_i8mm>("matmul_rows16_i8mm"),
+    variant_info<CpuIsa::neon_dotprod>("matmul_rows16_dotprod"),
+    variant_info<CpuIsa::neon>("matmul_rows16_neon"),
 #endif
     variant_info<CpuIsa::scalar>("matmul_rows16_scalar"),
 };
