@@ -1,15 +1,20 @@
 #!/usr/bin/env bash
 # Installs what building needs and is missing; does nothing when all is there. Used by ./run and ./test.
-# usage: tools/setup.sh [--tests]
+# usage: tools/setup.sh [--tests] [--arm64]
+#   --arm64  what cross-building for ARM64 and running the result needs (Debian 12 or newer): compiler and emulator are
+#            installed, libraries of that architecture are put below build/arm64-libraries
 # Asks before it installs if a person is there to answer: never when CI is set or stdin is no terminal.
-# Exit: 0 all is there; 1 something is missing and was not installed (the command that does it is printed).
+# Exit: 0 all is there; 1 something is missing and was not installed (the command that does it is printed); 3 this is no
+# system that --arm64 works on.
 set -u
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 
-want_tests=0
+want_tests=0 want_arm64=0
 for arg in "$@"; do
   case $arg in
     --tests) want_tests=1 ;;
-    *) echo "setup: unknown argument $arg; usage: tools/setup.sh [--tests]" >&2; exit 2 ;;
+    --arm64) want_arm64=1 ;;
+    *) echo "setup: unknown argument $arg; usage: tools/setup.sh [--tests] [--arm64]" >&2; exit 2 ;;
   esac
 done
 
@@ -47,6 +52,14 @@ has_header nlohmann/json.hpp || need nlohmann-json3-dev nlohmann-json
 if [ $want_tests = 1 ]; then
   has_header gtest/gtest.h || need libgtest-dev googletest
   has_program pkg-config || need pkg-config pkgconf
+fi
+if [ $want_arm64 = 1 ]; then
+  if ! grep -qx 'ID=debian' /etc/os-release 2> /dev/null || [ "$(uname -m)" != x86_64 ]; then
+    echo "setup: cross-building for ARM64 is set up on Debian on x86-64 only" >&2
+    exit 3
+  fi
+  has_program aarch64-linux-gnu-g++ || need g++-aarch64-linux-gnu -
+  has_program qemu-aarch64 || need qemu-user -
 fi
 
 if [ -n "$missing_apt" ]; then
@@ -105,6 +118,34 @@ if [ -n "$missing_apt" ]; then
     apt install $options $missing_apt || refuse "that failed; the command was" "$command"
   fi
   echo "setup: done in $((SECONDS - start)) s" >&2
+fi
+
+# ARM64 libraries: Debian's own packages, unpacked into a folder. apt gets state of its own for it, so that the system does
+# not learn of a second architecture, and no root is needed.
+if [ $want_arm64 = 1 ]; then
+  libraries="libfmt-dev libfmt9 nlohmann-json3-dev libcli11-dev libpcre2-dev libpcre2-8-0 libgtest-dev"
+  folder=$root/build/arm64-libraries
+  if [ "$(cat "$folder/packages" 2> /dev/null)" != "$libraries" ]; then
+    echo "setup: fetching for ARM64: $libraries" >&2
+    rm -rf "$folder"
+    mkdir -p "$folder/apt/lists/partial" "$folder/apt/cache/archives/partial" "$folder/apt/debs"
+    arm64_apt() {
+      apt-get -qq -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o APT::Sandbox::User=root -o Dir::State::status=/dev/null \
+        -o "Dir::State::Lists=$folder/apt/lists" -o "Dir::Cache=$folder/apt/cache" "$@"
+    }
+    unpack_arm64() {
+      local package
+      arm64_apt update && (cd "$folder/apt/debs" && arm64_apt download $libraries) || return 1
+      for package in "$folder"/apt/debs/*.deb; do dpkg-deb -x "$package" "$folder" || return 1; done
+    }
+    if ! unpack_arm64 > "$folder/log" 2>&1 < /dev/null; then
+      cat "$folder/log" >&2
+      echo "setup: the ARM64 libraries could not be fetched" >&2
+      exit 1
+    fi
+    rm -rf "$folder/apt"
+    echo "$libraries" > "$folder/packages"
+  fi
 fi
 
 # 3.25 is what Debian 12 has; the presets need it.
