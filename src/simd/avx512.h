@@ -116,10 +116,11 @@ struct Avx512 {
     for (int i = 0; i < kVectors; ++i) {
       // One instruction that fetches and spreads x; compilers make two of the intrinsics.
       const auto& quad = *reinterpret_cast<const std::int8_t(*)[4]>(x + 4 * i);
-      __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w[i]), "m"(quad));
+      __asm__("vpdpbusd {%2%{1to16%}, %1, %0|%0, %1, %2%{1to16%}}" : "+v"(acc) : "v"(w[i]), "m"(quad));
     }
     return acc;
   }
+
   /// Transposes 4 dwords of 16 rows: dword j at rows[r] + offset goes to lane r of the 64 bytes at place(j).
   template <class Place>
   static MLXN_SIMD void transpose4(const std::uint8_t* const* rows, std::int64_t offset, Place&& place) {

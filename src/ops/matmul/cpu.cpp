@@ -131,6 +131,7 @@ class Run {
     auto next = static_cast<std::int64_t>(context_.next_chunk());
     for (std::int64_t row = 0; row < a_.m; row += a_.panel_rows, first_chunk += chunks) {
       const std::int64_t rows = std::min(a_.panel_rows, a_.m - row);
+      unpacks_ = a_.decoded && (!a_.quantised || rows >= kernels_.unpack_rows);  // changes no bit
       if (row != 0) context_.barrier();  // the panel before is still read
       prepare_x(row, rows);
       context_.barrier();
@@ -164,7 +165,7 @@ class Run {
       const std::int64_t eight = static_cast<std::int64_t>(unit) / segments * 8;
       for_tiles(eight, std::min(eight + 8, rows), largest_, [&](const Tile& tile) {
         if (a_.quantised) {
-          const QuantiseX quantise = a_.decoded ? kernels_.quantise_for_codes : kernels_.quantise;
+          const QuantiseX quantise = unpacks_ ? kernels_.quantise_for_codes : kernels_.quantise;
           quantise(source, first + tile.row, 1 << tile.log2, begin, end, weight_.bias,
                    reinterpret_cast<QuantisedX*>(ready_x(tile, 0)));
         } else {
@@ -186,7 +187,7 @@ class Run {
         for (std::int64_t g = group; g < group + step; ++g) {
           float* totals = totals_ + (g - group) * a_.panel_rows * kRows;
           const std::uint8_t* weights = slab_of_weights(g, k, elems);
-          if (a_.decoded) multiply_decoded(weights, k, elems, begin, end, totals);
+          if (unpacks_) multiply_decoded(weights, k, elems, begin, end, totals);
           else multiply_packed(weights, k, elems, begin, end, totals);
         }
       }
@@ -259,6 +260,7 @@ class Run {
   const PackGroup pack_;
   const std::int64_t group_bytes_, row_bytes_;
   const int largest_;
+  bool unpacks_ = false;  ///< this panel goes through a slab of unpacked weights
   float* totals_;
   std::uint8_t* slab_;
   std::uint8_t* packed_;
