@@ -97,7 +97,8 @@ class Tensor {
   [[nodiscard]] bool is_contiguous() const noexcept;
   /// The device that owns the memory; an undefined Device for empty tensors.
   [[nodiscard]] Device device() const noexcept;
-  /// Whether the two views share a byte.
+  /// Whether the two views share a byte. Exact if both are rows of one stride: ranges of rows, of columns or of heads in the
+  /// same buffer. Views whose gaps are of several kinds may be said to overlap where one only lies in a gap of the other.
   [[nodiscard]] bool overlaps(const Tensor& other) const noexcept;
 
   /// Elements [begin, end) along an axis. Along the last axis of a block tensor both must be multiples of the block.

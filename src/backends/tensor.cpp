@@ -1,6 +1,8 @@
 #include "mlxn/tensor.h"
 
 #include <algorithm>
+#include <array>
+#include <span>
 
 #include "backends/device_impl.h"
 #include "base/checked.h"
@@ -33,6 +35,63 @@ std::optional<std::uint64_t> count_elems(const Shape& shape) noexcept {
     empty = empty || d == 0;
   }
   return empty ? 0 : product;
+}
+
+/// The bytes of a view as `count` runs of `run` bytes, `step` apart: exactly those where its axes allow it (rows of one
+/// stride, whatever else lies between them), else a few more.
+struct Runs {
+  std::int64_t run = 0, step = 0, count = 1;
+};
+
+Runs runs_of(const Tensor& tensor) noexcept {
+  struct Axis {
+    std::int64_t step, count;
+  };
+  const DTypeInfo& t = info(tensor.dtype());
+  const std::int64_t block_elems = t.block_elems, block_bytes = t.block_bytes;
+  std::array<Axis, kMaxRank> axes{};  // those of more than one element, in the order of their steps
+  std::size_t rank = 0;
+  for (int i = 0; i < tensor.rank(); ++i) {
+    const bool blocks = i == tensor.rank() - 1 && block_elems > 1;  // they lie side by side
+    const std::int64_t count = blocks ? tensor.dim(i) / block_elems : tensor.dim(i);
+    const std::int64_t step = blocks ? block_bytes : tensor.stride(i) / block_elems * block_bytes;
+    if (count <= 1) continue;
+    std::size_t at = rank++;
+    for (; at > 0 && axes[at - 1].step > step; --at) axes[at] = axes[at - 1];
+    axes[at] = {step, count};
+  }
+  Runs runs{.run = block_bytes};
+  for (const auto [step, count] : std::span(axes).first(rank)) {
+    if (runs.count > 1 && step == runs.step * runs.count) {
+      runs.count *= count;
+      continue;
+    }
+    if (runs.count > 1) {  // a second stride: the gaps of the first count as bytes of the view
+      runs.run += runs.step * (runs.count - 1);
+      runs.count = 1;
+    }
+    if (step <= runs.run) {
+      runs.run += step * (count - 1);
+    } else {
+      runs.step = step;
+      runs.count = count;
+    }
+  }
+  return runs;
+}
+
+std::int64_t floor_div(std::int64_t a, std::int64_t b) noexcept { return a / b - (a % b < 0 ? 1 : 0); }
+
+/// Whether two sets of runs meet, the second one beginning `distance` bytes after the first.
+bool runs_meet(Runs a, Runs b, std::int64_t distance) noexcept {
+  if (a.count > 1 && b.count > 1 && a.step != b.step) {
+    for (Runs* r : {&a, &b}) *r = {r->run + r->step * (r->count - 1), 0, 1};
+  }
+  // Run i of a and run j of b meet if -b.run < distance + (j - i) * step < a.run: is there such a difference of i and j?
+  const std::int64_t step = std::max({a.count > 1 ? a.step : 0, b.count > 1 ? b.step : 0, std::int64_t{1}});
+  const std::int64_t least = std::max(floor_div(-b.run - distance, step) + 1, 1 - a.count);
+  const std::int64_t most = std::min(-floor_div(distance - a.run, step) - 1, b.count - 1);
+  return least <= most;
 }
 
 }  // namespace
@@ -95,7 +154,8 @@ bool Tensor::overlaps(const Tensor& other) const noexcept {
   // Compared by address: two imports may be of the same memory.
   const std::byte* x = allocation_->data() + byte_offset_;
   const std::byte* y = other.allocation_->data() + other.byte_offset_;
-  return x < y + b && y < x + a;
+  if (x >= y + b || y >= x + a) return false;
+  return runs_meet(runs_of(*this), runs_of(other), y - x);
 }
 
 void* Tensor::unsafe_data() const noexcept { return allocation_ ? allocation_->data() + byte_offset_ : nullptr; }

@@ -122,6 +122,21 @@ inline void check_in_place(const ElementwiseOp& op) {
       must(run(cpu(2), [&](CommandEncoder& e) { return op.encode(e, ga.tensor(), gb.tensor(), target.tensor(), isa); }));
       EXPECT_EQ(target.read(), gy.read());
       EXPECT_TRUE(target.intact());
+      if (!op.has_b) continue;
+      // a and b are the halves of each row of one buffer.
+      Guarded both(cpu(2), DType::f32, {3, 90});
+      std::vector<float> rows;
+      for (std::ptrdiff_t row = 0; row < 3; ++row) {
+        for (const std::vector<float>* half : {&a, &b}) rows.insert(rows.end(), half->begin() + row * 45, half->begin() + (row + 1) * 45);
+      }
+      both.write(rows);
+      const Tensor left = must(both.tensor().slice(1, 0, 45)), right = must(both.tensor().slice(1, 45, 90));
+      must(run(cpu(2), [&](CommandEncoder& e) { return op.encode(e, left, right, into_b ? right : left, isa); }));
+      const std::vector<float> wanted = gy.read(), got = both.read();
+      for (std::size_t i = 0; i < rows.size(); ++i) {
+        const bool written = (i % 90 >= 45) == into_b;
+        ASSERT_EQ(got[i], written ? wanted[i / 90 * 45 + i % 45] : rows[i]) << i;
+      }
     }
   }
 }

@@ -6,6 +6,7 @@
 #include "gtest/gtest.h"
 #include "mlxn/encoder.h"
 #include "tests/support/must.h"
+#include "tests/support/random.h"
 
 namespace mlxn {
 namespace {
@@ -83,6 +84,108 @@ TEST(Views, StridesAndBlocks) {
   EXPECT_EQ(must(blocks.slice(1, 32, 64)).byte_offset(), 34u);
   EXPECT_TRUE(fails_with(blocks.slice(1, 16, 64), ErrorCode::bad_shape, {"q8_0"}));
   EXPECT_TRUE(fails_with(blocks.permute({1, 0}), ErrorCode::bad_shape, {}));
+}
+
+/// The bytes of a view of at most 4096 bytes from `base` on.
+std::vector<bool> bytes_of(const Tensor& t, const std::byte* base) {
+  std::vector<bool> bytes(4096);
+  std::vector<std::int64_t> at(static_cast<std::size_t>(t.rank()));
+  for (std::int64_t i = 0; i < t.elems(); ++i) {
+    std::int64_t offset = 0;
+    for (int axis = 0; axis < t.rank(); ++axis) offset += at[static_cast<std::size_t>(axis)] * t.stride(axis);
+    const std::ptrdiff_t first = static_cast<const std::byte*>(t.unsafe_data()) - base + offset * block_bytes(t.dtype());
+    for (std::ptrdiff_t b = 0; b < block_bytes(t.dtype()); ++b) bytes[static_cast<std::size_t>(first + b)] = true;
+    for (int axis = t.rank() - 1; axis >= 0; --axis) {
+      if (++at[static_cast<std::size_t>(axis)] < t.dim(axis)) break;
+      at[static_cast<std::size_t>(axis)] = 0;
+    }
+  }
+  return bytes;
+}
+
+bool share_a_byte(const Tensor& a, const Tensor& b, const std::byte* base) {
+  const std::vector<bool> x = bytes_of(a, base), y = bytes_of(b, base);
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    if (x[i] && y[i]) return true;
+  }
+  return false;
+}
+
+TEST(Overlap, IsExactForRowsColumnsAndHeadsOfOneBuffer) {
+  const Device device = cpu();
+  const Tensor buffer = must(device.allocate(DType::f32, {6, 5, 4}));  // rows of five heads
+  const auto* base = static_cast<const std::byte*>(buffer.unsafe_data());
+  std::vector<Tensor> views;
+  for (std::int64_t row = 0; row < 6; row += 2) {
+    for (std::int64_t rows = 1; row + rows <= 6; ++rows) {
+      for (std::int64_t head = 0; head < 5; ++head) {
+        for (std::int64_t heads = 1; head + heads <= 5; ++heads) {
+          const Tensor some = must(must(buffer.slice(0, row, row + rows)).slice(1, head, head + heads));
+          views.push_back(some);
+          views.push_back(must(some.permute({1, 0, 2})));
+        }
+      }
+    }
+  }
+  const Tensor flat = must(buffer.reshape({6, 20}));
+  for (std::int64_t column = 0; column < 20; column += 3) {
+    for (std::int64_t columns = 1; column + columns <= 20; columns += 4) views.push_back(must(flat.slice(1, column, column + columns)));
+  }
+  std::size_t apart = 0, nested = 0;
+  for (const Tensor& a : views) {
+    for (const Tensor& b : views) {
+      const bool wanted = share_a_byte(a, b, base);
+      ASSERT_EQ(a.overlaps(b), wanted) << a.byte_offset() << " " << b.byte_offset();
+      apart += !wanted;
+      nested += !wanted && a.byte_offset() < b.byte_offset() && b.byte_offset() < a.byte_offset() + a.bytes();
+    }
+  }
+  EXPECT_GT(nested, 1000u) << "of " << apart << " pairs, too few lie in each other's gaps";
+}
+
+TEST(Overlap, IsNeverMissedWhateverTheStrides) {
+  const Device device = cpu();
+  const Tensor buffer = must(device.allocate(DType::u8, {4096}));
+  const auto* base = static_cast<const std::byte*>(buffer.unsafe_data());
+  test::Random random(20261124);
+  SCOPED_TRACE(random.trace());
+  const auto draw = [&] {
+    for (;;) {
+      Shape shape, strides;
+      const DType type = random.below(2) == 0 ? DType::u8 : DType::i32;
+      switch (random.below(3)) {
+        case 0: shape = {0}, strides = {0}; break;
+        case 1: shape = {0, 0}, strides = {0, 0}; break;
+        default: shape = {0, 0, 0}, strides = {0, 0, 0};
+      }
+      for (int i = 0; i < shape.rank(); ++i) {
+        shape[i] = static_cast<std::int64_t>(1 + random.below(6));
+        strides[i] = static_cast<std::int64_t>(random.below(40));
+      }
+      const auto view = Tensor::make(buffer.allocation(), type, shape, 4 * random.below(60), strides);
+      if (view) return *view;
+    }
+  };
+  int met = 0, said = 0;
+  for (int round = 0; round < 20'000; ++round) {
+    const Tensor a = draw(), b = draw();
+    const bool truth = share_a_byte(a, b, base);
+    ASSERT_GE(a.overlaps(b), truth);
+    ASSERT_EQ(a.overlaps(b), b.overlaps(a));
+    met += truth;
+    said += a.overlaps(b);
+  }
+  EXPECT_GT(met, 1000);
+  EXPECT_LT(said, 20'000);
+}
+
+TEST(Overlap, CountsBlocksAsTheyLie) {
+  const Tensor blocks = must(cpu().allocate(DType::q8_0, {4, 96}));
+  const Tensor left = must(blocks.slice(1, 0, 32)), middle = must(blocks.slice(1, 32, 64)), right = must(blocks.slice(1, 32, 96));
+  EXPECT_FALSE(left.overlaps(middle));
+  EXPECT_FALSE(right.overlaps(left));
+  EXPECT_TRUE(right.overlaps(middle));
+  EXPECT_TRUE(left.overlaps(must(blocks.slice(0, 3, 4))));
 }
 
 TEST(Views, WithoutElementsTouchNothing) {
