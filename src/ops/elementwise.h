@@ -8,8 +8,8 @@
 
 namespace mlxn::ops {
 
-/// y = f(a, b) element by element. One launch struct and one body for add, mul, scale, silu_mul and gelu_mul: an operation
-/// is a type with
+/// y = f(a, b) element by element. One launch struct and one body for add, mul, scale, softcap, silu_mul and gelu_mul: an
+/// operation is a type with
 ///   static constexpr bool kUnary;                               // b is not read
 ///   static constexpr bool kMixed;                               // b may be f32 beside 16-bit a
 ///   template <class S> static F apply(F a, F b, float factor);  // F: Elements<S, T>::F

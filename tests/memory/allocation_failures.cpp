@@ -26,6 +26,7 @@
 #include "mlxn/ops/sample.h"
 #include "mlxn/ops/scale.h"
 #include "mlxn/ops/silu_mul.h"
+#include "mlxn/ops/softcap.h"
 #include "mlxn/ops/softmax.h"
 #include "mlxn/quant.h"
 #include "mlxn/synth.h"
@@ -268,6 +269,7 @@ TEST(OutOfMemory, Operations) {
   run("add", [&](CommandEncoder& e) { return add(e, a, b, y); });
   run("mul", [&](CommandEncoder& e) { return mul(e, a, b, y); });
   run("scale", [&](CommandEncoder& e) { return scale(e, a, y, 2.0f); });
+  run("softcap", [&](CommandEncoder& e) { return softcap(e, a, y, 2.0f); });
   run("silu_mul", [&](CommandEncoder& e) { return silu_mul(e, a, b, y); });
   run("gelu_mul", [&](CommandEncoder& e) { return gelu_mul(e, a, b, y); });
   run("rms_norm", [&](CommandEncoder& e) { return rms_norm(e, a, w, y, 1e-5f); });

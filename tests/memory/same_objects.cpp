@@ -30,6 +30,7 @@
 #include "mlxn/ops/sample.h"
 #include "mlxn/ops/scale.h"
 #include "mlxn/ops/silu_mul.h"
+#include "mlxn/ops/softcap.h"
 #include "mlxn/ops/softmax.h"
 #include "mlxn/quant.h"
 #include "mlxn/tokenizer.h"
@@ -285,6 +286,7 @@ const Case kCases[] = {
     {"add", [](Fixture& f) { return add(f.encoder, f.x, f.y, f.z); }, with_encoder},
     {"mul", [](Fixture& f) { return mul(f.encoder, f.x, f.y, f.z); }, with_encoder},
     {"scale", [](Fixture& f) { return scale(f.encoder, f.x, f.y, 2.0f); }, with_encoder},
+    {"softcap", [](Fixture& f) { return softcap(f.encoder, f.x, f.y, 2.0f); }, with_encoder},
     {"silu_mul", [](Fixture& f) { return silu_mul(f.encoder, f.x, f.y, f.z); }, with_encoder},
     {"gelu_mul", [](Fixture& f) { return gelu_mul(f.encoder, f.x, f.y, f.z); }, with_encoder},
     {"rms_norm", [](Fixture& f) { return rms_norm(f.encoder, f.x, f.row, f.z, 1e-5f); }, with_encoder},
