@@ -154,6 +154,10 @@ TEST(Rope, frequencies_of_known_models) {
   EXPECT_EQ(llama.magnitude(), 1.0f);
   config.scaling = RopeYarn{.factor = 4, .original_context = 32768};
   EXPECT_FLOAT_EQ(must(RopeTable::make(cpu(1), config)).magnitude(), 1.1386294f);
+  config.magnitude = 2;
+  EXPECT_FLOAT_EQ(must(RopeTable::make(cpu(1), config)).magnitude(), 2 * 1.1386294f);
+  config.scaling = {};
+  EXPECT_EQ(must(RopeTable::make(cpu(1), config)).magnitude(), 2.0f);
 }
 
 TEST(Rope, heads_inside_a_fused_row) {
@@ -214,6 +218,8 @@ TEST(Rope, table_errors) {
   EXPECT_TRUE(fails_with(attempt([](auto& c) { c.scaling = RopeYarn{.factor = 2, .original_context = 8, .beta_slow = -1}; }),
                          ErrorCode::invalid_argument, {"beta_slow is -1"}));
   EXPECT_TRUE(fails_with(attempt([](auto& c) { c.scaling = RopeLlama3{8, 4, 4, 8192}; }), ErrorCode::invalid_argument, {"high is 4"}));
+  EXPECT_TRUE(fails_with(attempt([](auto& c) { c.magnitude = 0; }), ErrorCode::invalid_argument, {"magnitude is 0"}));
+  EXPECT_TRUE(fails_with(attempt([](auto& c) { c.magnitude = std::nan(""); }), ErrorCode::invalid_argument, {"magnitude"}));
 }
 
 TEST(Rope, errors) {

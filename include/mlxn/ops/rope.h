@@ -49,6 +49,7 @@ struct RopeConfig {
   std::int64_t frequency_denominator = 0;      ///< d in base^(-2p/d); 0: rotated_dims
   std::span<const float> frequency_factors{};  ///< [rotated_dims / 2] divisors of the frequencies; empty: all 1
   RopeScaling scaling{};
+  double magnitude = 1;  ///< of the turned pairs, beside what the scaling gives them
 };
 
 /// The frequencies of one configuration on one device.

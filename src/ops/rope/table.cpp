@@ -119,6 +119,7 @@ Result<RopeTable> RopeTable::make(const Device& device, const RopeConfig& config
     double magnitude = 1;
     MLXN_CHECK(std::visit([&](const auto& s) { return Scaler{dims, config.base}(s, frequencies, magnitude); },
                           config.scaling));
+    magnitude *= config.magnitude;
     MLXN_CHECK(check_positive("the magnitude", magnitude));
     std::vector<float> rounded(frequencies.size());
     for (std::size_t p = 0; p < rounded.size(); ++p) {
