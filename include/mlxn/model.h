@@ -29,7 +29,7 @@ struct LoadOptions {
 
 /// What a model is.
 struct ModelInfo {
-  std::string architecture;  ///< "llama"
+  std::string architecture;  ///< "llama", "qwen3", ...
   std::string name;          ///< general.name, may be empty
   std::int64_t vocab = 0, dim = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0, ff_dim = 0;
   std::int64_t context = 0;         ///< positions it was trained for
@@ -43,7 +43,7 @@ struct ModelInfo {
 /// A model's weights on a device: immutable, shared by any number of sessions.
 class Model {
  public:
-  /// Architectures: llama (Llama 2 and 3, Mistral). Errors: those of GgufFile, unsupported (architecture, a tensor type without
+  /// Architectures: llama (Llama 2 and 3, Mistral), qwen2, qwen3, gemma2, gemma3, phi3. Errors: those of GgufFile, unsupported (architecture, a tensor type without
   /// kernels), corrupt_file (tensors missing or of another shape than the metadata says), out_of_memory, cancelled.
   [[nodiscard]] static Result<Model> load(const GgufFile& file, const Device& device, const LoadOptions& options = {});
 

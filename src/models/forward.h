@@ -14,13 +14,15 @@ namespace mlxn::models {
 struct Workspace {
   Tensor ids;        // u32 [rows]
   Tensor positions;  // i32 [rows]
-  Tensor x;          // f32 [rows, dim]      the residual stream
-  Tensor h;          // f32 [rows, dim]      normed input of a block, then its output
-  Tensor q;          // f32 [rows, heads, head_dim]
-  Tensor k, v;       // f32 [rows, kv_heads, head_dim]
-  Tensor attended;   // f32 [rows, heads, head_dim]
-  Tensor gate, up;   // f32 [rows, ff_dim]
-  Tensor logits;     // f32 [1, vocab]
+  Tensor x;          // f32 [rows, dim]  the residual stream
+  Tensor h;          // f32 [rows, dim]  normed input of a block, then its output
+  // Side by side in each row, so that one product can give all three, or both.
+  Tensor qkv;       // f32 [rows, heads + 2 * kv_heads, head_dim]
+  Tensor q, k, v;   // its parts [rows, heads, head_dim] and 2 x [rows, kv_heads, head_dim]
+  Tensor gate_up;   // f32 [rows, 2 * ff_dim]
+  Tensor gate, up;  // its halves [rows, ff_dim]
+  Tensor attended;  // f32 [rows, heads, head_dim]
+  Tensor logits;    // f32 [1, vocab]
 
   [[nodiscard]] static Result<Workspace> create(const Device& device, const ModelInfo& info, std::int64_t rows);
   /// The same with the first `rows` rows only; logits stay.
@@ -41,6 +43,8 @@ struct Step {
 class Decoder {
  public:
   virtual ~Decoder() = default;
+  /// Loads the weights; `info` has the sizes that `architecture` gives.
+  [[nodiscard]] virtual Result<void> load(Loader& loader, const GgufArchitecture& architecture, const ModelInfo& info) = 0;
   /// Records the pass: extends the cache, writes step.logits.
   [[nodiscard]] virtual Result<void> forward(CommandEncoder& encoder, const Step& step) const = 0;
 };
@@ -48,13 +52,16 @@ class Decoder {
 /// y = x * weight^T (+ bias)
 [[nodiscard]] Result<void> apply(CommandEncoder& encoder, const Linear& linear, const Tensor& x, const Tensor& y,
                                  const MatmulOptions& options);
-/// x [a, b, c] as [a, b * c].
+/// x [a, b, c] as [a, b * c]; rows may lie apart, what is within one may not.
 [[nodiscard]] Result<Tensor> flatten_heads(const Tensor& x);
 /// The last `rows` rows of x [n, dim].
 [[nodiscard]] Result<Tensor> last_rows(const Tensor& x, std::int64_t rows);
 
-/// Fills `info` with what the family's file says and loads the weights.
-using LoadFamily = Result<std::unique_ptr<Decoder>> (*)(Loader& loader, ModelInfo& info);
-[[nodiscard]] Result<std::unique_ptr<Decoder>> load_llama(Loader& loader, ModelInfo& info);
+[[nodiscard]] std::unique_ptr<Decoder> make_llama();
+[[nodiscard]] std::unique_ptr<Decoder> make_qwen2();
+[[nodiscard]] std::unique_ptr<Decoder> make_qwen3();
+[[nodiscard]] std::unique_ptr<Decoder> make_gemma2();
+[[nodiscard]] std::unique_ptr<Decoder> make_gemma3();
+[[nodiscard]] std::unique_ptr<Decoder> make_phi3();
 
 }  // namespace mlxn::models

@@ -1,8 +1,5 @@
 #include "models/loader.h"
 
-#include <cstring>
-#include <vector>
-
 #include "base/error.h"
 #include "base/system_memory.h"
 #include "mlxn/quant.h"
@@ -99,46 +96,6 @@ Result<Tensor> Loader::vector(const std::string& name, std::int64_t n) {
 Result<Tensor> Loader::optional_vector(const std::string& name, std::int64_t n) {
   if (!has(name)) return Tensor();
   return vector(name, n);
-}
-
-Result<RopeTable> load_rope(Loader& loader, const GgufArchitecture& architecture, RopePairing pairing) {
-  const GgufFile& file = loader.file();
-  const std::string prefix = architecture.name + ".rope.";
-  RopeConfig config;
-  config.head_dim = static_cast<std::int64_t>(architecture.key_length);
-  config.rotated_dims = static_cast<std::int64_t>(architecture.rope_dimension_count);
-  config.pairing = pairing;
-  config.base = architecture.rope_freq_base;
-
-  MLXN_TRY(const double old_factor, file.get_float_or(prefix + "scale_linear", 0));
-  MLXN_TRY(const double given_factor, file.get_float_or(prefix + "scaling.factor", old_factor));
-  const double factor = given_factor == 0 ? 1 : given_factor;
-  MLXN_TRY(const std::string_view type, file.get_string_or(prefix + "scaling.type", "linear"));
-  if (type == "linear") {
-    if (factor != 1) config.scaling = RopeLinear{factor};
-  } else if (type == "yarn") {
-    RopeYarn yarn;
-    yarn.factor = factor;
-    MLXN_TRY(const std::uint64_t original,
-             file.get_uint_or(prefix + "scaling.original_context_length", architecture.context_length));
-    yarn.original_context = static_cast<std::int64_t>(original);
-    MLXN_TRY(const double ext, file.get_float_or(prefix + "scaling.yarn_ext_factor", -1));
-    yarn.ext_factor = ext < 0 ? 1 : ext;
-    MLXN_TRY(const double attn, file.get_float_or(prefix + "scaling.attn_factor", 1));
-    MLXN_TRY(yarn.attn_factor, file.get_float_or(prefix + "scaling.yarn_attn_factor", attn));
-    MLXN_TRY(yarn.beta_fast, file.get_float_or(prefix + "scaling.yarn_beta_fast", 32));
-    MLXN_TRY(yarn.beta_slow, file.get_float_or(prefix + "scaling.yarn_beta_slow", 1));
-    config.scaling = yarn;
-  } else if (type != "none") {
-    return make_error(ErrorCode::unsupported, "{}: {}scaling.type is '{}', wanted none, linear or yarn", file.label(), prefix, type);
-  }
-
-  // Llama 3.1 and later carry their scaling as one divisor per pair.
-  MLXN_TRY(const Tensor factors, loader.optional_vector("rope_freqs.weight", config.rotated_dims / 2));
-  if (!factors.defined()) return RopeTable::make(loader.device(), config);
-  MLXN_TRY(const auto mapped, factors.read<float>());
-  config.frequency_factors = mapped;
-  return RopeTable::make(loader.device(), config);
 }
 
 }  // namespace mlxn::models

@@ -5,7 +5,6 @@
 #include <string_view>
 
 #include "mlxn/model.h"
-#include "mlxn/ops/rope.h"
 #include "mlxn/weight.h"
 
 namespace mlxn::models {
@@ -35,7 +34,11 @@ class Loader {
   /// The same, or an empty tensor if the file does not have it.
   [[nodiscard]] Result<Tensor> optional_vector(const std::string& name, std::int64_t n);
 
+  /// Says that a token reads one row of the matrix, not the whole of it.
+  void read_by_row(const Weight& matrix) noexcept { by_row_bytes_ += matrix.bytes(); }
+
   [[nodiscard]] std::uint64_t weight_bytes() const noexcept { return weight_bytes_; }
+  [[nodiscard]] std::uint64_t bytes_per_token() const noexcept { return weight_bytes_ - by_row_bytes_; }
   [[nodiscard]] std::int64_t parameters() const noexcept { return parameters_; }
   [[nodiscard]] bool prepares() const noexcept { return mode_ == PrepareMode::on; }
   [[nodiscard]] std::string_view prepare_note() const noexcept { return prepare_note_; }
@@ -51,11 +54,8 @@ class Loader {
   LoadOptions options_;
   PrepareMode mode_;
   std::string_view prepare_note_;
-  std::uint64_t file_bytes_ = 0, loaded_bytes_ = 0, weight_bytes_ = 0;
+  std::uint64_t file_bytes_ = 0, loaded_bytes_ = 0, weight_bytes_ = 0, by_row_bytes_ = 0;
   std::int64_t parameters_ = 0;
 };
-
-/// The rotary embedding that a file's metadata describes (rope.* keys), for pairs of the given kind.
-[[nodiscard]] Result<RopeTable> load_rope(Loader& loader, const GgufArchitecture& architecture, RopePairing pairing);
 
 }  // namespace mlxn::models

@@ -1,6 +1,7 @@
 #include "mlxn/model.h"
 
 #include "base/error.h"
+#include "models/metadata.h"
 #include "models/model_impl.h"
 
 namespace mlxn {
@@ -8,10 +9,11 @@ namespace {
 
 struct Family {
   std::string_view architecture;
-  models::LoadFamily load;
+  std::unique_ptr<models::Decoder> (*make)();
 };
 constexpr Family kFamilies[] = {
-    {"llama", &models::load_llama},
+    {"llama", &models::make_llama},   {"qwen2", &models::make_qwen2},   {"qwen3", &models::make_qwen3},
+    {"gemma2", &models::make_gemma2}, {"gemma3", &models::make_gemma3}, {"phi3", &models::make_phi3},
 };
 
 std::string known_architectures() {
@@ -37,9 +39,12 @@ Result<Model> Model::load(const GgufFile& file, const Device& device, const Load
       MLXN_TRY(const std::string_view name, file.get_string_or("general.name", ""));
       impl->info.name = name;
       models::Loader loader(file, device, options);
-      MLXN_TRY(impl->decoder, family.load(loader, impl->info));
+      MLXN_TRY(const GgufArchitecture sizes, models::read_architecture(file, impl->info));
+      impl->decoder = family.make();
+      MLXN_CHECK(impl->decoder->load(loader, sizes, impl->info));
       impl->info.parameters = loader.parameters();
       impl->info.weight_bytes = loader.weight_bytes();
+      impl->info.bytes_per_token = loader.bytes_per_token();
       impl->info.prepared = loader.prepares();
       impl->info.prepare_note = loader.prepare_note();
       return Model(std::move(impl));

@@ -1,0 +1,137 @@
+#include "models/layers.h"
+
+#include "base/error.h"
+#include "mlxn/ops/embedding.h"
+#include "mlxn/ops/gelu_mul.h"
+#include "mlxn/ops/kv_append.h"
+#include "mlxn/ops/rms_norm.h"
+#include "mlxn/ops/rope.h"
+#include "mlxn/ops/silu_mul.h"
+#include "mlxn/ops/softcap.h"
+
+namespace mlxn::models {
+
+std::string block_name(std::int64_t layer) { return fmt::format("blk.{}.", layer); }
+
+Result<Embeddings> Embeddings::load(Loader& loader, const ModelInfo& info, float eps) {
+  Embeddings e;
+  e.eps = eps;
+  MLXN_TRY(e.tokens, loader.matrix("token_embd.weight", info.vocab, info.dim));
+  MLXN_TRY(e.output_norm, loader.vector("output_norm.weight", info.dim));
+  if (loader.has("output.weight")) {
+    MLXN_TRY(e.output, loader.linear("output", info.vocab, info.dim));
+    loader.read_by_row(e.tokens);
+  } else {
+    e.output.weight = e.tokens;
+  }
+  return e;
+}
+
+Result<void> Embeddings::embed(CommandEncoder& encoder, const Step& step) const {
+  return embedding(encoder, step.work.ids, tokens, step.work.x, scale);
+}
+
+Result<void> Embeddings::unembed(CommandEncoder& encoder, const Step& step) const {
+  const std::int64_t rows = step.logits.dim(0);
+  MLXN_TRY(const Tensor x, last_rows(step.work.x, rows));
+  MLXN_TRY(const Tensor h, last_rows(step.work.h, rows));
+  MLXN_CHECK(rms_norm(encoder, x, output_norm, h, eps));
+  MLXN_CHECK(apply(encoder, output, h, step.logits, step.matmul));
+  if (softcap != 0) MLXN_CHECK(mlxn::softcap(encoder, step.logits, step.logits, softcap));
+  return {};
+}
+
+Result<SelfAttention> SelfAttention::load(Loader& loader, const std::string& block, const ModelInfo& info) {
+  const std::int64_t q_dim = info.heads * info.head_dim, kv_dim = info.kv_heads * info.head_dim;
+  SelfAttention a;
+  if (loader.has(block + "attn_qkv.weight")) {
+    MLXN_TRY(a.qkv, loader.linear(block + "attn_qkv", q_dim + 2 * kv_dim, info.dim));
+  } else if (!loader.has(block + "attn_q.weight")) {
+    return make_error(ErrorCode::not_found, "{}: there is neither a tensor '{}attn_q.weight' nor '{}attn_qkv.weight'",
+                      loader.file().label(), block, block);
+  } else {
+    MLXN_TRY(a.q, loader.linear(block + "attn_q", q_dim, info.dim));
+    MLXN_TRY(a.k, loader.linear(block + "attn_k", kv_dim, info.dim));
+    MLXN_TRY(a.v, loader.linear(block + "attn_v", kv_dim, info.dim));
+  }
+  MLXN_TRY(a.output, loader.linear(block + "attn_output", info.dim, q_dim));
+  return a;
+}
+
+Result<void> SelfAttention::load_head_norms(Loader& loader, const std::string& block, const ModelInfo& info,
+                                            float epsilon) {
+  eps = epsilon;
+  MLXN_TRY(q_norm, loader.vector(block + "attn_q_norm.weight", info.head_dim));
+  MLXN_TRY(k_norm, loader.vector(block + "attn_k_norm.weight", info.head_dim));
+  return {};
+}
+
+Result<void> SelfAttention::require_biases(const Loader& loader, const std::string& block) const {
+  const auto missing = [&](std::string_view name) {
+    return make_error(ErrorCode::not_found, "{}: there is no tensor '{}{}.bias'", loader.file().label(), block, name);
+  };
+  if (qkv.weight.defined()) return qkv.bias.defined() ? Result<void>() : missing("attn_qkv");
+  if (!q.bias.defined()) return missing("attn_q");
+  if (!k.bias.defined()) return missing("attn_k");
+  if (!v.bias.defined()) return missing("attn_v");
+  return {};
+}
+
+Result<void> SelfAttention::forward(CommandEncoder& encoder, const KvCache::Layer& cache, const Step& step) const {
+  const Workspace& w = step.work;
+  if (qkv.weight.defined()) {
+    MLXN_TRY(const Tensor all, flatten_heads(w.qkv));
+    MLXN_CHECK(apply(encoder, qkv, w.h, all, step.matmul));
+  } else {
+    MLXN_TRY(const Tensor q_rows, flatten_heads(w.q));
+    MLXN_TRY(const Tensor k_rows, flatten_heads(w.k));
+    MLXN_TRY(const Tensor v_rows, flatten_heads(w.v));
+    MLXN_CHECK(apply(encoder, q, w.h, q_rows, step.matmul));
+    MLXN_CHECK(apply(encoder, k, w.h, k_rows, step.matmul));
+    MLXN_CHECK(apply(encoder, v, w.h, v_rows, step.matmul));
+  }
+  if (q_norm.defined()) {
+    MLXN_CHECK(rms_norm(encoder, w.q, q_norm, w.q, eps));
+    MLXN_CHECK(rms_norm(encoder, w.k, k_norm, w.k, eps));
+  }
+  const RopeTable& table = rope.table(step.cache->capacity);
+  MLXN_CHECK(mlxn::rope(encoder, w.q, w.positions, table, w.q));
+  MLXN_CHECK(mlxn::rope(encoder, w.k, w.positions, table, w.k));
+  MLXN_CHECK(kv_append(encoder, w.k, w.v, cache.k, cache.v, step.position));
+  MLXN_TRY(const Tensor q_by_head, w.q.permute({1, 0, 2}));
+  MLXN_TRY(const Tensor attended_by_head, w.attended.permute({1, 0, 2}));
+  MLXN_CHECK(attention(encoder, q_by_head, cache.k, cache.v, attended_by_head, step.kv_len, options));
+  MLXN_TRY(const Tensor attended, flatten_heads(w.attended));
+  return apply(encoder, output, attended, w.h, step.matmul);
+}
+
+Result<FeedForward> FeedForward::load(Loader& loader, const std::string& block, const ModelInfo& info, Gate activation) {
+  FeedForward f;
+  f.activation = activation;
+  MLXN_TRY(f.gate, loader.linear(block + "ffn_gate", info.ff_dim, info.dim));
+  MLXN_TRY(f.up, loader.linear(block + "ffn_up", info.ff_dim, info.dim));
+  MLXN_TRY(f.down, loader.linear(block + "ffn_down", info.dim, info.ff_dim));
+  return f;
+}
+
+Result<FeedForward> FeedForward::load_fused(Loader& loader, const std::string& block, const ModelInfo& info, Gate activation) {
+  FeedForward f;
+  f.activation = activation;
+  MLXN_TRY(f.gate_up, loader.linear(block + "ffn_up", 2 * info.ff_dim, info.dim));
+  MLXN_TRY(f.down, loader.linear(block + "ffn_down", info.dim, info.ff_dim));
+  return f;
+}
+
+Result<void> FeedForward::forward(CommandEncoder& encoder, const Step& step) const {
+  const Workspace& w = step.work;
+  if (gate_up.weight.defined()) {
+    MLXN_CHECK(apply(encoder, gate_up, w.h, w.gate_up, step.matmul));
+  } else {
+    MLXN_CHECK(apply(encoder, gate, w.h, w.gate, step.matmul));
+    MLXN_CHECK(apply(encoder, up, w.h, w.up, step.matmul));
+  }
+  MLXN_CHECK(activation == Gate::silu ? silu_mul(encoder, w.gate, w.up, w.gate) : gelu_mul(encoder, w.gate, w.up, w.gate));
+  return apply(encoder, down, w.gate, w.h, step.matmul);
+}
+
+}  // namespace mlxn::models

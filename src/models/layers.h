@@ -1,0 +1,68 @@
+#pragma once
+
+#include <string>
+
+#include "mlxn/ops/attention.h"
+#include "models/forward.h"
+#include "models/rope_tables.h"
+
+namespace mlxn::models {
+
+/// Parts that families are put together from. A forward() works in place on the workspace's `h`.
+
+/// The vocabulary's side of a model: tokens become activations at one end, activations logits at the other.
+struct Embeddings {
+  Weight tokens;       // [vocab, dim]
+  float scale = 1;     // of their rows
+  Tensor output_norm;  // [dim]
+  float eps = 0;
+  Linear output;      // [vocab, dim]; `tokens` itself if the file has none
+  float softcap = 0;  // of the logits, 0 for none
+
+  [[nodiscard]] static Result<Embeddings> load(Loader& loader, const ModelInfo& info, float eps);
+  /// work.ids -> work.x
+  [[nodiscard]] Result<void> embed(CommandEncoder& encoder, const Step& step) const;
+  /// work.x -> step.logits
+  [[nodiscard]] Result<void> unembed(CommandEncoder& encoder, const Step& step) const;
+};
+
+/// h = output(attention(rope(norm(q(h))), rope(norm(k(h))), v(h))) over all that the cache holds and the step adds to it
+struct SelfAttention {
+  Linear qkv;             // [(heads + 2 * kv_heads) * head_dim, dim], or empty and instead
+  Linear q, k, v;         // [heads * head_dim, dim], 2 x [kv_heads * head_dim, dim]
+  Tensor q_norm, k_norm;  // [head_dim], of each head; empty if the family has none
+  float eps = 0;          // of those norms
+  RopeTables rope;
+  AttentionOptions options;  // scale, window, softcap
+  Linear output;             // [dim, heads * head_dim]
+
+  /// The four projections: attn_q, attn_k and attn_v, or attn_qkv, and attn_output.
+  [[nodiscard]] static Result<SelfAttention> load(Loader& loader, const std::string& block, const ModelInfo& info);
+  /// The norms of the heads: attn_q_norm and attn_k_norm.
+  [[nodiscard]] Result<void> load_head_norms(Loader& loader, const std::string& block, const ModelInfo& info, float epsilon);
+  /// For families whose files never lack the biases of queries, keys and values.
+  [[nodiscard]] Result<void> require_biases(const Loader& loader, const std::string& block) const;
+  [[nodiscard]] Result<void> forward(CommandEncoder& encoder, const KvCache::Layer& cache, const Step& step) const;
+};
+
+enum class Gate : std::uint8_t { silu, gelu };
+
+/// h = down(act(gate(h)) * up(h))
+struct FeedForward {
+  Linear gate_up;   // [2 * ff_dim, dim], or empty and instead
+  Linear gate, up;  // 2 x [ff_dim, dim]
+  Gate activation = Gate::silu;
+  Linear down;  // [dim, ff_dim]
+
+  /// ffn_gate, ffn_up and ffn_down.
+  [[nodiscard]] static Result<FeedForward> load(Loader& loader, const std::string& block, const ModelInfo& info, Gate activation);
+  /// ffn_up with the gate in its first half, and ffn_down.
+  [[nodiscard]] static Result<FeedForward> load_fused(Loader& loader, const std::string& block, const ModelInfo& info,
+                                                      Gate activation);
+  [[nodiscard]] Result<void> forward(CommandEncoder& encoder, const Step& step) const;
+};
+
+/// "blk.N.", which the names of a layer's tensors begin with.
+[[nodiscard]] std::string block_name(std::int64_t layer);
+
+}  // namespace mlxn::models
