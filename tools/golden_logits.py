@@ -77,7 +77,7 @@ def keep_quiet(level, text, user_data):
 class Session:
     """One file loaded in llama.cpp."""
 
-    def __init__(self, path: pathlib.Path, threads: int):
+    def __init__(self, path: pathlib.Path, threads: int, cache=gguf.GGMLQuantizationType.F32):
         model_params = llama_cpp.llama_model_default_params()
         model_params.n_gpu_layers = 0
         self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), model_params)
@@ -88,7 +88,7 @@ class Session:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = params.n_batch = params.n_ubatch = 1024
         params.n_threads = params.n_threads_batch = threads
-        params.type_k = params.type_v = int(gguf.GGMLQuantizationType.F32)
+        params.type_k = params.type_v = int(cache)
         params.flash_attn_type = 0  # disabled
         self.context = llama_cpp.llama_init_from_model(self.model, params)
         self.batch = llama_cpp.llama_batch_init(1024, 0, 1)

@@ -251,11 +251,7 @@ Result<int> bench(const BenchModelFlags& f) {
   SessionOptions options;
   options.batch = f.batch;
   MLXN_TRY(options.numerics, parse_precision(f.precision));
-  const auto kv_type = parse_dtype(f.kv_type);
-  if (!kv_type || (*kv_type != DType::f16 && *kv_type != DType::f32)) {
-    return make_error(ErrorCode::invalid_argument, "--kv-type: '{}', wanted f16 or f32", f.kv_type);
-  }
-  options.kv_type = *kv_type;
+  MLXN_TRY(options.kv_type, parse_kv_type(f.kv_type));
   LoadOptions load;
   MLXN_TRY(load.prepare, parse_prepare(f.prepare));
   for (const int threads : f.threads) MLXN_CHECK(open_device(f.device, threads));  // bad numbers before long work

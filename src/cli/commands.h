@@ -80,6 +80,17 @@ struct ChatFlags {
 };
 [[nodiscard]] int run_chat(const ChatFlags& flags);
 
+struct PerplexityFlags {
+  ModelFlags model;
+  std::string file;
+  std::int64_t context = 512;
+  std::int64_t chunks = -1;
+  std::int64_t batch = 512;
+  std::string kv_type = "f16";
+  bool json = false;
+};
+[[nodiscard]] int run_perplexity(const PerplexityFlags& flags);
+
 struct InspectFlags {
   std::string model;
   bool tensors = false;

@@ -53,11 +53,7 @@ Result<InferenceOptions> read_flags(const InferenceFlags& f) {
   MLXN_CHECK(check(f));
   InferenceOptions out;
   MLXN_TRY(out.session.numerics, parse_precision(f.model.precision));
-  const auto kv_type = parse_dtype(f.kv_type);
-  if (!kv_type || (*kv_type != DType::f16 && *kv_type != DType::f32)) {
-    return make_error(ErrorCode::invalid_argument, "--kv-type: '{}', wanted f16 or f32", f.kv_type);
-  }
-  out.session.kv_type = *kv_type;
+  MLXN_TRY(out.session.kv_type, parse_kv_type(f.kv_type));
   out.session.batch = f.batch;
   MLXN_TRY(out.load.prepare, parse_prepare(f.model.prepare));
 

@@ -73,6 +73,17 @@ void add_chat(CLI::App& app, ChatFlags& f) {
   c->add_option("--template,--chat-template", f.template_name, "template of the conversation instead of the file's: chatml, llama3, ...");
 }
 
+void add_perplexity(CLI::App& app, PerplexityFlags& f) {
+  CLI::App* c = app.add_subcommand("perplexity", "Measure how well a model predicts a text");
+  add_model_flags(*c, f.model);
+  c->add_option("-f,--file", f.file, "the text, - for stdin")->required();
+  c->add_option("-c,--ctx-size", f.context, "tokens of a chunk, the second half of which is scored")->check(kInteger)->capture_default_str();
+  c->add_option("--chunks", f.chunks, "chunks to measure, -1 for all")->check(kInteger)->capture_default_str();
+  c->add_option("-b,--batch-size", f.batch, "tokens in one pass")->check(kInteger)->capture_default_str();
+  c->add_option("--kv-type", f.kv_type, "f16 or f32 keys and values")->capture_default_str();
+  c->add_flag("--json", f.json, "machine-readable output");
+}
+
 void add_inspect(CLI::App& app, InspectFlags& f) {
   CLI::App* c = app.add_subcommand("inspect", "Show a file's metadata and tensors");
   c->add_option("-m,--model", f.model, "GGUF file")->required();
@@ -170,6 +181,7 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", MLXN_VERSION);
   GenerateFlags generate;
   ChatFlags chat;
+  PerplexityFlags perplexity;
   InspectFlags inspect;
   TokenizeFlags tokenize;
   DevicesFlags devices;
@@ -179,6 +191,7 @@ int run(int argc, char** argv) {
   BenchModelFlags bench_model;
   add_generate(app, generate);
   add_chat(app, chat);
+  add_perplexity(app, perplexity);
   add_inspect(app, inspect);
   add_tokenize(app, tokenize);
   add_synth(app, synth);
@@ -199,6 +212,7 @@ int run(int argc, char** argv) {
   }
   if (app.got_subcommand("generate")) return run_generate(generate);
   if (app.got_subcommand("chat")) return run_chat(chat);
+  if (app.got_subcommand("perplexity")) return run_perplexity(perplexity);
   if (app.got_subcommand("inspect")) return run_inspect(inspect);
   if (app.got_subcommand("tokenize")) return run_tokenize(tokenize);
   if (app.got_subcommand("synth")) return run_synth(synth);

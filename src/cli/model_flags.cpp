@@ -19,6 +19,12 @@ Result<PrepareMode> parse_prepare(const std::string& text) {
   return make_error(ErrorCode::invalid_argument, "--prepare: '{}', wanted auto, on or off", text);
 }
 
+Result<DType> parse_kv_type(const std::string& text) {
+  if (text == "f16") return DType::f16;
+  if (text == "f32") return DType::f32;
+  return make_error(ErrorCode::invalid_argument, "--kv-type: '{}', wanted f16 or f32", text);
+}
+
 Result<Device> open_device(const std::string& name, int threads) {
   DeviceOptions options;
   options.threads = threads;

@@ -34,6 +34,16 @@ expect 2 "$mlxn" generate -m "$model" -p a -c -3
 expect 2 "$mlxn" generate -m "$model" -p a -n 1 -t 100000
 expect 1 "$mlxn" generate -m "$model" -p "a prompt that is longer than its context" -n 1 -c 4
 expect 2 "$mlxn" generate -m "$model" -p a --foo
+expect 2 "$mlxn" perplexity -m "$model"
+expect 2 "$mlxn" perplexity -m "$model" -f "$MLXN_SOURCE_DIR/LICENSE" -c 3
+expect 2 "$mlxn" perplexity -m "$model" -f "$MLXN_SOURCE_DIR/LICENSE" -c 99999999999999999999
+expect 2 "$mlxn" perplexity -m "$model" -f "$MLXN_SOURCE_DIR/LICENSE" --chunks 0
+expect 2 "$mlxn" perplexity -m "$model" -f "$MLXN_SOURCE_DIR/LICENSE" -b 0
+expect 2 "$mlxn" perplexity -m "$model" -f "$MLXN_SOURCE_DIR/LICENSE" --kv-type q8_0
+expect "1 2" "$mlxn" perplexity -m "$model" -f "$MLXN_SOURCE_DIR/LICENSE" -c 1000000
+expect 1 "$mlxn" perplexity -m "$model" -f "$TMPDIR/absent.txt"
+expect 1 "$mlxn" perplexity -m "$TMPDIR/absent.gguf" -f "$MLXN_SOURCE_DIR/LICENSE"
+expect "1 2" "$mlxn" perplexity -m "$model" -f /dev/null
 expect 2 "$mlxn" bench foo
 expect 2 "$mlxn" bench matmul --type q9_9
 expect 2 "$mlxn" bench matmul --type q4_K --shape 256x100

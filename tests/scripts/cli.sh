@@ -9,7 +9,7 @@ cd "$TMPDIR" || exit 1
 
 "$mlxn" --version > version 2> err || fail "--version: exit code $?"
 [ -s version ] || fail "--version prints nothing"
-for command in "" generate chat inspect tokenize devices synth bench; do
+for command in "" generate chat perplexity inspect tokenize devices synth bench; do
   # shellcheck disable=SC2086
   "$mlxn" $command --help > help 2> err || fail "$command --help: exit code $?"
   [ -s help ] || fail "$command --help prints nothing"
@@ -67,6 +67,16 @@ parameters=$(sed -n 's/.*"parameters":\([0-9]*\).*/\1/p' synth.json)
 grep -q 'blk.0.attn_k.weight" .*\[256, 128\]' inspect || { fail "synth: not the given sizes"; cat inspect; }
 grep -q '"output.weight"' inspect && fail "synth --tied writes an output matrix"
 "$mlxn" generate -m own.gguf -p "the people" -n 8 > text 2> err || { fail "a synthetic model does not speak: exit code $?"; cat err; }
+
+text=$MLXN_SOURCE_DIR/tests/golden/perplexity/text.txt
+"$mlxn" perplexity -m "$model" -f "$text" -c 128 > ppl 2> err || { fail "perplexity: exit code $?"; cat err; }
+grep -Eq '^PPL = 66\.[0-9]{4} \+/- 7\.[0-9]{5}$' ppl || fail "perplexity says '$(cat ppl)', llama.cpp 66.3623 +/- 7.37509"
+[ "$(wc -l < ppl)" = 1 ] || fail "perplexity prints more than its result"
+"$mlxn" perplexity -m "$model" -f "$text" -c 128 --chunks 1 -b 16 --json > ppl.json 2> err || fail "perplexity --json: exit code $?"
+json ppl.json
+grep -q '"tokens":63' ppl.json || fail "a chunk of 128 scores other than 63 tokens: $(cat ppl.json)"
+"$mlxn" perplexity -m "$model" -f - -c 128 < "$text" > ppl.stdin 2> err || fail "perplexity -f -: exit code $?"
+cmp -s ppl ppl.stdin || fail "perplexity of stdin differs from that of the file"
 
 "$mlxn" synth --like tiny --type q4_0 --seed 3 --split-max-size 300000 -o parts.gguf > parts 2> err || { fail "synth of parts: exit code $?"; cat err; }
 first=$(head -n 1 parts)

@@ -1,0 +1,79 @@
+#include "mlxn/perplexity.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "cli/model_flags.h"
+
+namespace mlxn::cli {
+namespace {
+
+volatile sig_atomic_t interrupted = 0;
+
+/// The first Ctrl-C lets the chunk at hand finish; the second ends the program at once.
+void on_interrupt(int) {
+  interrupted = 1;
+  signal(SIGINT, SIG_DFL);
+}
+
+Result<int> perplexity(const PerplexityFlags& f) {
+  PerplexityOptions options;
+  options.context = f.context;
+  options.chunks = f.chunks;
+  options.batch = f.batch;
+  MLXN_TRY(options.numerics, parse_precision(f.model.precision));
+  MLXN_TRY(options.kv_type, parse_kv_type(f.kv_type));
+  LoadOptions load;
+  MLXN_TRY(load.prepare, parse_prepare(f.model.prepare));
+  if (f.context < 4) return make_error(ErrorCode::invalid_argument, "-c: {}, wanted at least 4", f.context);
+  if (f.batch < 1) return make_error(ErrorCode::invalid_argument, "-b: {}, wanted at least 1", f.batch);
+  if (f.chunks != -1 && f.chunks < 1) {
+    return make_error(ErrorCode::invalid_argument, "--chunks: {}, wanted at least 1, or -1 for all", f.chunks);
+  }
+  MLXN_TRY(std::string text, read_text(f.file));
+  if (!text.empty() && text.back() == '\n') text.pop_back();  // as llama.cpp reads it
+  MLXN_TRY(const Device device, open_device(f.model.device, f.model.threads));
+  GgufOptions reading;
+  if (f.model.no_mmap) reading.source = GgufOptions::Source::copy;
+  MLXN_TRY(const GgufFile file, GgufFile::open(f.model.model, reading));
+  MLXN_TRY(const Tokenizer tokenizer, Tokenizer::from_gguf(file));
+  EncodeOptions encode;
+  encode.add_eos = false;
+  MLXN_TRY(const std::vector<TokenId> tokens, tokenizer.encode(text, encode));
+  if (tokenizer.adds_bos()) options.bos = tokenizer.bos();
+
+  MLXN_TRY(const Model model, Model::load(file, device, load));
+  if (!model.info().prepare_note.empty()) complain(model.info().prepare_note);
+  if (f.context > model.info().context) {
+    complain(fmt::format("the context of {} is beyond the {} positions that the model was trained for", f.context,
+                         model.info().context));
+  }
+  struct sigaction action = {};
+  action.sa_handler = on_interrupt;
+  sigaction(SIGINT, &action, nullptr);
+  const bool progress = shows_progress();
+  options.progress = [&](const PerplexityResult& so_far) {
+    if (progress) fmt::print(stderr, "[{}]{:.4f},", so_far.chunks, so_far.perplexity);
+    return interrupted == 0;
+  };
+  const auto measured = measure_perplexity(model, tokens, options);
+  if (progress) fmt::print(stderr, "\n");
+  if (!measured) return measured.error();
+  if (!f.json) return print(fmt::format("PPL = {:.4f} +/- {:.5f}\n", measured->perplexity, measured->error)) ? kOk : kFailed;
+  const nlohmann::json out = {{"perplexity", measured->perplexity}, {"error", measured->error},   {"tokens", measured->tokens},
+                              {"chunks", measured->chunks},         {"context", options.context}, {"model", f.model.model}};
+  return print(out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n") ? kOk : kFailed;
+}
+
+}  // namespace
+
+int run_perplexity(const PerplexityFlags& flags) {
+  const Result<int> result = detail::guarded([&] { return perplexity(flags); });
+  return result ? *result : fail(result.error());
+}
+
+}  // namespace mlxn::cli
