@@ -118,8 +118,9 @@ TEST(Synth, ReportsWhatItWrote) {
   EXPECT_EQ(report.tensor_bytes, bytes);
 }
 
-TEST(Synth, EveryArchitectureHasItsTensorsAndKeys) {
+TEST(Synth, EveryArchitectureHasItsTensorsAndKeysAndRuns) {
   const TempFolder folder;
+  const Device device = must(Device::open("cpu"));
   const std::map<std::string, std::vector<std::string>> own = {
       {"llama", {"output.weight", "blk.1.ffn_gate.weight"}},
       {"qwen2", {"blk.0.attn_q.bias", "blk.1.attn_v.bias"}},
@@ -147,6 +148,11 @@ TEST(Synth, EveryArchitectureHasItsTensorsAndKeys) {
     EXPECT_EQ(read.key_length, 64u);
     EXPECT_EQ(read.vocab_size, file.get_strings("tokenizer.ggml.tokens").value().size());
     EXPECT_EQ(read.rope_freq_base, model.rope_base);
+    const Model runs = must(Model::load(file, device));
+    Session session = must(Session::create(runs));
+    const std::vector<TokenId> tokens = {1, 300, 400, 500, 600};
+    const Tensor logits = must(session.append(tokens));
+    for (const float v : must(logits.read<float>())) ASSERT_TRUE(std::isfinite(v));
   }
 }
 
