@@ -43,8 +43,10 @@ struct ModelInfo {
 /// A model's weights on a device: immutable, shared by any number of sessions.
 class Model {
  public:
-  /// Architectures: llama (Llama 2 and 3, Mistral), qwen2, qwen3, gemma2, gemma3, phi3. Errors: those of GgufFile, unsupported (architecture, a tensor type without
-  /// kernels), corrupt_file (tensors missing or of another shape than the metadata says), out_of_memory, cancelled.
+  /// Architectures: llama (Llama 2 and 3, Mistral), qwen2, qwen3, gemma2, gemma3, phi3; dense ones.
+  /// Errors: those of GgufFile, unsupported (architecture, scaling of the rotation, experts, layers that differ, a tensor type
+  /// without kernels), not_found (a tensor or key is missing), corrupt_file (tensors of another shape than the metadata says,
+  /// values that make no sense), out_of_memory, cancelled.
   [[nodiscard]] static Result<Model> load(const GgufFile& file, const Device& device, const LoadOptions& options = {});
 
   Model() = default;

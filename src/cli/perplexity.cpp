@@ -45,6 +45,9 @@ Result<int> perplexity(const PerplexityFlags& f) {
   encode.add_eos = false;
   MLXN_TRY(const std::vector<TokenId> tokens, tokenizer.encode(text, encode));
   if (tokenizer.adds_bos()) options.bos = tokenizer.bos();
+  if (static_cast<std::int64_t>(tokens.size()) / 2 < f.context) {
+    return make_error(ErrorCode::invalid_argument, "{}: {} tokens, wanted at least two chunks of {} (-c)", f.file, tokens.size(), f.context);
+  }
 
   MLXN_TRY(const Model model, Model::load(file, device, load));
   if (!model.info().prepare_note.empty()) complain(model.info().prepare_note);

@@ -1,7 +1,6 @@
 #include "models/rope_tables.h"
 
 #include <cmath>
-#include <optional>
 
 #include "base/error.h"
 #include "models/metadata.h"
@@ -42,6 +41,13 @@ Result<RopeYarn> read_yarn(const Metadata& metadata, const GgufArchitecture& arc
   return yarn;
 }
 
+/// The numbers come from the file, so what is wrong with them is wrong with it.
+Result<RopeTable> make_table(const Loader& loader, const RopeConfig& config) {
+  auto table = RopeTable::make(loader.device(), config);
+  if (table || table.error().code() == ErrorCode::out_of_memory) return table;
+  return make_error(ErrorCode::corrupt_file, "{}: {}", loader.file().label(), table.error().message());
+}
+
 }  // namespace
 
 Result<RopeTables> load_rope(Loader& loader, const GgufArchitecture& architecture, RopePairing pairing) {
@@ -65,10 +71,10 @@ Result<RopeTables> load_rope(Loader& loader, const GgufArchitecture& architectur
   }
 
   const auto make = [&](const Tensor& factors) -> Result<RopeTable> {
-    if (!factors.defined()) return RopeTable::make(loader.device(), config);
+    if (!factors.defined()) return make_table(loader, config);
     MLXN_TRY(const auto mapped, factors.read<float>());
     config.frequency_factors = mapped;
-    return RopeTable::make(loader.device(), config);
+    return make_table(loader, config);
   };
   const std::int64_t pairs = config.rotated_dims / 2;
   RopeTables tables;
@@ -88,9 +94,10 @@ Result<RopeTables> load_rope(Loader& loader, const GgufArchitecture& architectur
   return tables;
 }
 
-Result<RopeTables> unscaled_rope(Loader& loader, const GgufArchitecture& architecture, RopePairing pairing, double base) {
+Result<RopeTables> unscaled_rope(Loader& loader, const GgufArchitecture& architecture, RopePairing pairing,
+                                 double base) {
   RopeTables tables;
-  MLXN_TRY(tables.within, RopeTable::make(loader.device(), plain(architecture, pairing, base)));
+  MLXN_TRY(tables.within, make_table(loader, plain(architecture, pairing, base)));
   tables.beyond = tables.within;
   return tables;
 }

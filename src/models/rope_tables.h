@@ -20,6 +20,7 @@ struct RopeTables {
 /// What the metadata (rope.*) and the factors among the tensors (rope_freqs, rope_factors_short, rope_factors_long) describe.
 [[nodiscard]] Result<RopeTables> load_rope(Loader& loader, const GgufArchitecture& architecture, RopePairing pairing);
 /// Plain frequencies of another base, for layers that the metadata's scaling does not concern.
-[[nodiscard]] Result<RopeTables> unscaled_rope(Loader& loader, const GgufArchitecture& architecture, RopePairing pairing, double base);
+[[nodiscard]] Result<RopeTables> unscaled_rope(Loader& loader, const GgufArchitecture& architecture, RopePairing pairing,
+                                               double base);
 
 }  // namespace mlxn::models

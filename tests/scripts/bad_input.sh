@@ -139,5 +139,25 @@ for round in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 2
   expect "0 1" "$mlxn" tokenize -m "$bad" -p "To be, or not"
   expect "0 1" "$mlxn" generate -m "$bad" -p "To be" -n 2
 done
+
+# The same for a file of every other family.
+for arch in qwen2 qwen3 gemma2 gemma3 phi3; do
+  case="$arch"
+  expect 0 "$mlxn" synth -o "$TMPDIR/family.gguf" --arch "$arch" --layers 1 --embedding 256 --heads 4 --kv-heads 2 --head-dim 64 \
+    --ffn 512 --vocab 600 --context 64 --type q8_0
+  expect 0 "$mlxn" generate -m "$TMPDIR/family.gguf" -p "the people" -n 2
+  for round in 1 2 3 4 5 6 7 8; do
+    cp "$TMPDIR/family.gguf" "$bad"
+    case="$arch, round $round:"
+    for _ in 1 2; do
+      random 1200
+      offset=$number
+      random 256
+      case="$case byte $offset = $number"
+      poke "$offset" "$number"
+    done
+    expect "0 1" "$mlxn" generate -m "$bad" -p "To be" -n 2
+  done
+done
 echo "bad_input: $runs runs"
 exit $failed
