@@ -1,24 +1,16 @@
 #include "mlxn/perplexity.h"
 
 #include <fmt/format.h>
-#include <signal.h>
 
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "cli/inference.h"
 #include "cli/model_flags.h"
 
 namespace mlxn::cli {
 namespace {
-
-volatile sig_atomic_t interrupted = 0;
-
-/// The first Ctrl-C lets the chunk at hand finish; the second ends the program at once.
-void on_interrupt(int) {
-  interrupted = 1;
-  signal(SIGINT, SIG_DFL);
-}
 
 Result<int> perplexity(const PerplexityFlags& f) {
   PerplexityOptions options;
@@ -55,13 +47,11 @@ Result<int> perplexity(const PerplexityFlags& f) {
     complain(fmt::format("the context of {} is beyond the {} positions that the model was trained for", f.context,
                          model.info().context));
   }
-  struct sigaction action = {};
-  action.sa_handler = on_interrupt;
-  sigaction(SIGINT, &action, nullptr);
+  catch_interrupts(true);
   const bool progress = shows_progress();
   options.progress = [&](const PerplexityResult& so_far) {
     if (progress) fmt::print(stderr, "[{}]{:.4f},", so_far.chunks, so_far.perplexity);
-    return interrupted == 0;
+    return !interrupted();
   };
   const auto measured = measure_perplexity(model, tokens, options);
   if (progress) fmt::print(stderr, "\n");
