@@ -17,5 +17,6 @@ struct Softcap {
 [[nodiscard]] cpu::Kernel<ElementwiseArgs> softcap_scalar(std::string_view name, DType a, DType b) noexcept;
 [[nodiscard]] cpu::Kernel<ElementwiseArgs> softcap_avx2(std::string_view name, DType a, DType b) noexcept;
 [[nodiscard]] cpu::Kernel<ElementwiseArgs> softcap_avx512(std::string_view name, DType a, DType b) noexcept;
+[[nodiscard]] cpu::Kernel<ElementwiseArgs> softcap_neon(std::string_view name, DType a, DType b) noexcept;
 
 }  // namespace mlxn::ops

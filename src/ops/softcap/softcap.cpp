@@ -12,6 +12,8 @@ constexpr IsaVariant<ElementwiseSelect> kVariants[] = {
 #if defined(__x86_64__)
     {CpuIsa::avx512, "softcap_avx512", &softcap_avx512},
     {CpuIsa::avx2, "softcap_avx2", &softcap_avx2},
+#elif defined(__aarch64__)
+    {CpuIsa::neon, "softcap_neon", &softcap_neon},
 #endif
     {CpuIsa::scalar, "softcap_scalar", &softcap_scalar},
 };
@@ -19,6 +21,8 @@ constexpr VariantInfo kInfos[] = {
 #if defined(__x86_64__)
     variant_info<CpuIsa::avx512>("softcap_avx512"),
     variant_info<CpuIsa::avx2>("softcap_avx2"),
+#elif defined(__aarch64__)
+    variant_info<CpuIsa::neon>("softcap_neon"),
 #endif
     variant_info<CpuIsa::scalar>("softcap_scalar"),
 };
