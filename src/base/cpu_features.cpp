@@ -1,5 +1,8 @@
 #include "base/cpu_features.h"
 
+#include <algorithm>
+#include <span>
+
 #if defined(__aarch64__) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -45,20 +48,37 @@ bool has_i8mm() noexcept {
 }  // namespace
 #endif
 
+#if defined(__x86_64__)
+namespace {
+
+/// What a level wants of the processor, by the name that its makers use.
+struct Feature {
+  std::string_view name;
+  bool (*has)() noexcept;
+};
+#define MLXN_FEATURE(name) {name, []() noexcept { return __builtin_cpu_supports(name) != 0; }}
+constexpr Feature kAvx2[] = {MLXN_FEATURE("avx2"), MLXN_FEATURE("fma"), MLXN_FEATURE("f16c"), MLXN_FEATURE("bmi2")};
+constexpr Feature kAvx512[] = {MLXN_FEATURE("avx512f"),  MLXN_FEATURE("avx512bw"), MLXN_FEATURE("avx512dq"),   MLXN_FEATURE("avx512vl"),
+                               MLXN_FEATURE("avx512cd"), MLXN_FEATURE("avx512vnni"), MLXN_FEATURE("avx512vbmi")};
+#undef MLXN_FEATURE
+
+bool has_all(std::span<const Feature> features) noexcept {
+  return std::all_of(features.begin(), features.end(), [](const Feature& f) { return f.has(); });
+}
+
+}  // namespace
+#endif
+
 bool cpu_has(CpuIsa isa) noexcept {
   switch (isa) {
     case CpuIsa::scalar: return true;
 #if defined(__x86_64__)
     case CpuIsa::avx2: {
-      static const bool has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                              __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
+      static const bool has = has_all(kAvx2);
       return has;
     }
     case CpuIsa::avx512: {
-      static const bool has = cpu_has(CpuIsa::avx2) && __builtin_cpu_supports("avx512f") &&
-                              __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd") &&
-                              __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
+      static const bool has = has_all(kAvx2) && has_all(kAvx512);
       return has;
     }
     case CpuIsa::neon:
@@ -81,6 +101,21 @@ bool cpu_has(CpuIsa isa) noexcept {
 #endif
   }
   return false;
+}
+
+std::string cpu_lacks(CpuIsa isa) {
+  if (cpu_has(isa)) return {};
+  std::string names;
+#if defined(__x86_64__)
+  const auto add = [&](std::span<const Feature> features) {
+    for (const Feature& f : features) {
+      if (!f.has()) names += (names.empty() ? "" : ", ") + std::string(f.name);
+    }
+  };
+  if (isa == CpuIsa::avx2 || isa == CpuIsa::avx512) add(kAvx2);
+  if (isa == CpuIsa::avx512) add(kAvx512);
+#endif
+  return names.empty() ? std::string(to_string(isa)) : names;
 }
 
 CpuIsa best_isa() noexcept {

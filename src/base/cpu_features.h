@@ -1,5 +1,6 @@
 #pragma once
 
+#include <string>
 #include <string_view>
 
 namespace mlxn {
@@ -25,6 +26,8 @@ inline constexpr CpuIsa kIsas[] = {
 /// and VBMI besides. neon is every ARM64; neon_dotprod wants the dot products of bytes (FEAT_DotProd), neon_i8mm their
 /// matrix products (FEAT_I8MM) besides.
 [[nodiscard]] bool cpu_has(CpuIsa isa) noexcept;
+/// What this machine lacks of it, for messages ("avx512vnni, avx512vbmi"); empty if nothing.
+[[nodiscard]] std::string cpu_lacks(CpuIsa isa);
 /// The best level that this machine runs.
 [[nodiscard]] CpuIsa best_isa() noexcept;
 [[nodiscard]] std::string_view to_string(CpuIsa isa) noexcept;

@@ -14,6 +14,8 @@
 #include "mlxn/graph.h"
 #include "mlxn/ops/matmul.h"
 #include "mlxn/quant.h"
+#include "ops/matmul/matmul.h"
+#include "ops/op_table.h"
 #include "quant/random_blocks.h"
 
 namespace mlxn::cli {
@@ -168,8 +170,15 @@ Result<Row> run_case(const Device& device, const Case& c, bool prepare, const Ma
   return row;
 }
 
-Result<int> bench(const BenchMatmulFlags& f) {
+/// What the flags ask for.
+struct Wanted {
   MatmulOptions options;
+  bool prepared = true;
+  std::vector<Case> cases;
+};
+Result<Wanted> parse(const BenchMatmulFlags& f) {
+  Wanted wanted;
+  MatmulOptions& options = wanted.options;
   MLXN_TRY(options.numerics, parse_precision(f.precision));
   if (f.route == "vector") {
     options.route = Route::vector;
@@ -184,7 +193,7 @@ Result<int> bench(const BenchMatmulFlags& f) {
   if (!(f.seconds > 0) || f.seconds > 600) {
     return make_error(ErrorCode::invalid_argument, "--seconds: {}, wanted more than 0 and at most 600", f.seconds);
   }
-  std::vector<Case> cases;
+  wanted.prepared = f.door == "prepared";
   for (const std::string& shape_text : f.shapes) {
     MLXN_TRY(const Shape2 shape, parse_shape(shape_text));
     for (const std::string& type_text : f.types) {
@@ -203,12 +212,23 @@ Result<int> bench(const BenchMatmulFlags& f) {
         if (!elems || !work || *work > kMostWork) {
           return make_error(ErrorCode::invalid_argument, "--shape {} with --m {} is too much work to measure", shape_text, m);
         }
-        cases.push_back({*type, shape, m});
+        wanted.cases.push_back({*type, shape, m});
       }
     }
   }
-  MLXN_TRY(const Device device, open_device(f.device, f.threads));
+  return wanted;
+}
+
+/// The device, with the class that is its default.
+Result<Device> open(const BenchMatmulFlags& f, MatmulOptions& options) {
+  MLXN_TRY(Device device, open_device(f.device, f.threads));
   if (options.numerics == Numerics::automatic && device.capabilities().backend == "cpu") options.numerics = Numerics::int8act;
+  return device;
+}
+
+Result<int> bench(const BenchMatmulFlags& f) {
+  MLXN_TRY(Wanted wanted, parse(f));
+  MLXN_TRY(const Device device, open(f, wanted.options));
   const auto print_ceilings = [&](const Ceilings& c) {
     return print(fmt::format("ceilings: read {:.1f} GB/s, f32 {:.0f} GFLOP/s, int8 {:.0f} Gop/s\n", c.read_gbps, c.f32_gflops,
                              c.int8_gops));
@@ -222,8 +242,8 @@ Result<int> bench(const BenchMatmulFlags& f) {
     }
   }
   MLXN_TRY(ReadProbe probe, ReadProbe::make(device));
-  for (const Case& c : cases) {
-    MLXN_TRY(const Row row, run_case(device, c, f.door == "prepared", options, f.seconds, probe));
+  for (const Case& c : wanted.cases) {
+    MLXN_TRY(const Row row, run_case(device, c, wanted.prepared, wanted.options, f.seconds, probe));
     const double gbps = static_cast<double>(row.weight_bytes) / row.us * 1e-3;
     const double gflops = 2.0 * static_cast<double>(c.m * c.shape.n * c.shape.k) / row.us * 1e-3;
     // The nearer of the two limits: memory for few rows, arithmetic for many.
@@ -262,10 +282,63 @@ Result<int> bench(const BenchMatmulFlags& f) {
   return kOk;
 }
 
+/// An operation's implementations, best first: the first one that runs here is taken.
+Result<void> explain_op(const ops::OpInfo& op, bool json) {
+  std::string text = json ? "" : fmt::format("{}\n", op.name);
+  nlohmann::ordered_json variants = nlohmann::ordered_json::array();
+  bool taken = false;
+  for (const ops::VariantInfo& variant : op.variants) {
+    const bool takes = variant.available() && !taken;
+    const std::string reason = takes                 ? "taken"
+                               : variant.available() ? "runs here too; the first that does is taken"
+                                                     : fmt::format("this machine lacks {}", variant.lacks());
+    taken = taken || takes;
+    text += json ? "" : fmt::format("  {:28}  {}\n", variant.name, reason);
+    variants.push_back({{"name", variant.name}, {"backend", variant.backend}, {"taken", takes}, {"reason", reason}});
+  }
+  if (json) text = nlohmann::ordered_json{{"op", op.name}, {"variants", variants}}.dump() + "\n";
+  if (!print(text)) return make_error(ErrorCode::io, "stdout is closed");
+  return {};
+}
+
+/// `all`: every operation; else the product alone.
+Result<int> explain(const BenchMatmulFlags& f, bool all) {
+  MLXN_TRY(Wanted wanted, parse(f));
+  MLXN_TRY(const Device device, open(f, wanted.options));
+  const Capabilities& machine = device.capabilities();
+  if (!f.json && !print(machine.name + "\n")) return kFailed;
+  for (const ops::OpInfo* op : ops::op_table()) {
+    if ((all || op->name == "matmul") && !explain_op(*op, f.json)) return kFailed;
+  }
+  for (const Case& c : wanted.cases) {
+    const MatmulShape shape{c.m, c.shape.n, c.shape.k, c.type};
+    MLXN_TRY(const MatmulPlan plan, plan_matmul(device, shape, wanted.prepared, wanted.options));
+    MLXN_TRY(const std::vector<std::string> reasons, ops::explain_matmul(shape, wanted.prepared, wanted.options, machine.threads));
+    std::string text;
+    if (f.json) {
+      text = nlohmann::ordered_json{{"op", "matmul"}, {"type", to_string(c.type)},     {"m", c.m},
+                                    {"n", c.shape.n}, {"k", c.shape.k},                {"kernel", plan.kernel},
+                                    {"class", to_string(plan.numerics)}, {"reasons", reasons}}
+                 .dump() +
+             "\n";
+    } else {
+      text = fmt::format("{} {}x{}, m = {}: {}\n", to_string(c.type), c.shape.n, c.shape.k, c.m, plan.kernel);
+      for (const std::string& reason : reasons) text += fmt::format("  {}\n", reason);
+    }
+    if (!print(text)) return kFailed;
+  }
+  return kOk;
+}
+
 }  // namespace
 
 int run_bench_matmul(const BenchMatmulFlags& flags) {
-  const Result<int> result = detail::guarded([&] { return bench(flags); });
+  const Result<int> result = detail::guarded([&] { return flags.explain ? explain(flags, false) : bench(flags); });
+  return result ? *result : fail(result.error());
+}
+
+int run_bench_explain(const BenchMatmulFlags& flags) {
+  const Result<int> result = detail::guarded([&] { return explain(flags, true); });
   return result ? *result : fail(result.error());
 }
 

@@ -141,8 +141,11 @@ struct BenchMatmulFlags {
   std::string door = "prepared";
   std::string route = "auto";
   double seconds = 1.0;  ///< per case
+  bool explain = false;  ///< measure nothing, say what would run
   bool json = false;
 };
+/// Which implementation every operation takes on this machine, and why; then the products of the flags.
+[[nodiscard]] int run_bench_explain(const BenchMatmulFlags& flags);
 [[nodiscard]] int run_bench_matmul(const BenchMatmulFlags& flags);
 
 struct BenchModelFlags {

@@ -155,7 +155,8 @@ void add_bench_model(CLI::App& bench, BenchModelFlags& f) {
 
 void add_bench(CLI::App& app, BenchMatmulFlags& m, BenchCeilingsFlags& ceilings, BenchModelFlags& model) {
   CLI::App* bench = app.add_subcommand("bench", "Measure this machine and the library on it");
-  bench->require_subcommand(1);
+  bench->require_subcommand(0, 1);
+  bench->add_flag("--explain", m.explain, "measure nothing: which implementation every operation takes here, and why");
   CLI::App* c = bench->add_subcommand("matmul", "Matrix products, with their share of the ceiling measured in the same run");
   c->add_option("--type", m.types, "weight types, comma separated")->delimiter(',')->capture_default_str();
   c->add_option("--shape", m.shapes, "NxK, comma separated")->delimiter(',')->capture_default_str();
@@ -168,6 +169,7 @@ void add_bench(CLI::App& app, BenchMatmulFlags& m, BenchCeilingsFlags& ceilings,
   c->add_option("--door", m.door, "prepared or raw weights")->capture_default_str();
   c->add_option("--route", m.route, "auto, vector or tile")->capture_default_str();
   c->add_option("--seconds", m.seconds, "time per case")->capture_default_str();
+  c->add_flag("--explain", m.explain, "measure nothing: which kernel each case takes here, and why");
   c->add_flag("--json", m.json, "one object a line");
   add_bench_model(*bench, model);
   c = bench->add_subcommand("ceilings", "Read bandwidth, arithmetic peaks and the cost of a dispatch");
@@ -217,9 +219,13 @@ int run(int argc, char** argv) {
   if (app.got_subcommand("tokenize")) return run_tokenize(tokenize);
   if (app.got_subcommand("synth")) return run_synth(synth);
   if (app.got_subcommand("devices")) return run_devices(devices);
-  if (app.get_subcommand("bench")->got_subcommand("model")) return run_bench_model(bench_model);
-  return app.get_subcommand("bench")->got_subcommand("matmul") ? run_bench_matmul(bench_matmul)
-                                                                : run_bench_ceilings(bench_ceilings);
+  const CLI::App* bench = app.get_subcommand("bench");
+  if (bench->got_subcommand("model")) return run_bench_model(bench_model);
+  if (bench->got_subcommand("ceilings")) return run_bench_ceilings(bench_ceilings);
+  if (bench->got_subcommand("matmul")) return run_bench_matmul(bench_matmul);
+  if (bench_matmul.explain) return run_bench_explain(bench_matmul);
+  complain("bench: wanted matmul, model, ceilings or --explain (mlxn bench --help shows them)");
+  return kBadUsage;
 }
 
 }  // namespace

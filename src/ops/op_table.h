@@ -1,6 +1,7 @@
 #pragma once
 
 #include <span>
+#include <string>
 #include <string_view>
 
 namespace mlxn::ops {
@@ -10,6 +11,7 @@ struct VariantInfo {
   std::string_view name;     ///< "matmul_rows16_avx512"
   std::string_view backend;  ///< "cpu"
   bool (*available)();       ///< whether this build on this machine can run it
+  std::string (*lacks)();    ///< what this machine lacks for it; empty if nothing
 };
 
 /// A built-in operation and its implementations, best first.

@@ -31,10 +31,14 @@ template <CpuIsa kIsa>
 [[nodiscard]] inline bool runs_here() noexcept {
   return cpu_has(kIsa);
 }
+template <CpuIsa kIsa>
+[[nodiscard]] inline std::string lacks_here() {
+  return cpu_lacks(kIsa);
+}
 /// What the table of operations shows of it.
 template <CpuIsa kIsa>
 [[nodiscard]] constexpr VariantInfo variant_info(std::string_view name) noexcept {
-  return {name, "cpu", &runs_here<kIsa>};
+  return {name, "cpu", &runs_here<kIsa>, &lacks_here<kIsa>};
 }
 /// The variant of that instruction set or, without a wish, the best one of this machine.
 template <class Select>

@@ -185,7 +185,8 @@ TEST(Synth, LlamaFrequenciesAreThoseOfThePaper) {
 
 TEST(Synth, ItsTextEncodesAndDecodes) {
   const TempFolder folder;
-  for (const SynthVocabulary vocabulary : {SynthVocabulary::llama, SynthVocabulary::gemma, SynthVocabulary::phi3}) {
+  for (const SynthVocabulary vocabulary : {SynthVocabulary::llama, SynthVocabulary::gemma, SynthVocabulary::phi3, SynthVocabulary::llama3,
+                                           SynthVocabulary::qwen2}) {
     SCOPED_TRACE(to_string(vocabulary));
     SynthModel model = must(synth_model("tiny"));
     model.vocabulary = vocabulary;
@@ -193,13 +194,13 @@ TEST(Synth, ItsTextEncodesAndDecodes) {
     const Tokenizer tokenizer = must(Tokenizer::from_gguf(must(GgufFile::open(folder / "x.gguf"))));
     EXPECT_EQ(tokenizer.vocab_size(), model.vocab);
     EXPECT_TRUE(tokenizer.notes().empty());
-    ASSERT_TRUE(tokenizer.bos() && tokenizer.eos());
+    ASSERT_TRUE(tokenizer.eos());
     EXPECT_TRUE(tokenizer.is_end_of_generation(*tokenizer.eos()));
     const std::string text = "The people said:\n\t\"there is water\" \u00fc \u4e2d 12";
     const auto ids = must(tokenizer.encode(text));
     EXPECT_EQ(must(tokenizer.decode(ids)), text);
     // Words are words: far fewer tokens than letters.
-    EXPECT_LE(must(tokenizer.encode("the people and the water", {.add_bos = false, .add_eos = false})).size(), 6u);
+    EXPECT_LE(must(tokenizer.encode("the people and the water", {.add_bos = false, .add_eos = false})).size(), 8u);
   }
 }
 

@@ -48,6 +48,8 @@ expect 2 "$mlxn" bench foo
 expect 2 "$mlxn" bench matmul --type q9_9
 expect 2 "$mlxn" bench matmul --type q4_K --shape 256x100
 expect 2 "$mlxn" bench matmul --shape 9223372036854775807x256
+expect 2 "$mlxn" bench
+expect 2 "$mlxn" bench matmul --explain --type q9_9
 expect 2 "$mlxn" bench model
 expect 2 "$mlxn" bench model -m "$model" -p 0 -n 0
 expect 2 "$mlxn" bench model -m "$model" -p -3

@@ -131,6 +131,13 @@ exec 7>&-
 wait $program || { fail "chat: exit code $? after Ctrl-C"; cat err; }
 grep -q 'prompt' err || { fail "chat: no summary after Ctrl-C"; cat err; }
 
+"$mlxn" bench --explain > explain 2> err || { fail "bench --explain: exit code $?"; cat err; }
+for op in matmul rms_norm attention; do grep -q "^$op$" explain || fail "bench --explain does not name $op"; done
+[ "$(grep -c '  taken$' explain)" = "$(grep -c '^[a-z_]*$' explain)" ] || { fail "bench --explain: not one implementation is taken of each operation"; cat explain; }
+"$mlxn" bench matmul --explain --type q4_K,f32 --shape 512x1024 --m 1,512 --json > explain.json 2> err || { fail "bench matmul --explain: exit code $?"; cat err; }
+[ "$(wc -l < explain.json)" = 5 ] || { fail "bench matmul --explain: not five objects"; cat explain.json; }
+while read -r line; do printf '%s' "$line" > line.json; json line.json; done < explain.json
+
 if [ -e /dev/full ]; then
   "$mlxn" generate -m "$model" -p a -n 4 > /dev/full 2> err && fail "a full disk goes unnoticed"
 fi

@@ -170,6 +170,86 @@ Result<void> encode_matmul(CommandEncoder& encoder, const Tensor& x, const Weigh
   return encode(kOp, encoder, x, storage, weight.prepared(), y, shape, options, isa);
 }
 
+namespace {
+
+/// What planning makes of a problem.
+struct Planned {
+  Choice choice;
+  bool decoded = false;  // weights go through slabs
+  std::int64_t panel_rows = 0;
+};
+Result<Planned> plan_problem(std::string_view op, const MatmulShape& shape, bool prepared, const MatmulOptions& options, int threads) {
+  MLXN_CHECK(check_problem(op, shape));
+  MLXN_TRY(const Choice choice, choose(op, shape, options));
+  MLXN_TRY(const auto* variant, pick<cpu::Kernel<rows16::Args>>(op, kVariants, std::nullopt));
+  rows16::Args args{};
+  args.m = shape.m;
+  args.n = shape.n;
+  args.k = shape.k;
+  args.type = shape.type;
+  args.prepared = prepared ? 1 : 0;
+  args.quantised = choice.numerics == Numerics::int8act ? 1 : 0;
+  args.to_f16 = choice.numerics == Numerics::f16 ? 1 : 0;
+  args.isa = static_cast<std::uint8_t>(variant->isa);
+  rows16::plan(args, choice.route == Route::tile, threads);
+  return Planned{choice, args.decoded != 0, args.panel_rows};
+}
+
+/// The least m above shape.m for which `differs` holds, 0 if none is near.
+template <class Differs>
+Result<std::int64_t> next_m(std::string_view op, MatmulShape shape, bool prepared, const MatmulOptions& options, int threads,
+                            const Differs& differs) {
+  constexpr std::int64_t kMost = 1024;
+  for (++shape.m; shape.m <= kMost; ++shape.m) {
+    MLXN_TRY(const Planned planned, plan_problem(op, shape, prepared, options, threads));
+    if (differs(planned)) return shape.m;
+  }
+  return 0;
+}
+
+}  // namespace
+
+Result<std::vector<std::string>> explain_matmul(const MatmulShape& shape, bool prepared, const MatmulOptions& options, int threads) {
+  constexpr std::string_view kOp = "explain_matmul";
+  MLXN_TRY(const Planned planned, plan_problem(kOp, shape, prepared, options, threads));
+  std::vector<std::string> lines;
+
+  const std::string_view numerics = mlxn::to_string(planned.choice.numerics);
+  if (options.numerics == planned.choice.numerics) {
+    lines.push_back(fmt::format("class {}: the call asks for it", numerics));
+  } else if (options.numerics == Numerics::automatic) {
+    lines.push_back(fmt::format("class {}: the default of the operation", numerics));
+  } else {
+    lines.push_back(fmt::format("class {}: {} has no class {}", numerics, mlxn::to_string(shape.type), mlxn::to_string(options.numerics)));
+  }
+
+  const bool vector = planned.choice.route == Route::vector;
+  const std::string_view route = vector ? "vector" : "tile";
+  if (options.route != Route::automatic) {
+    lines.push_back(fmt::format("route {}: the call asks for it", route));
+  } else if (vector) {
+    MLXN_TRY(const std::int64_t m, next_m(kOp, shape, prepared, options, threads,
+                                          [](const Planned& p) { return p.choice.route == Route::tile; }));
+    lines.push_back(m == 0 ? fmt::format("route {}", route) : fmt::format("route {}: tiles are taken from m = {} on", route, m));
+  } else {
+    MatmulShape one = shape;
+    one.m = 0;
+    MLXN_TRY(const std::int64_t m, next_m(kOp, one, prepared, options, threads,
+                                          [](const Planned& p) { return p.choice.route == Route::tile; }));
+    lines.push_back(fmt::format("route {}: taken from m = {} on", route, m));
+  }
+
+  std::string inner = planned.decoded ? fmt::format("weights are unpacked once for every {} rows of x", planned.panel_rows)
+                                      : fmt::format("weights are multiplied as packed, read once for every {} rows of x", planned.panel_rows);
+  if (!planned.decoded) {
+    MLXN_TRY(const std::int64_t m, next_m(kOp, shape, prepared, options, threads, [](const Planned& p) { return p.decoded; }));
+    if (m != 0) inner += fmt::format("; unpacked first from m = {} on", m);
+  }
+  lines.push_back(std::move(inner));
+  lines.push_back(prepared ? "weights lie in groups of 16 rows, prepared at load" : "weights are laid out in groups of 16 rows as they are read");
+  return lines;
+}
+
 }  // namespace ops
 
 Result<void> quantized_matmul_ggml(CommandEncoder& encoder, const Tensor& x, const Tensor& raw, const Tensor& y,
