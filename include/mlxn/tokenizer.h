@@ -59,7 +59,8 @@ class Tokenizer {
   [[nodiscard]] static Result<Tokenizer> from_gguf(const GgufFile& file) noexcept;
 
   /// Takes any bytes. Time is n log n in the length of the text, whatever it holds.
-  /// Errors: not_found (a byte without a token in a vocabulary without unknown token), limit_exceeded (2^30 bytes).
+  /// A byte that the vocabulary has no token for is left out by byte-level BPE (a note says that there are such).
+  /// Errors: not_found (SentencePiece: such a byte, and there is no unknown token), limit_exceeded (2^30 bytes).
   [[nodiscard]] Result<std::vector<TokenId>> encode(std::string_view text, const EncodeOptions& options = {}) const noexcept;
   /// The text that the parts are together, with control tokens read in trusted parts only. A user-defined token that a
   /// trusted part names is no more than its text in the others, so that they cannot pass for the trusted ones. No token at

@@ -1,13 +1,16 @@
 #include "tokenizer/bpe.h"
 
-#include "base/error.h"
+#include <fmt/format.h>
+
+#include <algorithm>
+
 #include "tokenizer/byte_text.h"
 #include "tokenizer/word_cache.h"
 
 namespace mlxn::tokenizer {
 
 Result<std::unique_ptr<const BytePairs>> BytePairs::from_gguf(const GgufFile& file, const Vocabulary& vocabulary,
-                                                              const SplitRule& rule, std::optional<TokenId> unknown,
+                                                              const SplitRule& rule,
                                                               std::vector<std::string>& notes) {
   MLXN_TRY(MergeTable merges, MergeTable::from_gguf(file, vocabulary, notes));
   MLXN_TRY(PreTokenizer splitter, PreTokenizer::make(rule));
@@ -18,9 +21,10 @@ Result<std::unique_ptr<const BytePairs>> BytePairs::from_gguf(const GgufFile& fi
     std::string letter;
     append_byte_letter(byte, letter);
     const auto id = mergeable_token(vocabulary, letter);
-    const TokenId other = vocabulary.byte_token(byte);
-    out->byte_tokens_[b] = id ? *id : other >= 0 ? other : unknown.value_or(-1);
+    out->byte_tokens_[b] = id ? *id : vocabulary.byte_token(byte);
   }
+  const auto missing = std::count(out->byte_tokens_.begin(), out->byte_tokens_.end(), -1);
+  if (missing > 0) notes.push_back(fmt::format("{} bytes have no token: they are left out of texts", missing));
   return std::unique_ptr<const BytePairs>(std::move(out));
 }
 
@@ -46,11 +50,7 @@ Result<void> BytePairs::encode(const Vocabulary& vocabulary, std::string_view te
       }
       for (const char c : word.substr(part.begin, part.length)) {
         const TokenId id = byte_tokens_[static_cast<unsigned char>(c)];
-        if (id < 0) {
-          return make_error(ErrorCode::not_found, "tokenizer: byte {:#04x} has no token, and there is no unknown token",
-                            static_cast<unsigned char>(c));
-        }
-        out.push_back(id);
+        if (id >= 0) out.push_back(id);
       }
     }
     return {};

@@ -2,7 +2,6 @@
 
 #include <array>
 #include <memory>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -14,7 +13,8 @@ namespace mlxn::tokenizer {
 
 /// Byte-level BPE as llama.cpp runs it: the text is split into words, each byte of a word is a symbol, and the adjacent
 /// pair whose merge stands first in the file's list becomes one symbol, the leftmost of equals first, until no pair is in
-/// the list. A symbol that is no token in the end becomes the tokens of its bytes.
+/// the list. A symbol that is no token in the end becomes the tokens of its bytes; a byte without one is left out, and a
+/// note says at load that there are such.
 /// Two things differ on purpose: plain text cannot be merged into control tokens, and bytes that are no valid UTF-8 keep
 /// their own tokens instead of becoming U+FFFD.
 class BytePairs final : public Family {
@@ -23,7 +23,6 @@ class BytePairs final : public Family {
   [[nodiscard]] static Result<std::unique_ptr<const BytePairs>> from_gguf(const GgufFile& file,
                                                                           const Vocabulary& vocabulary,
                                                                           const SplitRule& rule,
-                                                                          std::optional<TokenId> unknown,
                                                                           std::vector<std::string>& notes);
 
   Result<void> encode(const Vocabulary& vocabulary, std::string_view text, std::vector<TokenId>& out) const override;

@@ -26,7 +26,7 @@ struct detail::TokenizerState {
   Result<void> read_settings(const GgufFile& file, const tokenizer::Defaults& defaults);
   Result<std::optional<TokenId>> read_id(const GgufFile& file, std::string_view name,
                                          std::optional<TokenId> fallback);
-  void find_ends();
+  Result<void> find_ends(const GgufFile& file);
   /// Appends the tokens of a text given in parts.
   Result<void> encode(std::span<const TextPart> parts, std::vector<TokenId>& out) const;
   [[nodiscard]] std::vector<TokenId> strips_right(const GgufFile& file) const;
@@ -50,6 +50,31 @@ constexpr std::array<std::string_view, 9> kTurnEnds = {
 // Further texts at which generation ends.
 constexpr std::array<std::string_view, 6> kGenerationEnds = {"<|eom_id|>",      "<|return|>", "<|call|>",
                                                              "<|end_of_text|>", "[EOT]",      "[EOS]"};
+
+/// Tokens that mark the parts of a text whose middle is to be filled in: key of the id, and the texts by which files that
+/// lack the key name it.
+struct FillIn {
+  std::string_view name, old_name;
+  std::array<std::string_view, 8> texts;
+  bool ends;  // generation
+};
+constexpr FillIn kFillIns[] = {
+    {"fim_pre",
+     "prefix",
+     {"<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>", "<|code_prefix|>", "<|prefix|>"},
+     false},
+    {"fim_suf",
+     "suffix",
+     {"<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<｜fim▁hole｜>", "<SUF>", "▁<SUF>", "<|code_suffix|>", "<|suffix|>"},
+     false},
+    {"fim_mid",
+     "middle",
+     {"<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<｜fim▁end｜>", "<MID>", "▁<MID>", "<|code_middle|>", "<|middle|>"},
+     false},
+    {"fim_pad", "", {"<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"}, true},
+    {"fim_rep", "", {"<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"}, true},
+    {"fim_sep", "", {"<|file_sep|>"}, true},
+};
 
 std::string lower(std::string_view text) {
   std::string out(text);
@@ -128,23 +153,38 @@ Result<void> TokenizerState::read_settings(const GgufFile& file, const tokenizer
   return {};
 }
 
-void TokenizerState::find_ends() {
+Result<void> TokenizerState::find_ends(const GgufFile& file) {
+  const auto make_control = [&](TokenId id) {
+    if (vocabulary.kind(id) == TokenKind::control) return;
+    notes.push_back(fmt::format("token {} '{}' is treated as a control token", id, printable(vocabulary.text(id))));
+    vocabulary.set_kind(id, TokenKind::control);
+  };
   const auto add = [&](std::string_view text) {
     const auto id = vocabulary.find(text);
     if (!id) return;
     ends.push_back(*id);
-    if (vocabulary.kind(*id) == TokenKind::control) return;
-    notes.push_back(fmt::format("token {} '{}' is treated as a control token", *id, text));
-    vocabulary.set_kind(*id, TokenKind::control);
+    make_control(*id);
   };
   for (const std::string_view text : kTurnEnds) {
     add(text);
     if (!eot) eot = vocabulary.find(text);
   }
   for (const std::string_view text : kGenerationEnds) add(text);
+  for (const FillIn& fill_in : kFillIns) {
+    MLXN_TRY(std::optional<TokenId> id, read_id(file, fill_in.name, std::nullopt));
+    if (!id && !fill_in.old_name.empty()) {
+      MLXN_TRY(id, read_id(file, fill_in.old_name, std::nullopt));
+    }
+    for (std::size_t i = 0; i < fill_in.texts.size() && !id; ++i) {
+      id = vocabulary.find(fill_in.texts[i]);
+      if (id) make_control(*id);
+    }
+    if (id && fill_in.ends) ends.push_back(*id);
+  }
   if (eos) ends.push_back(*eos);
   if (eot) ends.push_back(*eot);
   std::sort(ends.begin(), ends.end());
+  return {};
 }
 
 std::vector<TokenId> TokenizerState::strips_right(const GgufFile& file) const {
@@ -212,14 +252,14 @@ Result<Tokenizer> Tokenizer::from_gguf(const GgufFile& file) noexcept {
     }
     MLXN_TRY(state->vocabulary, tokenizer::Vocabulary::from_gguf(file));
     MLXN_CHECK(state->read_settings(file, rule == nullptr ? kSentencePieceDefaults : byte_pair_defaults(*rule)));
-    state->find_ends();
+    MLXN_CHECK(state->find_ends(file));
     state->special.build(state->vocabulary, state->strips_right(file));
     switch (family) {
       case FamilyName::sentencepiece:
         state->family = std::make_unique<tokenizer::SentencePiece>(state->vocabulary, state->unknown);
         break;
       case FamilyName::byte_pairs: {
-        MLXN_TRY(state->family, tokenizer::BytePairs::from_gguf(file, state->vocabulary, *rule, state->unknown, state->notes));
+        MLXN_TRY(state->family, tokenizer::BytePairs::from_gguf(file, state->vocabulary, *rule, state->notes));
         break;
       }
     }

@@ -81,15 +81,30 @@ TEST(BytePairs, ABytesTokenMayBeMissing) {
   v.texts[0xff] = "another";
   const auto none = load_tokenizer(v.gguf());
   ASSERT_TRUE(none);
-  EXPECT_EQ(none->encode("\xff").error().code(), ErrorCode::not_found);
-  const auto unknown = load_tokenizer(v.gguf().scalar<std::uint32_t>("tokenizer.ggml.unknown_token_id", 5));
-  ASSERT_TRUE(unknown);
-  EXPECT_EQ(encode(*unknown, "a\xff"), (Ids{'a', 5}));
+  EXPECT_EQ(encode(*none, "a\xff z"), (Ids{'a', ' ', 'z'}));
+  ASSERT_EQ(none->notes().size(), 1u);
+  EXPECT_NE(none->notes()[0].find("1 bytes have no token"), std::string::npos);
   v.add("<0xFF>", TokenKind::byte);
   const auto byte = load_tokenizer(v.gguf());
   ASSERT_TRUE(byte) << byte.error().message();
+  EXPECT_TRUE(byte->notes().empty());
   EXPECT_EQ(encode(*byte, "\xff"), (Ids{kFirst}));
   EXPECT_EQ(byte->decode(Ids{kFirst}).value(), "\xff");
+}
+
+TEST(BytePairs, TokensOfFillingInAreControlTokens) {
+  BpeBuilder v;
+  v.add("<|fim_prefix|>", TokenKind::user_defined).add("<|fim_pad|>", TokenKind::user_defined).add("<PRE>", TokenKind::user_defined);
+  const auto t = load_tokenizer(v.gguf());
+  ASSERT_TRUE(t);
+  EXPECT_EQ(encode(*t, "<|fim_prefix|>").size(), 14u);
+  EXPECT_EQ(encode(*t, "<|fim_prefix|>", kSpecial), (Ids{kFirst}));
+  EXPECT_FALSE(t->is_end_of_generation(kFirst));
+  EXPECT_TRUE(t->is_end_of_generation(kFirst + 1));
+  EXPECT_EQ(encode(*t, "<PRE>"), (Ids{kFirst + 2}));  // another token has its place
+  const auto told = load_tokenizer(v.gguf().scalar<std::uint32_t>("tokenizer.ggml.fim_pre_token_id", kFirst + 2));
+  ASSERT_TRUE(told);
+  EXPECT_EQ(encode(*told, "<|fim_prefix|>"), (Ids{kFirst}));
 }
 
 TEST(BytePairs, SomeRulesTakeWholeWordsWithoutMerges) {
