@@ -49,8 +49,8 @@ struct GgufOptions {
 struct GgufSource {
   std::string label;        ///< what messages call it
   std::uint64_t bytes = 0;  ///< its size
-  /// Fills `out` with the bytes from `offset` on, all of them inside the file. May be called from several threads. Its errors
-  /// come back to the caller of open() and read().
+  /// Fills `out`, which is never empty, with the bytes from `offset` on, all of them inside the file. May be called from
+  /// several threads. Its errors come back to the caller of open() and read().
   std::function<Result<void>(std::uint64_t offset, std::span<std::byte> out)> read;
 };
 

@@ -231,6 +231,7 @@ GgufSource source_of(const std::vector<std::byte>& bytes, std::uint64_t* served)
   source.label = "archive";
   source.bytes = bytes.size();
   source.read = [&bytes, served](std::uint64_t offset, std::span<std::byte> out) -> Result<void> {
+    EXPECT_FALSE(out.empty());
     EXPECT_LE(offset + out.size(), bytes.size());
     *served += out.size();
     std::memcpy(out.data(), bytes.data() + offset, out.size());

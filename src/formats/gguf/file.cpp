@@ -87,7 +87,9 @@ Result<GgufFile> GgufFile::open(GgufSource source, const GgufOptions& options) n
     for (std::uint64_t wanted = kFirstRead;;) {
       const std::size_t have = header->size();
       header->resize(static_cast<std::size_t>(std::min(shared->bytes, wanted)));
-      if (auto read = shared->read(have, std::span(*header).subspan(have)); !read) return read.error().with_context(shared->label);
+      if (const auto missing = std::span(*header).subspan(have); !missing.empty()) {
+        if (auto read = shared->read(have, missing); !read) return read.error().with_context(shared->label);
+      }
       const auto state = std::make_shared<GgufState>();
       state->bytes = *header;
       state->size = shared->bytes;
