@@ -3,31 +3,14 @@
 
 #include <cmath>
 
-#include "mlxn/ops/add.h"
-#include "mlxn/ops/rms_norm.h"
 #include "models/layers.h"
 #include "models/metadata.h"
 
 namespace mlxn::models {
 namespace {
 
-class Gemma2 final : public Decoder {
- public:
+class Gemma2 final : public BlockDecoder {
   [[nodiscard]] Result<void> load(Loader& loader, const GgufArchitecture& architecture, const ModelInfo& info) override;
-  [[nodiscard]] Result<void> forward(CommandEncoder& encoder, const Step& step) const override;
-
- private:
-  struct Layer {
-    Tensor attn_norm;  // [dim], as all norms
-    SelfAttention attention;
-    Tensor post_attention_norm;
-    Tensor ffn_norm;
-    FeedForward feed_forward;
-    Tensor post_ffw_norm;
-  };
-  Embeddings embeddings_;
-  std::vector<Layer> layers_;
-  float eps_ = 0;
 };
 
 Result<void> Gemma2::load(Loader& loader, const GgufArchitecture& architecture, const ModelInfo& info) {
@@ -44,38 +27,21 @@ Result<void> Gemma2::load(Loader& loader, const GgufArchitecture& architecture, 
   embeddings_.scale = std::sqrt(static_cast<float>(info.dim));
   embeddings_.softcap = static_cast<float>(output_cap);
   for (std::int64_t i = 0; i < info.layers; ++i) {
-    const std::string block = block_name(i);
-    Layer layer;
-    MLXN_TRY(layer.attn_norm, loader.vector(block + "attn_norm.weight", info.dim));
-    MLXN_TRY(layer.attention, SelfAttention::load(loader, block, info));
-    layer.attention.rope = rope;
-    layer.attention.options.scale = 1 / std::sqrt(static_cast<float>(query_dim));
-    layer.attention.options.softcap = static_cast<float>(attention_cap);
-    layer.attention.options.window = windows.of(i);
-    MLXN_TRY(layer.post_attention_norm, loader.vector(block + "post_attention_norm.weight", info.dim));
-    MLXN_TRY(layer.ffn_norm, loader.vector(block + "ffn_norm.weight", info.dim));
-    MLXN_TRY(layer.feed_forward, FeedForward::load(loader, block, info, Gate::gelu));
-    MLXN_TRY(layer.post_ffw_norm, loader.vector(block + "post_ffw_norm.weight", info.dim));
-    layers_.push_back(std::move(layer));
+    const std::string name = block_name(i);
+    Block block;
+    MLXN_TRY(block.attn_norm, loader.vector(name + "attn_norm.weight", info.dim));
+    MLXN_TRY(block.attention, SelfAttention::load(loader, name, info));
+    block.attention.rope = rope;
+    block.attention.options.scale = 1 / std::sqrt(static_cast<float>(query_dim));
+    block.attention.options.softcap = static_cast<float>(attention_cap);
+    block.attention.options.window = windows.of(i);
+    MLXN_TRY(block.post_attention_norm, loader.vector(name + "post_attention_norm.weight", info.dim));
+    MLXN_TRY(block.ffn_norm, loader.vector(name + "ffn_norm.weight", info.dim));
+    MLXN_TRY(block.feed_forward, FeedForward::load(loader, name, info, Gate::gelu));
+    MLXN_TRY(block.post_ffw_norm, loader.vector(name + "post_ffw_norm.weight", info.dim));
+    blocks_.push_back(std::move(block));
   }
   return {};
-}
-
-Result<void> Gemma2::forward(CommandEncoder& encoder, const Step& step) const {
-  const Workspace& w = step.work;
-  MLXN_CHECK(embeddings_.embed(encoder, step));
-  for (std::size_t i = 0; i < layers_.size(); ++i) {
-    const Layer& layer = layers_[i];
-    MLXN_CHECK(rms_norm(encoder, w.x, layer.attn_norm, w.h, eps_));
-    MLXN_CHECK(layer.attention.forward(encoder, step.cache->layers[i], step));
-    MLXN_CHECK(rms_norm(encoder, w.h, layer.post_attention_norm, w.h, eps_));
-    MLXN_CHECK(add(encoder, w.x, w.h, w.x));
-    MLXN_CHECK(rms_norm(encoder, w.x, layer.ffn_norm, w.h, eps_));
-    MLXN_CHECK(layer.feed_forward.forward(encoder, step));
-    MLXN_CHECK(rms_norm(encoder, w.h, layer.post_ffw_norm, w.h, eps_));
-    MLXN_CHECK(add(encoder, w.x, w.h, w.x));
-  }
-  return embeddings_.unembed(encoder, step);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "models/layers.h"
 
 #include "base/error.h"
+#include "mlxn/ops/add.h"
 #include "mlxn/ops/embedding.h"
 #include "mlxn/ops/gelu_mul.h"
 #include "mlxn/ops/kv_append.h"
@@ -132,6 +133,23 @@ Result<void> FeedForward::forward(CommandEncoder& encoder, const Step& step) con
   }
   MLXN_CHECK(activation == Gate::silu ? silu_mul(encoder, w.gate, w.up, w.gate) : gelu_mul(encoder, w.gate, w.up, w.gate));
   return apply(encoder, down, w.gate, w.h, step.matmul);
+}
+
+Result<void> BlockDecoder::forward(CommandEncoder& encoder, const Step& step) const {
+  const Workspace& w = step.work;
+  MLXN_CHECK(embeddings_.embed(encoder, step));
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    const Block& block = blocks_[i];
+    MLXN_CHECK(rms_norm(encoder, w.x, block.attn_norm, w.h, eps_));
+    MLXN_CHECK(block.attention.forward(encoder, step.cache->layers[i], step));
+    if (block.post_attention_norm.defined()) MLXN_CHECK(rms_norm(encoder, w.h, block.post_attention_norm, w.h, eps_));
+    MLXN_CHECK(add(encoder, w.x, w.h, w.x));
+    MLXN_CHECK(rms_norm(encoder, w.x, block.ffn_norm, w.h, eps_));
+    MLXN_CHECK(block.feed_forward.forward(encoder, step));
+    if (block.post_ffw_norm.defined()) MLXN_CHECK(rms_norm(encoder, w.h, block.post_ffw_norm, w.h, eps_));
+    MLXN_CHECK(add(encoder, w.x, w.h, w.x));
+  }
+  return embeddings_.unembed(encoder, step);
 }
 
 }  // namespace mlxn::models

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "mlxn/ops/attention.h"
 #include "models/forward.h"
@@ -60,6 +61,27 @@ struct FeedForward {
   [[nodiscard]] static Result<FeedForward> load_fused(Loader& loader, const std::string& block, const ModelInfo& info,
                                                       Gate activation);
   [[nodiscard]] Result<void> forward(CommandEncoder& encoder, const Step& step) const;
+};
+
+/// One layer: x += attention(norm(x)), then x += feed_forward(norm(x)); a second norm closes each where the family has one.
+struct Block {
+  Tensor attn_norm;  // [dim], as all norms
+  SelfAttention attention;
+  Tensor post_attention_norm;  // empty if the family has none
+  Tensor ffn_norm;
+  FeedForward feed_forward;
+  Tensor post_ffw_norm;  // empty if the family has none
+};
+
+/// A decoder of such layers. A family says how it is loaded.
+class BlockDecoder : public Decoder {
+ public:
+  [[nodiscard]] Result<void> forward(CommandEncoder& encoder, const Step& step) const final;
+
+ protected:
+  Embeddings embeddings_;
+  std::vector<Block> blocks_;
+  float eps_ = 0;  // of the norms
 };
 
 /// "blk.N.", which the names of a layer's tensors begin with.
