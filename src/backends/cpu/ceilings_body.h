@@ -1,6 +1,8 @@
 #pragma once
 
-// The measuring loops on GCC vector types of kBytes; the including file sets the namespace and the width.
+// The measuring loops on GCC vector types of kBytes. The including file sets the namespace and the width and defines
+// multiply_add(); where the instruction set multiplies bytes, it sets MLXN_INT8_MACS, the products in one instruction, and
+// defines dot(), which adds them to the lanes of an accumulator.
 
 #include <cstdint>
 
@@ -44,5 +46,22 @@ float f32_loop(std::uint64_t rounds) {
 }
 
 constexpr std::uint64_t kF32Ops = 2 * kChains * kBytes / 4;
+
+#if defined(MLXN_INT8_MACS)
+float int8_loop(std::uint64_t rounds) {
+  VectorI acc[kChains];
+  for (int i = 0; i < kChains; ++i) acc[i] = VectorI{} + i;
+  const VectorB x = VectorB{} + static_cast<std::int8_t>(rounds & 1), y = VectorB{} + std::int8_t{1};
+  for (std::uint64_t r = 0; r < rounds; ++r) {
+#pragma GCC unroll 32
+    for (int i = 0; i < kChains; ++i) acc[i] = dot(acc[i], x, y);
+  }
+  VectorI sum = {};
+  for (int i = 0; i < kChains; ++i) sum ^= acc[i];
+  return static_cast<float>(sum[0]);
+}
+
+constexpr std::uint64_t kInt8Ops = 2 * kChains * MLXN_INT8_MACS;
+#endif
 
 }  // namespace
