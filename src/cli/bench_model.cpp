@@ -91,14 +91,14 @@ class Runner {
     Speed speed;
     std::vector<double> reads;
     for (std::int64_t rep = 0; rep < reps_; ++rep) {
-      if (shows_progress()) fmt::print(stderr, "\r\033[K{}: run {} of {}", test.name(), rep + 1, reps_);
+      if (shows_progress()) show(fmt::format("\r\033[K{}: run {} of {}", test.name(), rep + 1, reps_));
       MLXN_CHECK(session.truncate(test.depth));
       const auto seconds = test.prompt > 0 ? time_prompt(session, tokens) : time_generation(session, tokens, reads);
       if (!seconds) return seconds.error();
       speed.rates.push_back(static_cast<double>(tokens.size()) / *seconds);
       MLXN_CHECK(probe(reads));
     }
-    if (shows_progress()) fmt::print(stderr, "\r\033[K");
+    if (shows_progress()) show("\r\033[K");
     const auto count = static_cast<double>(speed.rates.size());
     for (const double rate : speed.rates) speed.mean += rate / count;
     for (const double rate : speed.rates) speed.deviation += (rate - speed.mean) * (rate - speed.mean);

@@ -21,7 +21,7 @@ enum class Read : std::uint8_t { message, interrupted, end };
 Result<Read> read_message(bool shows_prompt, std::string& message) {
   message.clear();
   for (bool first = true;; first = false) {
-    if (shows_prompt) fmt::print(stderr, "{}", first ? "> " : "\\ ");
+    if (shows_prompt) show(first ? "> " : "\\ ");
     char* data = nullptr;
     std::size_t capacity = 0;
     errno = 0;
@@ -173,7 +173,7 @@ Result<int> chat(const ChatFlags& f) {
       if (read == Read::end) break;
       if (read == Read::interrupted) {
         if (!terminal) break;
-        fmt::print(stderr, "\n(Ctrl-D ends the conversation)\n");
+        show("\n(Ctrl-D ends the conversation)\n");
         continue;
       }
     }
@@ -187,7 +187,7 @@ Result<int> chat(const ChatFlags& f) {
     if (!terminal || !refused) return said.error();
     complain(said.error().code() == ErrorCode::cancelled ? "stopped: the message was not read" : said.error().message());
   }
-  if (terminal && shows_progress()) fmt::print(stderr, "\n");
+  if (terminal && shows_progress()) show("\n");
   print_summary(conversation.timing(), model.info(), conversation.session(), options.sampler.sample.seed);
   return kOk;
 }

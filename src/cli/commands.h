@@ -20,6 +20,8 @@ inline constexpr int kBadUsage = 2;  ///< the command line cannot be followed
 [[nodiscard]] bool print(std::string_view text);
 /// Writes one line "mlxn: TEXT" to stderr.
 void complain(std::string_view text);
+/// Writes text to stderr as it is: progress and figures. What cannot be written is lost, and no reason to fail.
+void show(std::string_view text);
 /// Reports the error in one line and returns the exit code for it.
 [[nodiscard]] int fail(const Error& error);
 /// Whether stderr is a terminal, the only place where progress goes.
@@ -107,7 +109,7 @@ struct TokenizeFlags {
   bool no_parse_special = false;
   bool ids = false;
   bool json = false;
-  bool stats = false;  ///< print time and speed at the end
+  bool stats = false;  ///< print time and speed at the end, to stderr
 };
 [[nodiscard]] int run_tokenize(const TokenizeFlags& flags);
 

@@ -23,9 +23,10 @@ bool print(std::string_view text) {
 
 void complain(std::string_view text) {
   // One line that cannot control a terminal, whatever a file put into the text.
-  const std::string line = fmt::format("mlxn: {}\n", printable(text));
-  std::fwrite(line.data(), 1, line.size(), stderr);
+  show(fmt::format("mlxn: {}\n", printable(text)));
 }
+
+void show(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stderr); }
 
 int fail(const Error& error) {
   complain(error.rule().empty() ? fmt::format("{}", error.message()) : fmt::format("{} ({})", error.message(), error.rule()));

@@ -78,10 +78,10 @@ Result<int> generate(const GenerateFlags& f) {
   print_summary(timing, model.info(), session, options.sampler.sample.seed);
   if (f.stats) {
     const Counters c = opened.device.counters();
-    fmt::print(stderr, "dispatches recorded {}, run {}; joins {}; submissions {}; waits {}; allocations {}, peak {}\n",
-               c.dispatches_encoded, c.dispatches_executed, c.barriers, c.submissions, c.syncs, c.allocations,
-               human_bytes(c.peak_bytes_in_use));
-    fmt::print(stderr, "peak resident memory {} bytes\n", peak_resident_bytes());
+    show(fmt::format("dispatches recorded {}, run {}; joins {}; submissions {}; waits {}; allocations {}, peak {}\n",
+                     c.dispatches_encoded, c.dispatches_executed, c.barriers, c.submissions, c.syncs, c.allocations,
+                     human_bytes(c.peak_bytes_in_use)));
+    show(fmt::format("peak resident memory {} bytes\n", peak_resident_bytes()));
   }
   return kOk;
 }

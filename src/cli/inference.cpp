@@ -85,11 +85,11 @@ Result<Model> load_model(const OpenedFile& opened, const LoadOptions& options) {
   const bool progress = shows_progress();
   LoadOptions load = options;
   load.progress = [progress](std::uint64_t done, std::uint64_t all) {
-    if (progress) fmt::print(stderr, "\rloading {} of {} ", human_bytes(done), human_bytes(all));
+    if (progress) show(fmt::format("\rloading {} of {} ", human_bytes(done), human_bytes(all)));
     return !interrupted();
   };
   auto loaded = Model::load(opened.file, opened.device, load);
-  if (progress) fmt::print(stderr, "\r\033[K");
+  if (progress) show("\r\033[K");
   if (!loaded) return loaded.error();
   const ModelInfo& info = loaded->info();
   if (!info.prepare_note.empty()) complain(info.prepare_note);

@@ -50,11 +50,11 @@ Result<int> perplexity(const PerplexityFlags& f) {
   catch_interrupts(true);
   const bool progress = shows_progress();
   options.progress = [&](const PerplexityResult& so_far) {
-    if (progress) fmt::print(stderr, "[{}]{:.4f},", so_far.chunks, so_far.perplexity);
+    if (progress) show(fmt::format("[{}]{:.4f},", so_far.chunks, so_far.perplexity));
     return !interrupted();
   };
   const auto measured = measure_perplexity(model, tokens, options);
-  if (progress) fmt::print(stderr, "\n");
+  if (progress) show("\n");
   if (!measured) return measured.error();
   if (!f.json) return print(fmt::format("PPL = {:.4f} +/- {:.5f}\n", measured->perplexity, measured->error)) ? kOk : kFailed;
   const nlohmann::json out = {{"perplexity", measured->perplexity}, {"error", measured->error},   {"tokens", measured->tokens},

@@ -92,7 +92,7 @@ Result<int> synth(const SynthFlags& f) {
   options.progress = [&](std::uint64_t done, std::uint64_t all) {
     if (progress && (done == all || Clock::now() - shown > std::chrono::milliseconds(100))) {
       shown = Clock::now();
-      fmt::print(stderr, "\r{}", progress_bar(done, all));
+      show(fmt::format("\r{}", progress_bar(done, all)));
     }
     return interrupted == 0;
   };
@@ -101,7 +101,7 @@ Result<int> synth(const SynthFlags& f) {
   action.sa_flags = static_cast<int>(SA_RESETHAND);  // the second one ends the program at once
   sigaction(SIGINT, &action, nullptr);
   const auto report = synthesize(f.output, model, options);
-  if (progress) fmt::print(stderr, "\r\033[K");
+  if (progress) show("\r\033[K");
   if (!report) return report.error();
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   if (f.json) {

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 
+#include "base/error.h"
 #include "cli/commands.h"
 #include "formats/printable.h"
 #include "mlxn/tokenizer.h"
@@ -32,7 +33,7 @@ Result<std::string> as_json(const Tokenizer& tokenizer, const std::vector<TokenI
   return out.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
 
-Result<std::string> tokenize(const TokenizeFlags& flags) {
+Result<int> tokenize(const TokenizeFlags& flags) {
   std::string text = flags.prompt.value_or("");
   if (flags.prompt_file) {
     MLXN_TRY(text, read_text(*flags.prompt_file));
@@ -43,14 +44,20 @@ Result<std::string> tokenize(const TokenizeFlags& flags) {
       .add_bos = !flags.no_bos, .add_eos = !flags.no_bos, .parse_special = !flags.no_parse_special};
   const auto begin = Clock::now();
   MLXN_TRY(const std::vector<TokenId> ids, tokenizer.encode(text, options));
-  if (flags.stats) {
-    const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
-    fmt::print(stderr, "{} bytes, {} tokens, {:.3f} s, {:.1f} MB/s\n", text.size(), ids.size(), seconds,
-               static_cast<double>(text.size()) / seconds * 1e-6);
-  }
+  const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   for (const std::string& note : tokenizer.notes()) complain(note);
-  if (flags.ids) return fmt::format("[{}]\n", fmt::join(ids, ", "));
-  return flags.json ? as_json(tokenizer, ids) : as_text(tokenizer, ids);
+  std::string out;
+  if (flags.ids) {
+    out = fmt::format("[{}]\n", fmt::join(ids, ", "));
+  } else {
+    MLXN_TRY(out, flags.json ? as_json(tokenizer, ids) : as_text(tokenizer, ids));
+  }
+  if (!print(out)) return kFailed;
+  if (flags.stats) {
+    show(fmt::format("{} bytes, {} tokens, {:.3f} s, {:.1f} MB/s\n", text.size(), ids.size(), seconds,
+                     static_cast<double>(text.size()) / seconds * 1e-6));
+  }
+  return kOk;
 }
 
 }  // namespace
@@ -60,9 +67,8 @@ int run_tokenize(const TokenizeFlags& flags) {
     complain("tokenize: give the text with either -p or -f");
     return kBadUsage;
   }
-  const auto out = tokenize(flags);
-  if (!out) return fail(out.error());
-  return print(*out) ? kOk : kFailed;
+  const Result<int> result = detail::guarded([&] { return tokenize(flags); });
+  return result ? *result : fail(result.error());
 }
 
 }  // namespace mlxn::cli

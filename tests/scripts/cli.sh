@@ -33,6 +33,8 @@ json inspect.json
 json devices.json
 "$mlxn" tokenize -m "$model" -p "To be, or not to be" --ids > ids 2> err || fail "tokenize: exit code $?"
 json ids
+"$mlxn" tokenize -m "$model" -p "To be, or not to be" --ids --stats > both 2>&1 || fail "tokenize --stats: exit code $?"
+tail -n 1 both | grep -q ' MB/s$' || fail "tokenize: the statistics are not at the end"
 
 draw() { "$mlxn" generate -m "$model" -n 40 --temp 0.7 --top-k 40 "$@" 2> err || { fail "generate $*: exit code $?"; cat err; }; }
 draw -p "ROMEO:" --seed 5 > a
@@ -140,5 +142,8 @@ while read -r line; do printf '%s' "$line" > line.json; json line.json; done < e
 
 if [ -e /dev/full ]; then
   "$mlxn" generate -m "$model" -p a -n 4 > /dev/full 2> err && fail "a full disk goes unnoticed"
+  "$mlxn" tokenize -m "$model" -p "To be, or not to be" --ids --stats > full 2> /dev/full || fail "tokenize --stats, nowhere to print them: exit code $?"
+  cmp -s ids full || fail "tokenize --stats, nowhere to print them: other ids"
+  "$mlxn" generate -m "$model" -p a -n 4 --stats > full 2> /dev/full || fail "generate --stats, nowhere to print them: exit code $?"
 fi
 exit $failed
