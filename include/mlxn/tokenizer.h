@@ -55,7 +55,8 @@ struct TokenizerState;
 class Tokenizer {
  public:
   /// Errors: not_found (no tokenizer in the file), unsupported (another family or splitting rule), corrupt_file with rule V15
-  /// (tables that contradict each other), out_of_memory. Special ids outside the vocabulary are left out with a note.
+  /// (tables that contradict each other), limit_exceeded (special tokens whose texts make a trie of more than 2^22 nodes),
+  /// out_of_memory. Special ids outside the vocabulary are left out with a note.
   [[nodiscard]] static Result<Tokenizer> from_gguf(const GgufFile& file) noexcept;
 
   /// Takes any bytes. Time is n log n in the length of the text, whatever it holds.

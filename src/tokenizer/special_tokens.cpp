@@ -1,112 +1,183 @@
 #include "tokenizer/special_tokens.h"
 
 #include <algorithm>
+#include <functional>
+#include <iterator>
 #include <map>
+#include <queue>
+
+#include "base/error.h"
 
 namespace mlxn::tokenizer {
 namespace {
 
-// Hash of a text: sum of byte * kBase^(bytes after it), modulo 2^64, so that the hash of any part of a text
-// comes from the hashes of its prefixes. A collision costs one comparison.
-constexpr std::uint64_t kBase = 0x9e3779b97f4a7c15u;
-
-constexpr std::uint64_t extend(std::uint64_t hash, char c) noexcept {
-  return hash * kBase + static_cast<unsigned char>(c) + 1;
-}
-
-std::uint64_t power(std::size_t exponent) noexcept {
-  std::uint64_t out = 1;
-  for (std::uint64_t factor = kBase; exponent > 0; exponent >>= 1, factor *= factor) {
-    if (exponent & 1) out *= factor;
-  }
-  return out;
-}
+// 16 bytes for each of 2^18 tokens; known vocabularies have a few thousand that are special. A node takes up to 32 bytes.
+constexpr std::size_t kMaxNodes = std::size_t{1} << 22;
 
 bool is_space(char c) noexcept { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 }  // namespace
 
-void SpecialTokens::build(const Vocabulary& vocabulary, const std::vector<TokenId>& strips_right) {
-  std::map<std::size_t, Group, std::greater<>> by_length;
+std::size_t NameFinder::slot_of(std::uint32_t node, unsigned char byte) const noexcept {
+  std::size_t slot = hash_(std::uint64_t{node} << 8 | byte) & (slots_.size() - 1);
+  while (slots_[slot] != kRoot && (nodes_[slots_[slot]].parent != node || nodes_[slots_[slot]].byte != byte)) {
+    slot = (slot + 1) & (slots_.size() - 1);
+  }
+  return slot;
+}
+
+/// kRoot if there is none.
+std::uint32_t NameFinder::child(std::uint32_t node, unsigned char byte) const noexcept {
+  return node == kRoot ? first_[byte] : slots_[slot_of(node, byte)];
+}
+
+std::uint32_t NameFinder::step(std::uint32_t node, char c) const noexcept {
+  const auto byte = static_cast<unsigned char>(c);
+  while (node != kRoot) {
+    if (const std::uint32_t next = child(node, byte); next != kRoot) return next;
+    node = nodes_[node].fail;
+  }
+  return first_[byte];
+}
+
+/// The nodes of all lesser depths must be there.
+Result<std::uint32_t> NameFinder::add(std::uint32_t parent, unsigned char byte) {
+  if (nodes_.size() == kMaxNodes) {
+    return make_error(ErrorCode::limit_exceeded, "tokenizer: the texts of the special tokens make a trie of more than {} nodes",
+                      kMaxNodes);
+  }
+  const auto node = static_cast<std::uint32_t>(nodes_.size());
+  const std::uint32_t fail = parent == kRoot ? kRoot : step(nodes_[parent].fail, static_cast<char>(byte));
+  nodes_.push_back({parent, fail, nodes_[fail].entry, byte});
+  if (parent == kRoot) {
+    first_[byte] = node;
+    return node;
+  }
+  if (nodes_.size() * 2 > slots_.size()) {
+    slots_.assign(slots_.size() * 2, kRoot);
+    for (std::uint32_t i = 1; i < node; ++i) {
+      if (nodes_[i].parent != kRoot) slots_[slot_of(nodes_[i].parent, nodes_[i].byte)] = i;
+    }
+  }
+  slots_[slot_of(parent, byte)] = node;
+  return node;
+}
+
+/// Jumps whose lengths follow the skew binary numbers reach any place of a chain in log n steps.
+void NameFinder::link(std::uint32_t number, std::uint32_t shorter) noexcept {
+  const Entry& next = entries_[shorter];
+  const Entry& far = entries_[next.jump];
+  const bool doubles = next.depth - far.depth == far.depth - entries_[far.jump].depth;
+  entries_[number].shorter = shorter;
+  entries_[number].jump = doubles ? far.jump : shorter;
+  entries_[number].depth = next.depth + 1;
+}
+
+std::uint32_t NameFinder::at_most(std::uint32_t number, std::size_t length) const noexcept {
+  while (entries_[number].length > length) {
+    const Entry& e = entries_[number];
+    number = entries_[e.jump].length > length ? e.jump : e.shorter;
+  }
+  return number == sentinel() ? kNone : number;
+}
+
+Result<NameFinder> NameFinder::make(std::span<const Name> names) {
+  constexpr std::size_t kLeastSlots = 16;
+  NameFinder out;
+  for (const Name& name : names) out.entries_.push_back({name.text.size(), name.id, name.strips_right});
+  const auto last = static_cast<std::uint32_t>(names.size());
+  out.entries_.push_back({.shorter = last, .jump = last});
+  out.nodes_.push_back({kRoot, kRoot, last, 0});
+  out.slots_.assign(kLeastSlots, kRoot);
+  // All names grow by one byte after the other, so that the nodes come in the order of their depths.
+  std::vector<std::uint32_t> ends(names.size(), kRoot);
+  std::size_t growing = names.size();
+  for (std::size_t depth = 0; growing > 0; ++depth) {
+    for (std::size_t i = 0; i < growing; ++i) {
+      const auto byte = static_cast<unsigned char>(names[i].text[depth]);
+      const std::uint32_t next = out.child(ends[i], byte);
+      if (next != kRoot) {
+        ends[i] = next;
+      } else {
+        MLXN_TRY(ends[i], out.add(ends[i], byte));
+      }
+    }
+    for (; growing > 0 && names[growing - 1].text.size() == depth + 1; --growing) {
+      Node& end = out.nodes_[ends[growing - 1]];
+      out.link(static_cast<std::uint32_t>(growing - 1), end.entry);
+      end.entry = static_cast<std::uint32_t>(growing - 1);
+    }
+  }
+  return out;
+}
+
+Result<SpecialTokens> SpecialTokens::make(const Vocabulary& vocabulary, const std::vector<TokenId>& strips_right) {
+  std::vector<NameFinder::Name> all;
   for (std::size_t i = 0; i < vocabulary.size(); ++i) {
     const auto id = static_cast<TokenId>(i);
     const TokenKind kind = vocabulary.kind(id);
     const bool is_control = kind == TokenKind::control || kind == TokenKind::unknown;
     const std::string_view text = vocabulary.text(id);
     if ((!is_control && kind != TokenKind::user_defined) || text.empty()) continue;
-    Group& group = by_length[text.size()];
-    group.length = text.size();
-    group.first[static_cast<unsigned char>(text[0])] = true;
-    group.all_control = group.all_control && is_control;
-    std::uint64_t hash = 0;
-    for (const char c : text) hash = extend(hash, c);
-    const bool strips = std::find(strips_right.begin(), strips_right.end(), id) != strips_right.end();
-    group.entries.push_back({hash, id, is_control, strips});
+    all.push_back({text, id, std::binary_search(strips_right.begin(), strips_right.end(), id)});
   }
-  for (auto& [length, group] : by_length) {
-    std::sort(group.entries.begin(), group.entries.end(), [](const Entry& a, const Entry& b) {
-      return a.hash != b.hash ? a.hash < b.hash : a.id < b.id;
-    });
-    groups_.push_back(std::move(group));
-  }
+  std::sort(all.begin(), all.end(), [](const NameFinder::Name& a, const NameFinder::Name& b) {
+    return a.text.size() != b.text.size() ? a.text.size() > b.text.size() : a.id < b.id;
+  });
+  std::vector<NameFinder::Name> user_defined;
+  std::copy_if(all.begin(), all.end(), std::back_inserter(user_defined),
+               [&](const NameFinder::Name& name) { return vocabulary.kind(name.id) == TokenKind::user_defined; });
+  SpecialTokens out;
+  MLXN_TRY(out.all_, NameFinder::make(all));
+  MLXN_TRY(out.user_defined_, NameFinder::make(user_defined));
+  return out;
 }
 
-std::vector<Fragment> SpecialTokens::split(const Vocabulary& vocabulary, std::string_view text,
-                                           bool controls) const {
-  struct Match {
-    const Entry* entry;
-    std::size_t begin, end;  // white space taken along included
-  };
-  std::vector<Match> matches;
-  std::vector<std::uint64_t> prefix;  // hashes of the first i bytes; made when a group needs them
-  std::vector<bool> taken(text.size(), false);
+std::vector<Fragment> SpecialTokens::split(std::string_view text, bool controls) const {
+  const NameFinder& finder = controls ? all_ : user_defined_;
+  std::vector<Fragment> out;
+  // What may become a token: a name and where it ends, by the order in which they have their turn. Of the names that end at
+  // one place only the longest waits.
+  std::vector<std::uint64_t> found;
+  const auto key = [](std::uint32_t entry, std::size_t end) { return std::uint64_t{entry} << 32 | end; };
+  if (!finder.empty()) finder.scan(text, [&](std::size_t end, std::uint32_t entry) { found.push_back(key(entry, end)); });
+  if (found.empty()) {
+    if (!text.empty()) out.push_back({text});
+    return out;
+  }
+  std::priority_queue<std::uint64_t, std::vector<std::uint64_t>, std::greater<>> waiting({}, std::move(found));
 
-  std::vector<Match> candidates;
-  for (const Group& group : groups_) {
-    if (group.length > text.size() || (group.all_control && !controls)) continue;
-    candidates.clear();
-    const std::uint64_t shift = power(group.length);
-    for (std::size_t i = 0; i + group.length <= text.size(); ++i) {
-      if (!group.first[static_cast<unsigned char>(text[i])]) continue;
-      if (prefix.empty()) {
-        prefix.reserve(text.size() + 1);
-        prefix.push_back(0);
-        for (const char c : text) prefix.push_back(extend(prefix.back(), c));
-      }
-      const std::uint64_t hash = prefix[i + group.length] - prefix[i] * shift;
-      auto entry = std::lower_bound(group.entries.begin(), group.entries.end(), hash,
-                                    [](const Entry& e, std::uint64_t wanted) { return e.hash < wanted; });
-      for (; entry != group.entries.end() && entry->hash == hash; ++entry) {
-        if (entry->is_control && !controls) continue;
-        if (text.substr(i, group.length) != vocabulary.text(entry->id)) continue;
-        candidates.push_back({&*entry, i, i + group.length});
-        // Of one token alone the leftmost match wins, and what it covers need not be looked at.
-        if (group.entries.size() == 1 && !taken[i] && !taken[i + group.length - 1]) i += group.length - 1;
-        break;
-      }
+  struct Taken {
+    std::size_t end;  // white space taken along included
+    TokenId token;
+  };
+  std::map<std::size_t, Taken> taken;  // by where it begins
+  while (!waiting.empty()) {
+    const auto number = static_cast<std::uint32_t>(waiting.top() >> 32);
+    std::size_t end = static_cast<std::uint32_t>(waiting.top());
+    waiting.pop();
+    const NameFinder::Entry& entry = finder.entry(number);
+    const auto after = taken.lower_bound(end);
+    const std::size_t free = after == taken.begin() ? 0 : std::prev(after)->second.end;
+    if (free >= end) continue;  // as for all names that end here
+    if (free > end - entry.length) {
+      const std::uint32_t shorter = finder.at_most(number, end - free);
+      if (shorter != NameFinder::kNone) waiting.push(key(shorter, end));
+      continue;
     }
-    std::stable_sort(candidates.begin(), candidates.end(),
-                     [](const Match& a, const Match& b) { return a.entry->id < b.entry->id; });
-    for (Match match : candidates) {
-      // What is taken already was taken in stretches at least this long: an overlap covers an end of this
-      // one.
-      if (taken[match.begin] || taken[match.end - 1]) continue;
-      if (match.entry->strips_right) {
-        while (match.end < text.size() && !taken[match.end] && is_space(text[match.end])) ++match.end;
-      }
-      std::fill(taken.begin() + static_cast<std::ptrdiff_t>(match.begin),
-                taken.begin() + static_cast<std::ptrdiff_t>(match.end), true);
-      matches.push_back(match);
+    const std::size_t begin = end - entry.length;
+    if (entry.strips_right) {
+      const std::size_t limit = after == taken.end() ? text.size() : after->first;
+      while (end < limit && is_space(text[end])) ++end;
     }
+    taken.emplace_hint(after, begin, Taken{end, entry.id});
   }
 
-  std::sort(matches.begin(), matches.end(), [](const Match& a, const Match& b) { return a.begin < b.begin; });
-  std::vector<Fragment> out;
   std::size_t done = 0;
-  for (const Match& match : matches) {
-    if (match.begin > done) out.push_back({text.substr(done, match.begin - done)});
-    out.push_back({text.substr(match.begin, match.end - match.begin), match.entry->id});
-    done = match.end;
+  for (const auto& [begin, stretch] : taken) {
+    if (begin > done) out.push_back({text.substr(done, begin - done)});
+    out.push_back({text.substr(begin, stretch.end - begin), stretch.token});
+    done = stretch.end;
   }
   if (done < text.size()) out.push_back({text.substr(done)});
   return out;

@@ -29,7 +29,7 @@ struct detail::TokenizerState {
   Result<void> find_ends(const GgufFile& file);
   /// Appends the tokens of a text given in parts.
   Result<void> encode(std::span<const TextPart> parts, std::vector<TokenId>& out) const;
-  [[nodiscard]] std::vector<TokenId> strips_right(const GgufFile& file) const;
+  [[nodiscard]] std::vector<TokenId> strips_right(const GgufFile& file) const;  // ascending
 
   /// Appends what a token stands for. `at_start` says whether a space at its beginning was added by encode().
   Result<void> append(TokenId id, const DecodeOptions& options, bool& at_start, std::string& out) const;
@@ -253,7 +253,7 @@ Result<Tokenizer> Tokenizer::from_gguf(const GgufFile& file) noexcept {
     MLXN_TRY(state->vocabulary, tokenizer::Vocabulary::from_gguf(file));
     MLXN_CHECK(state->read_settings(file, rule == nullptr ? kSentencePieceDefaults : byte_pair_defaults(*rule)));
     MLXN_CHECK(state->find_ends(file));
-    state->special.build(state->vocabulary, state->strips_right(file));
+    MLXN_TRY(state->special, tokenizer::SpecialTokens::make(state->vocabulary, state->strips_right(file)));
     switch (family) {
       case FamilyName::sentencepiece:
         state->family = std::make_unique<tokenizer::SentencePiece>(state->vocabulary, state->unknown);
@@ -278,12 +278,14 @@ Result<void> TokenizerState::encode(std::span<const TextPart> parts, std::vector
   std::vector<std::vector<Fragment>> split;
   std::vector<TokenId> marks;  // named by trusted parts
   for (const TextPart& part : parts) {
-    split.push_back(special.split(vocabulary, part.text, part.trusted));
+    split.push_back(special.split(part.text, part.trusted));
     if (!part.trusted) continue;
     for (const Fragment& fragment : split.back()) {
       if (fragment.token >= 0) marks.push_back(fragment.token);
     }
   }
+  std::sort(marks.begin(), marks.end());
+  marks.erase(std::unique(marks.begin(), marks.end()), marks.end());
   // Text goes to the family in runs from one special token to the next, over the borders of parts.
   std::string run;
   bool after_special = true, in_run = false;
@@ -296,7 +298,7 @@ Result<void> TokenizerState::encode(std::span<const TextPart> parts, std::vector
   };
   for (std::size_t i = 0; i < parts.size(); ++i) {
     for (const Fragment& fragment : split[i]) {
-      const bool is_mark = fragment.token >= 0 && std::find(marks.begin(), marks.end(), fragment.token) != marks.end();
+      const bool is_mark = fragment.token >= 0 && std::binary_search(marks.begin(), marks.end(), fragment.token);
       if (fragment.token >= 0 && (parts[i].trusted || !is_mark)) {
         MLXN_CHECK(end_run());
         out.push_back(fragment.token);

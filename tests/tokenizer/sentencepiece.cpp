@@ -152,54 +152,6 @@ TEST(SentencePiece, SpecialTokensOfOneLengthGoByIdThenByPlace) {
   EXPECT_EQ(encode(*t, "xyxyx"), (Ids{xyx, 259, byte('y'), byte('x')}));
 }
 
-/// The definition of the split, spelled out: one token after the other is cut out of what text is left.
-std::vector<std::pair<std::string, TokenId>> split_plainly(
-    const std::vector<std::pair<std::string, TokenId>>& tokens, const std::string& text) {
-  std::vector<std::pair<std::string, TokenId>> parts = {{text, -1}};
-  for (const auto& [name, id] : tokens) {
-    std::vector<std::pair<std::string, TokenId>> next;
-    for (const auto& [part, part_id] : parts) {
-      std::string rest = part;
-      for (std::size_t at; part_id < 0 && (at = rest.find(name)) != std::string::npos;
-           rest = rest.substr(at + name.size())) {
-        if (at > 0) next.emplace_back(rest.substr(0, at), -1);
-        next.emplace_back("", id);
-      }
-      if (part_id >= 0 || !rest.empty()) next.emplace_back(rest, part_id);
-    }
-    parts = next;
-  }
-  return parts;
-}
-
-TEST(SentencePiece, SplitAgreesWithItsDefinition) {
-  std::mt19937_64 random(7);
-  for (int round = 0; round < 300; ++round) {
-    VocabBuilder v;
-    std::vector<std::pair<std::string, TokenId>> tokens;
-    for (int i = 0; i < 6; ++i) {
-      std::string name;
-      for (std::size_t n = 1 + random() % 4; n > 0; --n) name += static_cast<char>('a' + random() % 2);
-      if (std::find(v.texts.begin(), v.texts.end(), name) != v.texts.end()) continue;
-      tokens.emplace_back(name, static_cast<TokenId>(v.texts.size()));
-      v.add(name, 0, TokenKind::user_defined);
-    }
-    std::stable_sort(tokens.begin(), tokens.end(),
-                     [](const auto& a, const auto& b) { return a.first.size() > b.first.size(); });
-    std::string text;
-    for (std::size_t n = random() % 40; n > 0; --n) text += static_cast<char>('a' + random() % 3);
-    const auto t = load_tokenizer(v.gguf().scalar("tokenizer.ggml.add_space_prefix", false));
-    ASSERT_TRUE(t);
-    Ids wanted;
-    for (const auto& [part, id] : split_plainly(tokens, text)) {
-      if (id >= 0) wanted.push_back(id);
-      for (const char c : part) wanted.push_back(byte(static_cast<unsigned char>(c)));
-    }
-    // Letters that are tokens themselves never stay text, so that text is all bytes here.
-    EXPECT_EQ(encode(*t, text), wanted) << text;
-  }
-}
-
 TEST(SentencePiece, Phi3TokensSwallowTheSpaceAfterThem) {
   auto v = words();
   v.add("<|user|>", 0, TokenKind::control);
