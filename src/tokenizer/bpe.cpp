@@ -28,35 +28,55 @@ Result<std::unique_ptr<const BytePairs>> BytePairs::from_gguf(const GgufFile& fi
   return std::unique_ptr<const BytePairs>(std::move(out));
 }
 
-Result<void> BytePairs::encode(const Vocabulary& vocabulary, std::string_view text, std::vector<TokenId>& out) const {
-  WordCache cache(text.size(), out);
-  std::vector<Part> parts;
-  std::string letters;
+class BytePairs::TextEncoder final : public Encoder {
+ public:
+  TextEncoder(const BytePairs& family, PreTokenizer::Workspace workspace, const Vocabulary& vocabulary, std::size_t text_bytes,
+              std::vector<TokenId>& out)
+      : family_(family), workspace_(std::move(workspace)), vocabulary_(vocabulary), out_(out), cache_(text_bytes, out) {}
 
-  const auto encode_word = [&](std::string_view word) -> Result<void> {
-    if (ignore_merges_) {
-      letters.clear();
-      for (const char c : word) append_byte_letter(static_cast<unsigned char>(c), letters);
-      if (const auto id = mergeable_token(vocabulary, letters)) {
-        out.push_back(*id);
+  Result<void> append(std::string_view fragment) override {
+    return family_.splitter_.split(fragment, workspace_, [this](std::string_view word) {
+      return cache_.append(word, [&] { return encode_word(word); });
+    });
+  }
+
+ private:
+  Result<void> encode_word(std::string_view word) {
+    if (family_.ignore_merges_) {
+      letters_.clear();
+      for (const char c : word) append_byte_letter(static_cast<unsigned char>(c), letters_);
+      if (const auto id = mergeable_token(vocabulary_, letters_)) {
+        out_.push_back(*id);
         return {};
       }
     }
-    merge_word(merges_, word, parts);
-    for (const Part& part : parts) {
-      if (part.symbol < vocabulary.size()) {
-        out.push_back(static_cast<TokenId>(part.symbol));
+    merge_word(family_.merges_, word, parts_);
+    for (const Part& part : parts_) {
+      if (part.symbol < vocabulary_.size()) {
+        out_.push_back(static_cast<TokenId>(part.symbol));
         continue;
       }
       for (const char c : word.substr(part.begin, part.length)) {
-        const TokenId id = byte_tokens_[static_cast<unsigned char>(c)];
-        if (id >= 0) out.push_back(id);
+        const TokenId id = family_.byte_tokens_[static_cast<unsigned char>(c)];
+        if (id >= 0) out_.push_back(id);
       }
     }
     return {};
-  };
-  return splitter_.split(
-      text, [&](std::string_view word) { return cache.append(word, [&] { return encode_word(word); }); });
+  }
+
+  const BytePairs& family_;
+  PreTokenizer::Workspace workspace_;
+  const Vocabulary& vocabulary_;
+  std::vector<TokenId>& out_;
+  WordCache cache_;
+  std::vector<Part> parts_;
+  std::string letters_;
+};
+
+Result<std::unique_ptr<Encoder>> BytePairs::encoder(const Vocabulary& vocabulary, std::size_t text_bytes,
+                                                    std::vector<TokenId>& out) const {
+  MLXN_TRY(PreTokenizer::Workspace workspace, splitter_.workspace());
+  return std::unique_ptr<Encoder>(std::make_unique<TextEncoder>(*this, std::move(workspace), vocabulary, text_bytes, out));
 }
 
 void BytePairs::append_piece(const Vocabulary& vocabulary, TokenId id, std::string& out) const {

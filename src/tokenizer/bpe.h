@@ -25,10 +25,12 @@ class BytePairs final : public Family {
                                                                           const SplitRule& rule,
                                                                           std::vector<std::string>& notes);
 
-  Result<void> encode(const Vocabulary& vocabulary, std::string_view text, std::vector<TokenId>& out) const override;
+  Result<std::unique_ptr<Encoder>> encoder(const Vocabulary& vocabulary, std::size_t text_bytes,
+                                           std::vector<TokenId>& out) const override;
   void append_piece(const Vocabulary& vocabulary, TokenId id, std::string& out) const override;
 
  private:
+  class TextEncoder;
   BytePairs(PreTokenizer splitter, MergeTable merges) noexcept
       : splitter_(std::move(splitter)), merges_(std::move(merges)) {}
 

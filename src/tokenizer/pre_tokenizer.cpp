@@ -130,8 +130,8 @@ unsigned sets_of(std::uint32_t code_point, std::span<const CharSet> sets) noexce
   return bits;
 }
 
-std::string classes_of(std::string_view text, std::span<const CharSet> sets) {
-  std::string out(text.size(), '\0');
+void classes_of(std::string_view text, std::span<const CharSet> sets, std::string& out) {
+  out.resize(text.size());
   std::size_t count = 0;
   for (std::size_t at = 0; at < text.size();) {
     if (static_cast<unsigned char>(text[at]) < 0x80) {
@@ -147,7 +147,6 @@ std::string classes_of(std::string_view text, std::span<const CharSet> sets) {
     at += bytes;
   }
   out.resize(count);
-  return out;
 }
 
 }  // namespace
@@ -158,20 +157,21 @@ struct PreTokenizer::Impl {
   std::span<const CharSet> sets;
 };
 
+struct PreTokenizer::Workspace::Impl {
+  MatchData data;
+  MatchContext context;
+  std::string classes;
+};
+
 namespace {
 
 /// One text on its way through the steps. Each piece goes through all of them before the next one is looked for, so that
 /// no list of pieces is kept.
 class Splitter {
  public:
-  Splitter(std::span<const Pattern> steps, MatchData data, MatchContext context, std::string_view text, std::string classes,
-           const PreTokenizer::Visit& visit)
-      : steps_(steps),
-        data_(std::move(data)),
-        context_(std::move(context)),
-        text_(text),
-        classes_(std::move(classes)),
-        visit_(visit) {}
+  Splitter(std::span<const Pattern> steps, pcre2_match_data* data, pcre2_match_context* context, std::string_view text,
+           std::string_view classes, const PreTokenizer::Visit& visit)
+      : steps_(steps), data_(data), context_(context), text_(text), classes_(classes), visit_(visit) {}
 
   Result<void> run() { return split(0, 0, classes_.size()); }
 
@@ -200,14 +200,14 @@ class Splitter {
     const auto subject = reinterpret_cast<PCRE2_SPTR>(classes_.data() + begin);
     int found = PCRE2_ERROR_JIT_STACKLIMIT;
     if (pattern.compiled) {
-      found = pcre2_jit_match(pattern.code.get(), subject, length, at, 0, data_.get(), context_.get());
+      found = pcre2_jit_match(pattern.code.get(), subject, length, at, 0, data_, context_);
     }
     if (found == PCRE2_ERROR_JIT_STACKLIMIT) {
-      found = pcre2_match(pattern.code.get(), subject, length, at, PCRE2_NO_JIT, data_.get(), context_.get());
+      found = pcre2_match(pattern.code.get(), subject, length, at, PCRE2_NO_JIT, data_, context_);
     }
     if (found == PCRE2_ERROR_NOMATCH) return Match{length, length};
     if (found >= 0) {
-      const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(data_.get());
+      const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(data_);
       return Match{ends[0], ends[1]};
     }
     switch (found) {
@@ -236,10 +236,10 @@ class Splitter {
   }
 
   std::span<const Pattern> steps_;
-  MatchData data_;
-  MatchContext context_;
+  pcre2_match_data* data_;
+  pcre2_match_context* context_;
   std::string_view text_;
-  std::string classes_;
+  std::string_view classes_;
   const PreTokenizer::Visit& visit_;
   std::size_t done_ = 0;  // bytes of the text
 };
@@ -266,16 +266,27 @@ Result<PreTokenizer> PreTokenizer::make(const SplitRule& rule) {
   return PreTokenizer(std::move(impl));
 }
 
-Result<void> PreTokenizer::split(std::string_view text, const Visit& visit) const {
-  MatchData data(pcre2_match_data_create(1, impl_->memory.get()));
-  MatchContext context(pcre2_match_context_create(impl_->memory.get()));
-  if (!data || !context) return Error(ErrorCode::out_of_memory);
+PreTokenizer::Workspace::Workspace(std::unique_ptr<Impl> impl) noexcept : impl_(std::move(impl)) {}
+PreTokenizer::Workspace::Workspace(Workspace&&) noexcept = default;
+PreTokenizer::Workspace& PreTokenizer::Workspace::operator=(Workspace&&) noexcept = default;
+PreTokenizer::Workspace::~Workspace() = default;
+
+Result<PreTokenizer::Workspace> PreTokenizer::workspace() const {
+  auto impl = std::make_unique<Workspace::Impl>();
+  impl->data.reset(pcre2_match_data_create(1, impl_->memory.get()));
+  impl->context.reset(pcre2_match_context_create(impl_->memory.get()));
+  if (!impl->data || !impl->context) return Error(ErrorCode::out_of_memory);
+  return Workspace(std::move(impl));
+}
+
+Result<void> PreTokenizer::split(std::string_view text, Workspace& workspace, const Visit& visit) const {
+  Workspace::Impl& w = *workspace.impl_;
   // No pattern looks at a character more than a few times, however long the text.
   constexpr std::uint64_t kSteps = 32, kLeast = 10'000'000;
   const std::uint64_t limit = std::max<std::uint64_t>(kLeast, kSteps * text.size());
-  pcre2_set_match_limit(context.get(), static_cast<std::uint32_t>(std::min<std::uint64_t>(limit, std::numeric_limits<std::uint32_t>::max())));
-  Splitter splitter(impl_->steps, std::move(data), std::move(context), text, classes_of(text, impl_->sets), visit);
-  return splitter.run();
+  pcre2_set_match_limit(w.context.get(), static_cast<std::uint32_t>(std::min<std::uint64_t>(limit, std::numeric_limits<std::uint32_t>::max())));
+  classes_of(text, impl_->sets, w.classes);
+  return Splitter(impl_->steps, w.data.get(), w.context.get(), text, w.classes, visit).run();
 }
 
 }  // namespace mlxn::tokenizer

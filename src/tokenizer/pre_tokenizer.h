@@ -22,9 +22,25 @@ class PreTokenizer {
   PreTokenizer& operator=(PreTokenizer&&) noexcept;
   ~PreTokenizer();
 
+  /// What split() works in: made once for the fragments of a text, used by one thread at a time.
+  class Workspace {
+   public:
+    Workspace(Workspace&&) noexcept;
+    Workspace& operator=(Workspace&&) noexcept;
+    ~Workspace();
+
+   private:
+    friend class PreTokenizer;
+    struct Impl;
+    explicit Workspace(std::unique_ptr<Impl> impl) noexcept;
+    std::unique_ptr<Impl> impl_;
+  };
+  /// Errors: out_of_memory.
+  [[nodiscard]] Result<Workspace> workspace() const;
+
   using Visit = std::function<Result<void>(std::string_view)>;
   /// visit(word) for every word in order, none of them empty; together they are the text. Stops at the first error.
-  [[nodiscard]] Result<void> split(std::string_view text, const Visit& visit) const;
+  [[nodiscard]] Result<void> split(std::string_view text, Workspace& workspace, const Visit& visit) const;
 
  private:
   struct Impl;

@@ -1,6 +1,7 @@
 #include "tokenizer/sentencepiece.h"
 
 #include <algorithm>
+#include <deque>
 #include <queue>
 
 #include "base/error.h"
@@ -130,41 +131,58 @@ SentencePiece::SentencePiece(const Vocabulary& vocabulary, std::optional<TokenId
   }
 }
 
-Result<void> SentencePiece::encode(const Vocabulary& vocabulary, std::string_view text,
-                                   std::vector<TokenId>& out) const {
-  const std::string escaped = escape_spaces(text);
-  WordCache cache(escaped.size(), out);
-  Merger merger(vocabulary);
-  const auto append_symbol = [&](std::string_view symbol) -> Result<void> {
-    if (const auto id = plain_token(vocabulary, symbol)) {
-      out.push_back(*id);
+class SentencePiece::TextEncoder final : public Encoder {
+ public:
+  TextEncoder(const SentencePiece& family, const Vocabulary& vocabulary, std::size_t text_bytes, std::vector<TokenId>& out)
+      : family_(family), vocabulary_(vocabulary), out_(out), cache_(text_bytes, out), merger_(vocabulary) {}
+
+  Result<void> append(std::string_view fragment) override {
+    escaped_.push_back(escape_spaces(fragment));
+    for (std::string_view rest = escaped_.back(); !rest.empty();) {
+      const std::string_view part = family_.cutter_.first_part(rest);
+      MLXN_CHECK(cache_.append(part, [&] {
+        merger_.start(part);
+        merger_.run();
+        return merger_.for_each([this](std::string_view symbol) { return append_symbol(symbol); });
+      }));
+      rest.remove_prefix(part.size());
+    }
+    return {};
+  }
+
+ private:
+  Result<void> append_symbol(std::string_view symbol) {
+    if (const auto id = plain_token(vocabulary_, symbol)) {
+      out_.push_back(*id);
       return {};
     }
     const auto missing = std::find_if(symbol.begin(), symbol.end(), [&](char c) {
-      return vocabulary.byte_token(static_cast<unsigned char>(c)) < 0;
+      return vocabulary_.byte_token(static_cast<unsigned char>(c)) < 0;
     });
     if (missing == symbol.end()) {
-      for (const char c : symbol) out.push_back(vocabulary.byte_token(static_cast<unsigned char>(c)));
+      for (const char c : symbol) out_.push_back(vocabulary_.byte_token(static_cast<unsigned char>(c)));
       return {};
     }
-    if (!unknown_) {
+    if (!family_.unknown_) {
       return make_error(ErrorCode::not_found,
                         "tokenizer: byte {:#04x} has no token, and there is no unknown token",
                         static_cast<unsigned char>(*missing));
     }
-    out.push_back(*unknown_);
+    out_.push_back(*family_.unknown_);
     return {};
-  };
-  for (std::string_view rest = escaped; !rest.empty();) {
-    const std::string_view part = cutter_.first_part(rest);
-    MLXN_CHECK(cache.append(part, [&] {
-      merger.start(part);
-      merger.run();
-      return merger.for_each(append_symbol);
-    }));
-    rest.remove_prefix(part.size());
   }
-  return {};
+
+  const SentencePiece& family_;
+  const Vocabulary& vocabulary_;
+  std::vector<TokenId>& out_;
+  std::deque<std::string> escaped_;  // all fragments so far: the cache's words are parts of them
+  WordCache cache_;
+  Merger merger_;
+};
+
+Result<std::unique_ptr<Encoder>> SentencePiece::encoder(const Vocabulary& vocabulary, std::size_t text_bytes,
+                                                        std::vector<TokenId>& out) const {
+  return std::unique_ptr<Encoder>(std::make_unique<TextEncoder>(*this, vocabulary, text_bytes, out));
 }
 
 void SentencePiece::append_piece(const Vocabulary& vocabulary, TokenId id, std::string& out) const {

@@ -14,11 +14,12 @@ namespace mlxn::tokenizer {
 class SentencePiece final : public Family {
  public:
   SentencePiece(const Vocabulary& vocabulary, std::optional<TokenId> unknown);
-  Result<void> encode(const Vocabulary& vocabulary, std::string_view text,
-                      std::vector<TokenId>& out) const override;
+  Result<std::unique_ptr<Encoder>> encoder(const Vocabulary& vocabulary, std::size_t text_bytes,
+                                           std::vector<TokenId>& out) const override;
   void append_piece(const Vocabulary& vocabulary, TokenId id, std::string& out) const override;
 
  private:
+  class TextEncoder;
   std::optional<TokenId> unknown_;
   Cutter cutter_;
 };

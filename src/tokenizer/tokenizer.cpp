@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <deque>
 
 #include "base/error.h"
 #include "formats/gguf/cursor.h"
@@ -287,13 +288,13 @@ Result<void> TokenizerState::encode(std::span<const TextPart> parts, std::vector
   std::sort(marks.begin(), marks.end());
   marks.erase(std::unique(marks.begin(), marks.end()), marks.end());
   // Text goes to the family in runs from one special token to the next, over the borders of parts.
-  std::string run;
+  MLXN_TRY(const std::unique_ptr<tokenizer::Encoder> encoder, family->encoder(vocabulary, bytes, out));
+  std::deque<std::string> runs;  // which the encoder looks back at
   bool after_special = true, in_run = false;
   const auto end_run = [&]() -> Result<void> {
-    if (in_run) MLXN_CHECK(family->encode(vocabulary, run, out));
+    if (in_run) MLXN_CHECK(encoder->append(runs.back()));
     after_special = after_special && !in_run;
     in_run = false;
-    run.clear();
     return {};
   };
   for (std::size_t i = 0; i < parts.size(); ++i) {
@@ -305,9 +306,9 @@ Result<void> TokenizerState::encode(std::span<const TextPart> parts, std::vector
         after_special = true;
         continue;
       }
-      if (!in_run && after_special && adds_space) run += ' ';
+      if (!in_run) runs.emplace_back(after_special && adds_space ? " " : "");
       in_run = true;
-      run += fragment.text;
+      runs.back() += fragment.text;
     }
   }
   return end_run();

@@ -54,9 +54,15 @@ std::uint64_t random_seed() noexcept {
   }
 }
 
+/// Drawn once: asking the system takes longer than to encode a word.
+std::uint64_t process_seed() noexcept {
+  static const std::uint64_t seed = random_seed();
+  return seed;
+}
+
 }  // namespace
 
-TextHash::TextHash() noexcept : seed_(random_seed()) {}
+TextHash::TextHash() noexcept : seed_(process_seed()) {}
 
 std::uint64_t TextHash::operator()(std::string_view text) const noexcept {
   std::uint64_t h = mix(seed_ ^ text.size());

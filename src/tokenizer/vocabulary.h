@@ -11,8 +11,8 @@
 
 namespace mlxn::tokenizer {
 
-/// Hash of the texts in a vocabulary, or of numbers that come from it. Seeded, so that no file can be made whose texts
-/// collide.
+/// Hash of the texts in a vocabulary, or of numbers that come from it. Seeded anew in each process, so that no file can be
+/// made whose texts collide.
 class TextHash {
  public:
   TextHash() noexcept;

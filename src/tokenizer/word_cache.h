@@ -10,11 +10,11 @@
 
 namespace mlxn::tokenizer {
 
-/// Remembers which tokens the words of one text became: most words of a text have been seen before. The tokens stay where
-/// they are, in the output; a bounded table only knows where.
+/// Remembers which tokens the words of one text became, in all of its fragments: most words of a text have been seen before.
+/// The tokens stay where they are, in the output; a bounded table only knows where.
 class WordCache {
  public:
-  /// For one text: words are parts of it, or of something that lives as long; `out` is only appended to.
+  /// For a text of `text_bytes`: words are parts of it, or of something that lives as long as this; `out` is only appended to.
   WordCache(std::size_t text_bytes, std::vector<TokenId>& out)
       : out_(out), slots_(std::bit_ceil(std::clamp<std::size_t>(text_bytes / 8, kLeast, kMost))) {}
 

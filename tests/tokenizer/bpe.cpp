@@ -27,8 +27,10 @@ Ids encode(const Tokenizer& t, std::string_view text, const EncodeOptions& optio
 std::vector<std::string> split(std::string_view rule, std::string_view text) {
   const auto splitter = tokenizer::PreTokenizer::make(*tokenizer::find_split_rule(rule));
   EXPECT_TRUE(splitter) << splitter.error().message();
+  auto workspace = splitter->workspace();
+  EXPECT_TRUE(workspace);
   std::vector<std::string> words;
-  const auto done = splitter->split(text, [&](std::string_view word) -> Result<void> {
+  const auto done = splitter->split(text, *workspace, [&](std::string_view word) -> Result<void> {
     words.emplace_back(word);
     return {};
   });
@@ -329,13 +331,15 @@ TEST(SplitRules, TimeGrowsWithTheText) {
     const std::string_view name = tokenizer::split_rule_name(i);
     const auto splitter = tokenizer::PreTokenizer::make(*tokenizer::find_split_rule(name));
     ASSERT_TRUE(splitter);
+    auto workspace = splitter->workspace();
+    ASSERT_TRUE(workspace);
     for (const std::string_view unit : units) {
       const auto time = [&](std::size_t count) {
         std::string text;
         for (std::size_t n = 0; n < count; ++n) text += unit;
         text += 'x';
         const std::clock_t start = std::clock();
-        const auto done = splitter->split(text, [](std::string_view) -> Result<void> { return {}; });
+        const auto done = splitter->split(text, *workspace, [](std::string_view) -> Result<void> { return {}; });
         EXPECT_TRUE(done) << name << ": " << done.error().message();
         return static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
       };

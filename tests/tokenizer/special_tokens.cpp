@@ -11,6 +11,7 @@
 namespace mlxn {
 namespace {
 
+using testing::BpeBuilder;
 using testing::GgufBuilder;
 using testing::load_tokenizer;
 using testing::VocabBuilder;
@@ -107,6 +108,24 @@ TEST(SpecialTokens, SplitAgreesWithItsDefinition) {
       EXPECT_EQ(*ids, wanted) << text << (controls ? " with" : " without") << " controls, round " << round;
     }
   }
+}
+
+TEST(SpecialTokens, AFragmentCostsLittle) {
+  constexpr std::size_t kCount = 200'000;
+  const auto bpe = load_tokenizer(BpeBuilder().gguf());
+  const auto sentencepiece = load_tokenizer(VocabBuilder().gguf());
+  ASSERT_TRUE(bpe && sentencepiece);
+  const auto check = [&](const Tokenizer& t, std::string_view end) {
+    const std::string text = repeat(fmt::format("a{}", end), kCount);
+    const double time = seconds([&] {
+      const auto ids = t.encode(text, kSpecial);
+      ASSERT_TRUE(ids);
+      EXPECT_EQ(std::count(ids->begin(), ids->end(), *t.find(end)), kCount);
+    });
+    EXPECT_LT(time, 1.0);  // 5 us each; an entropy source that is asked for each takes several times that
+  };
+  check(*bpe, "<|end|>");
+  check(*sentencepiece, "</s>");
 }
 
 /// A vocabulary with the letter a as often as 1 to `count` times, each with `last` behind.
