@@ -32,4 +32,20 @@ namespace mlxn {
   return out;
 }
 
+/// Text of any length from a file, for an error: the first 64 bytes or a little less, printable and in quotes.
+[[nodiscard]] inline std::string excerpt(std::string_view text) {
+  constexpr std::size_t kShown = 64;
+  std::size_t end = 0;
+  while (end < text.size()) {  // between characters
+    const Utf8Step step = utf8_step(text.substr(end));
+    const std::size_t bytes = step.kind == Utf8Step::Kind::whole ? step.bytes : 1;
+    if (end + bytes > kShown) break;
+    end += bytes;
+  }
+  std::string out = printable(text.substr(0, end));
+  out.insert(out.begin(), '\'');
+  out += end < text.size() ? "\xe2\x80\xa6'" : "'";  // U+2026
+  return out;
+}
+
 }  // namespace mlxn

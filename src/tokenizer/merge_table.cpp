@@ -83,7 +83,7 @@ Result<MergeTable> MergeTable::from_gguf(const GgufFile& file, const Vocabulary&
     const std::string_view line = lines[i];
     const std::size_t space = line.find(' ', 1);  // a space at the start is the left side itself
     if (space == std::string_view::npos || space + 1 == line.size()) {
-      return gguf::corrupt("V15", "merge {} is '{}', wanted two texts with a space between them", i, printable(line));
+      return gguf::corrupt("V15", "merge {} is {}, wanted two texts with a space between them", i, excerpt(line));
     }
     left = line.substr(0, space);
     right = line.substr(space + 1);

@@ -91,8 +91,8 @@ Result<FamilyName> parse_family(std::string_view model) {
   if (model == "none" || model == "no_vocab") {
     return make_error(ErrorCode::not_found, "tokenizer: the file says that it has none");
   }
-  return make_error(ErrorCode::unsupported, "tokenizer: the family '{}' is not supported, wanted one of: gpt2, llama",
-                    model);
+  return make_error(ErrorCode::unsupported, "tokenizer: the family {} is not supported, wanted one of: gpt2, llama",
+                    excerpt(model));
 }
 
 /// The rule by which words are cut; a file of before there were names for them means the default one.
@@ -104,8 +104,8 @@ Result<const tokenizer::SplitRule*> split_rule(const GgufFile& file, std::vector
   MLXN_TRY(const std::string_view name, file.get_string_or(key, fallback));
   const tokenizer::SplitRule* rule = tokenizer::find_split_rule(name);
   if (rule != nullptr) return rule;
-  return make_error(ErrorCode::unsupported, "tokenizer: the splitting rule '{}' ({}) is not known, wanted one of: {}",
-                    printable(name), key, tokenizer::split_rule_names());
+  return make_error(ErrorCode::unsupported, "tokenizer: the splitting rule {} ({}) is not known, wanted one of: {}",
+                    excerpt(name), key, tokenizer::split_rule_names());
 }
 
 constexpr tokenizer::Defaults kSentencePieceDefaults = {

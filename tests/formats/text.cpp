@@ -47,5 +47,17 @@ TEST(Printable, SpellsOutWhatATerminalWouldObey) {
   EXPECT_EQ(printable("\xff\xe2\x82"), "\\xff\\xe2\\x82");
 }
 
+TEST(Excerpt, ShowsTheBeginning) {
+  const std::string quote = "'", cut = "\xe2\x80\xa6'";
+  EXPECT_EQ(excerpt(""), "''");
+  EXPECT_EQ(excerpt("a\x1b"), "'a\\x1b'");
+  EXPECT_EQ(excerpt(std::string(64, 'a')), quote + std::string(64, 'a') + quote);
+  EXPECT_EQ(excerpt(std::string(65, 'a')), quote + std::string(64, 'a') + cut);
+  EXPECT_EQ(excerpt(std::string(63, 'a') + "\xc3\xa9"), quote + std::string(63, 'a') + cut);  // no half character
+  std::string broken = quote;
+  for (int i = 0; i < 64; ++i) broken += "\\xff";
+  EXPECT_EQ(excerpt(std::string(65, '\xff')), broken + cut);
+}
+
 }  // namespace
 }  // namespace mlxn

@@ -181,5 +181,26 @@ TEST(SpecialTokens, ATrieTooLargeIsAnError) {
   EXPECT_EQ(t.error().code(), ErrorCode::limit_exceeded);
 }
 
+TEST(Tokenizer, ErrorsAreShortHoweverLongTheText) {
+  const std::string nasty = repeat("\x1b[2J\n", 1'000'000);
+  BpeBuilder merges;
+  merges.merges.push_back(nasty);
+  const struct {
+    ErrorCode code;
+    GgufBuilder file;
+  } cases[] = {{ErrorCode::unsupported, GgufBuilder().text("tokenizer.ggml.model", nasty)},
+               {ErrorCode::unsupported, BpeBuilder().gguf(nasty)},
+               {ErrorCode::corrupt_file, merges.gguf()}};
+  for (const auto& c : cases) {
+    const auto t = load_tokenizer(c.file);
+    ASSERT_FALSE(t);
+    EXPECT_EQ(t.error().code(), c.code);
+    const std::string_view message = t.error().message();
+    EXPECT_NE(message.find("'\\x1b[2J\\x0a"), std::string_view::npos) << message.substr(0, 200);
+    EXPECT_LT(message.size(), 2000u);  // with the names of all rules
+    EXPECT_EQ(message.find('\x1b'), std::string_view::npos);
+  }
+}
+
 }  // namespace
 }  // namespace mlxn
