@@ -21,19 +21,24 @@ struct GgufWriteOptions {
   /// written as <target without .gguf>-<i>-of-<n>.gguf, five digits each, and all metadata goes into the first one.
   std::uint64_t split_max_bytes = 0;  ///< of a part's file
   std::uint64_t split_max_tensors = 0;
+  GgufLimits limits;  ///< of the readers that the files are for; each part keeps them by itself
 };
 
 /// Writes a GGUF file (version 3) as a stream: metadata and the list of tensors first, then the tensors' bytes in the order
-/// of the list. What it writes, GgufFile reads, by the rules V01 to V13 of the reader.
+/// of the list. What it writes, GgufFile reads, by the rules V01 to V13 of the reader and within the same limits.
 ///
 ///     create -> add... -> add_tensor... -> begin -> write... -> finish
 ///
-/// The bytes go to temporary names in the target's folder. finish() gives the files their names once all of them are whole
-/// and on the disk, the first part last; without it nothing is left behind. A file that had the name is replaced.
+/// The bytes go to temporary names (.mlxn-...tmp) in the target's folder. finish() gives the files their names once all of
+/// them are whole and on the disk; without it nothing is left behind. A file that had the name is replaced, and its
+/// permissions stay; a name that is a symbolic link stays one, and the file that it leads to is replaced.
+/// Of a model in parts, the old first part is moved aside before any other is replaced and the new one comes last: who finds
+/// the first part finds all of them. If that fails half-way, the new parts go away and the old ones get their names back.
+/// A process or machine that ends half-way leaves no first part, and the old parts under their temporary names.
 ///
 /// Errors: invalid_argument (keys, names, texts, a second one of the same name), bad_shape (dimensions, rows that are no
-/// whole blocks, a tensor of another size than its bytes), bad_dtype (a type that files do not have), limit_exceeded (a
-/// tensor or the metadata beyond split_max_bytes, more than 65535 parts), out_of_range (more bytes than the tensors take),
+/// whole blocks, a tensor of another size than its bytes), bad_dtype (a type that files do not have), limit_exceeded (more
+/// than `limits` allow, a tensor or the metadata beyond split_max_bytes, more than 65535 parts), out_of_range (more bytes than the tensors take),
 /// wrong_state (calls out of order, bytes missing at finish), io (with errno: no folder, no permission, no space),
 /// out_of_memory. After a failed begin(), write() or finish() every later call is wrong_state; after any other failure the
 /// writer is as it was before.
@@ -69,7 +74,7 @@ class GgufWriter {
   [[nodiscard]] Result<void> begin() noexcept;
   /// The next bytes of the tensors' data, without padding; any amount, also across tensors.
   [[nodiscard]] Result<void> write(std::span<const std::byte> bytes) noexcept;
-  /// All bytes of one tensor, which must be the next one.
+  /// All bytes of one tensor, which must be the next one. One that has no bytes may come at any time, or not at all.
   [[nodiscard]] Result<void> write_tensor(std::string_view name, std::span<const std::byte> bytes) noexcept;
   [[nodiscard]] Result<void> finish() noexcept;
 

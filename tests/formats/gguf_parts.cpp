@@ -112,6 +112,63 @@ TEST(GgufParts, PartsByNumberOfTensorsAreOneFile) {
   }
 }
 
+TEST(GgufParts, MetadataAloneIsNoPart) {
+  const TempFolder folder;
+  GgufWriteOptions options;
+  options.split_max_bytes = 200;
+  const auto write_text = [&](std::size_t bytes) -> Result<void> {
+    MLXN_TRY(GgufWriter w, GgufWriter::create(folder / "m.gguf", options));
+    MLXN_CHECK(w.add("text", std::string(bytes, 't')));
+    MLXN_CHECK(w.begin());
+    return w.finish();
+  };
+  // 24 bytes of header, 12 of key, 12 of type and length.
+  EXPECT_TRUE(fails_with(write_text(153), ErrorCode::limit_exceeded, {"the metadata", "200"}));
+  EXPECT_TRUE(folder.names().empty());
+  must(write_text(152));
+  EXPECT_EQ(folder.names(), std::vector<std::string>{"m.gguf"});
+  EXPECT_EQ(std::filesystem::file_size(folder / "m.gguf"), 200u);
+  EXPECT_EQ(must(must(GgufFile::open(folder / "m.gguf")).get_string("text")).size(), 152u);
+}
+
+TEST(GgufParts, PartsThatCannotAllBeReplacedAreNotReplaced) {
+  const TempFolder folder;
+  const auto text_of = [](const std::filesystem::path& path) {
+    std::ifstream in(path, std::ios::binary);
+    return std::string(std::istreambuf_iterator<char>(in), {});
+  };
+  const auto part = [&](int i) { return folder / ("m-0000" + std::to_string(i) + "-of-00003.gguf"); };
+  // A folder takes the name of part `blocked` when all bytes are written.
+  const auto write_blocked = [&](int blocked) -> Result<void> {
+    MLXN_TRY(GgufWriter w, GgufWriter::create(folder / "m.gguf", of_tensors(1)));
+    for (const char* name : {"a", "b", "c"}) MLXN_CHECK(w.add_tensor(name, DType::f32, std::array{std::uint64_t{1}}));
+    MLXN_CHECK(w.begin());
+    MLXN_CHECK(w.write(std::array<std::byte, 12>{}));
+    std::filesystem::remove(part(blocked));
+    std::filesystem::create_directory(part(blocked));
+    const Result<void> done = w.finish();
+    std::filesystem::remove(part(blocked));
+    return done;
+  };
+  for (const int blocked : {1, 2, 3}) {
+    SCOPED_TRACE(blocked);
+    EXPECT_TRUE(fails_with(write_blocked(blocked), ErrorCode::io, {"m-0000" + std::to_string(blocked), "directory"}));
+    EXPECT_TRUE(folder.names().empty());
+    for (const int i : {1, 2, 3}) std::ofstream(part(i)) << "old " << i;
+    EXPECT_TRUE(fails_with(write_blocked(blocked), ErrorCode::io, {"m-0000" + std::to_string(blocked), "directory"}));
+    for (const int i : {1, 2, 3}) {
+      if (i == blocked) continue;
+      EXPECT_EQ(text_of(part(i)), "old " + std::to_string(i));
+    }
+    EXPECT_EQ(folder.names().size(), 2u);
+    for (const int i : {1, 2, 3}) std::filesystem::remove(part(i));
+  }
+  for (const int i : {1, 2, 3}) std::ofstream(part(i)) << "old " << i;
+  must(write(folder / "m.gguf", of_tensors(2)));
+  EXPECT_EQ(folder.names().size(), 3u);
+  expect_whole(must(GgufFile::open(part(1))));
+}
+
 TEST(GgufParts, PartsKeepTheirSize) {
   const TempFolder folder;
   for (const std::uint64_t most : {1600, 2000, 2500, 4000}) {

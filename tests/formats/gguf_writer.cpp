@@ -402,6 +402,170 @@ TEST(GgufWriter, LeavesNothingHalfWritten) {
   EXPECT_EQ(must(GgufFile::open(folder / "x.gguf")).tensors().size(), 1u);
 }
 
+TEST(GgufWriter, KeepsTheLimitsOfItsReader) {
+  const auto limit = ErrorCode::limit_exceeded;
+  const TempFolder folder;
+  const auto path = folder / "x.gguf";
+  // Without a split, the call that passes a limit fails, and the writer goes on as if it had not come.
+  const auto create = [&](const GgufLimits& limits, std::uint64_t split_tensors = 0) {
+    GgufWriteOptions options;
+    options.limits = limits;
+    options.split_max_tensors = split_tensors;
+    return must(GgufWriter::create(path, options));
+  };
+  const auto read_back = [&](GgufWriter& w, const GgufLimits& limits) {
+    must(w.begin());
+    must(w.finish());
+    GgufOptions options;
+    options.limits = limits;
+    must(GgufFile::open(path, options));
+  };
+  const std::vector<std::uint64_t> none = {0};
+  {
+    const GgufLimits limits{.tensors = 2};
+    GgufWriter w = create(limits);
+    must(w.add_tensor("a", DType::f32, none));
+    must(w.add_tensor("b", DType::f32, none));
+    EXPECT_TRUE(fails_with(w.add_tensor("c", DType::f32, none), limit, {"tensors: 3", "2"}));
+    read_back(w, limits);
+  }
+  {
+    const GgufLimits limits{.entries = 2};
+    GgufWriter w = create(limits);
+    must(w.add("a", "1"));
+    must(w.add("b", "2"));
+    EXPECT_TRUE(fails_with(w.add("c", "3"), limit, {"entries: 3", "2"}));
+    read_back(w, limits);
+  }
+  {
+    const GgufLimits limits{.string_bytes = 4, .array_elems = 3};
+    GgufWriter w = create(limits);
+    must(w.add("a", "1234"));
+    EXPECT_TRUE(fails_with(w.add("b", "12345"), limit, {"'b'", "5", "4"}));
+    must(w.add_strings("b", std::vector<std::string>{"1", "1234"}));
+    EXPECT_TRUE(fails_with(w.add_strings("c", std::vector<std::string>{"1", "12345"}), limit, {"'c'", "5", "4"}));
+    EXPECT_TRUE(fails_with(w.add_strings("c", std::vector<std::string>(4)), limit, {"'c'", "4", "3"}));
+    must(w.add_array<std::uint8_t>("c", std::array<std::uint8_t, 3>{}));
+    EXPECT_TRUE(fails_with(w.add_array<std::uint8_t>("d", std::array<std::uint8_t, 4>{}), limit, {"'d'", "4", "3"}));
+    read_back(w, limits);
+  }
+  {
+    // The last byte that fits: entries and tensors count together, whichever come first.
+    const std::uint64_t all = 1 + sizeof(GgufValue) + sizeof(std::string) + 10 + 1 + sizeof(GgufTensor) + sizeof(std::string);
+    const GgufLimits limits{.metadata_bytes = all};
+    GgufWriter w = create(limits);
+    EXPECT_TRUE(fails_with(w.add_array<std::uint8_t>("a", std::vector<std::uint8_t>(all)), limit, {"bytes of metadata"}));
+    must(w.add("a", "0123456789"));
+    must(w.add_tensor("t", DType::f32, none));
+    EXPECT_TRUE(fails_with(w.add_tensor("u", DType::f32, none), limit, {"bytes of metadata"}));
+    read_back(w, limits);
+    GgufWriter other = create(limits);
+    must(other.add_tensor("t", DType::f32, none));
+    EXPECT_TRUE(fails_with(other.add("a", "0123456789 "), limit, {"bytes of metadata"}));
+    must(other.add("a", "0123456789"));
+    read_back(other, limits);
+  }
+  {
+    // A reader's limits are those of each part, to which the writer adds three entries.
+    for (const std::uint64_t entries : {1, 2}) {
+      GgufWriter w = create({.entries = 4}, 1);
+      for (std::uint64_t i = 0; i < entries; ++i) must(w.add("key " + std::to_string(i), true));
+      must(w.add_tensor("a", DType::f32, none));
+      must(w.add_tensor("b", DType::f32, none));
+      const auto begun = w.begin();
+      if (entries == 1) {
+        must(begun);
+      } else {
+        EXPECT_TRUE(fails_with(begun, limit, {"entries of part 1: 5", "4"}));
+      }
+    }
+    GgufWriter many = create({.tensors = 2}, 3);
+    for (const char* name : {"a", "b", "c", "d"}) must(many.add_tensor(name, DType::f32, none));
+    EXPECT_TRUE(fails_with(many.begin(), limit, {"tensors of part 1: 3", "2"}));
+    GgufWriter few = create({.tensors = 2}, 2);
+    for (const char* name : {"a", "b", "c", "d"}) must(few.add_tensor(name, DType::f32, none));
+    must(few.begin());
+    GgufWriter wide = create({.metadata_bytes = 900}, 3);
+    for (int i = 0; i < 4; ++i) must(wide.add_tensor(std::string(60, static_cast<char>('a' + i)), DType::f32, none));
+    EXPECT_TRUE(fails_with(wide.begin(), limit, {"bytes of metadata of part 1", "900"}));
+  }
+  // The defaults are those of the reader.
+  GgufWriter w = must(GgufWriter::create(path));
+  for (int i = 0; i < 100'000; ++i) must(w.add_tensor(std::to_string(i), DType::f32, none));
+  EXPECT_TRUE(fails_with(w.add_tensor("one more", DType::f32, none), limit, {"100001", "100000"}));
+  for (int i = 0; i < 65'536; ++i) must(w.add(std::to_string(i), true));
+  EXPECT_TRUE(fails_with(w.add("one more", true), limit, {"65537", "65536"}));
+  read_back(w, {});
+}
+
+TEST(GgufWriter, ATensorWithoutBytesMayBeNamedOrNot) {
+  const TempFolder folder;
+  const std::array<std::byte, 16> four{};
+  GgufWriter w = must(GgufWriter::create(folder / "x.gguf"));
+  must(w.add_tensor("a", DType::f32, std::array{std::uint64_t{4}}));
+  must(w.add_tensor("empty", DType::f32, std::array{std::uint64_t{0}}));
+  must(w.begin());
+  must(w.write_tensor("empty", {}));
+  EXPECT_TRUE(fails_with(w.write_tensor("a", {}), ErrorCode::bad_shape, {"0 bytes", "'a'", "16"}));
+  EXPECT_TRUE(fails_with(w.write_tensor("nobody", {}), ErrorCode::wrong_state, {"'nobody'", "'a'"}));
+  must(w.write_tensor("a", four));
+  must(w.write_tensor("empty", {}));
+  EXPECT_TRUE(fails_with(w.write_tensor("a", {}), ErrorCode::wrong_state, {"'a'", "no more"}));
+  must(w.finish());
+}
+
+/// A file of one tensor with four bytes.
+Result<void> write_small(const std::filesystem::path& path, char fill) {
+  const std::array<std::byte, 4> bytes = {static_cast<std::byte>(fill)};
+  MLXN_TRY(GgufWriter w, GgufWriter::create(path));
+  MLXN_CHECK(w.add_tensor("a", DType::f32, std::array{std::uint64_t{1}}));
+  MLXN_CHECK(w.begin());
+  MLXN_CHECK(w.write(bytes));
+  return w.finish();
+}
+
+TEST(GgufWriter, ReplacesWhatALinkLeadsTo) {
+  namespace fs = std::filesystem;
+  const TempFolder folder;
+  fs::create_directory(folder / "far");
+  std::ofstream(folder / "far" / "real.gguf") << "old";
+  fs::create_symlink("far/real.gguf", folder / "near.gguf");
+  fs::create_symlink("near.gguf", folder / "link.gguf");
+  must(write_small(folder / "link.gguf", 'x'));
+  EXPECT_TRUE(fs::is_symlink(folder / "link.gguf") && fs::is_symlink(folder / "near.gguf"));
+  EXPECT_TRUE(fs::is_regular_file(fs::symlink_status(folder / "far" / "real.gguf")));
+  must(GgufFile::open(folder / "far" / "real.gguf"));
+  // It need not be there.
+  fs::remove(folder / "far" / "real.gguf");
+  must(write_small(folder / "link.gguf", 'y'));
+  EXPECT_TRUE(fs::is_symlink(folder / "link.gguf"));
+  must(GgufFile::open(folder / "far" / "real.gguf"));
+  fs::create_symlink("round.gguf", folder / "round.gguf");
+  const auto round = write_small(folder / "round.gguf", 'z');
+  EXPECT_TRUE(fails_with(round, ErrorCode::io, {"round.gguf"}));
+  EXPECT_EQ(round ? 0 : round.error().native_code(), ELOOP);
+  EXPECT_EQ(folder.names(), (std::vector<std::string>{"far", "link.gguf", "near.gguf", "round.gguf"}));
+}
+
+TEST(GgufWriter, KeepsThePermissionsOfAReplacedFile) {
+  namespace fs = std::filesystem;
+  const TempFolder folder;
+  must(write_small(folder / "x.gguf", 'x'));
+  for (const fs::perms mode : {fs::perms{0600}, fs::perms{0666}, fs::perms{0755}}) {
+    fs::permissions(folder / "x.gguf", mode);
+    must(write_small(folder / "x.gguf", 'y'));
+    EXPECT_EQ(fs::status(folder / "x.gguf").permissions(), mode);
+  }
+}
+
+TEST(GgufWriter, NamesMayBeAsLongAsTheFileSystemTakes) {
+  const TempFolder folder;
+  const std::string longest = std::string(250, 'n') + ".gguf";
+  must(write_small(folder / longest, 'x'));
+  must(write_small(folder / longest, 'y'));
+  EXPECT_EQ(folder.names(), std::vector<std::string>{longest});
+}
+
 TEST(GgufWriter, SaysWhatIsWrongWithTheTarget) {
   const TempFolder folder;
   const auto begin = [&](const std::filesystem::path& path, std::uint64_t elems) -> Result<void> {

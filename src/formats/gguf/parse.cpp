@@ -161,7 +161,7 @@ struct GgufState::Parser {
                      "the key at byte {} has length {}, wanted 1 to {} and at most the {} bytes that follow",
                      position, length, kMaxKeyBytes, cursor.remaining());
     }
-    MLXN_CHECK(charge(length + sizeof(GgufValue) + sizeof(std::string)));
+    MLXN_CHECK(charge(entry_charge(length)));
     MLXN_TRY(const auto key, cursor.take(length, "a key"));
     state.names.emplace_back(as_text(key));
     if (!is_printable_ascii(state.names.back())) {
@@ -290,7 +290,7 @@ struct GgufState::Parser {
           "the tensor name at byte {} has length {}, wanted 1 to {} and at most the {} bytes that follow",
           position, length, max_name, cursor.remaining());
     }
-    MLXN_CHECK(charge(length + sizeof(GgufTensor) + sizeof(std::string)));
+    MLXN_CHECK(charge(tensor_charge(length)));
     MLXN_TRY(const auto name, cursor.take(length, "a tensor name"));
     state.names.emplace_back(as_text(name));
     GgufTensor t;

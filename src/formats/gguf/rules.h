@@ -3,9 +3,11 @@
 #include <bit>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "base/checked.h"
+#include "mlxn/gguf.h"
 
 namespace mlxn::gguf {
 
@@ -24,6 +26,15 @@ inline constexpr std::string_view kAlignmentKey = "general.alignment";
 inline constexpr std::string_view kSplitNumberKey = "split.no";               // u16, from 0
 inline constexpr std::string_view kSplitCountKey = "split.count";             // u16
 inline constexpr std::string_view kSplitTensorsKey = "split.tensors.count";   // i32, of all parts
+
+/// What the reader counts against GgufLimits::metadata_bytes: for an entry, besides the bytes of its value (of a string its
+/// text, of an array of strings its texts and 8 for each), and for a tensor's description.
+[[nodiscard]] constexpr std::uint64_t entry_charge(std::uint64_t key_bytes) noexcept {
+  return key_bytes + sizeof(GgufValue) + sizeof(std::string);
+}
+[[nodiscard]] constexpr std::uint64_t tensor_charge(std::uint64_t name_bytes) noexcept {
+  return name_bytes + sizeof(GgufTensor) + sizeof(std::string);
+}
 
 [[nodiscard]] constexpr bool is_alignment(std::uint64_t value) noexcept {
   return std::has_single_bit(value) && value >= kMinAlignment && value <= kMaxAlignment;

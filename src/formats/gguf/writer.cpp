@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <optional>
 #include <set>
 
 #include "base/checked.h"
@@ -29,6 +30,21 @@ void append_string(Bytes& out, std::string_view text) {
   append(out, std::as_bytes(std::span(text.data(), text.size())));
 }
 void append_type(Bytes& out, GgufType type) { append_number(out, static_cast<std::uint32_t>(type)); }
+
+/// Key-value pairs as they lie in a file.
+struct Entries {
+  Bytes bytes;
+  std::uint64_t count = 0;
+  std::uint64_t charge = 0;  // what the reader counts for them
+};
+template <class T>
+void append_entry(Entries& out, std::string_view key, GgufType type, T value) {
+  append_string(out.bytes, key);
+  append_type(out.bytes, type);
+  append_number(out.bytes, value);
+  ++out.count;
+  out.charge += gguf::entry_charge(key.size()) + sizeof(T);
+}
 
 /// Takes the name back unless it is kept: what follows the insertion may fail.
 class NameGuard {
@@ -74,12 +90,13 @@ struct GgufWriter::State {
   Stage stage = Stage::describing;
   std::uint64_t alignment = gguf::kDefaultAlignment;
 
-  std::uint64_t entry_count = 0;
-  Bytes entries;
+  Entries entries;
   Names keys;
   std::vector<TensorInfo> tensors;
-  Names names;
+  std::uint64_t tensors_charge = 0;
+  Names names, empty_names;  // of all tensors, and of those without bytes
 
+  bool split = false;  // the files are parts, and say so
   std::vector<Part> parts;
   std::vector<std::string> paths;
   std::vector<io::OutputFile> files;  // of the parts begun so far
@@ -92,12 +109,32 @@ struct GgufWriter::State {
     constexpr std::array<std::string_view, 4> names_of = {"before begin()", "after begin()", "after finish()", "after a failure"};
     return make_error(ErrorCode::wrong_state, "gguf: {} is called {}", call, names_of[static_cast<std::size_t>(stage)]);
   }
-  [[nodiscard]] Result<void> add_entry(std::string_view key, const Bytes& typed_value);
+  [[nodiscard]] Error beyond(std::string_view what, std::uint64_t value, std::uint64_t limit) const {
+    return make_error(ErrorCode::limit_exceeded, "gguf: {}: {}, the reader's limit is {}", what, value, limit);
+  }
+  [[nodiscard]] bool may_split() const noexcept { return options.split_max_bytes != 0 || options.split_max_tensors != 0; }
+  /// `charge` is what the reader counts for the value.
+  [[nodiscard]] Result<void> add_entry(std::string_view key, const Bytes& typed_value, std::uint64_t charge);
+  [[nodiscard]] Result<void> check_text(std::string_view key, std::string_view text) const {
+    if (text.size() <= options.limits.string_bytes) return {};
+    return beyond(fmt::format("bytes of a text of '{}'", printable(key)), text.size(), options.limits.string_bytes);
+  }
+  template <class Texts>
+  [[nodiscard]] Result<Bytes> elements_of(std::string_view key, const Texts& texts) const {
+    Bytes out;
+    for (const std::string_view text : texts) {
+      MLXN_CHECK(check_text(key, text));
+      append_string(out, text);
+    }
+    return out;
+  }
   [[nodiscard]] std::uint64_t info_bytes(const TensorInfo& t) const noexcept {
     return 8 + t.name.size() + 4 + 8 * t.ne.size() + 4 + 8;
   }
-  [[nodiscard]] Bytes split_entries(std::size_t part) const;
+  /// What part `part` says of itself; nothing unless the model is split.
+  [[nodiscard]] Entries split_entries(std::size_t part) const;
   [[nodiscard]] Result<void> plan_parts();
+  [[nodiscard]] Result<void> check_limits(std::size_t part) const;
   [[nodiscard]] Bytes header(std::size_t part) const;
   [[nodiscard]] Result<void> open_part(std::size_t part);
   [[nodiscard]] Result<void> close_part();
@@ -112,13 +149,13 @@ struct GgufWriter::State {
     Result<void> done = detail::guarded(std::forward<F>(step));
     if (!done) {
       stage = Stage::failed;
-      files.clear();
+      while (!files.empty()) files.pop_back();  // the first part last: a file that was moved aside gets its name back
     }
     return done;
   }
 };
 
-Result<void> GgufWriter::State::add_entry(std::string_view key, const Bytes& typed_value) {
+Result<void> GgufWriter::State::add_entry(std::string_view key, const Bytes& typed_value, std::uint64_t charge) {
   if (key.empty() || key.size() > gguf::kMaxKeyBytes || !gguf::is_printable_ascii(key)) {
     return make_error(ErrorCode::invalid_argument, "gguf: the key '{}' of {} bytes, wanted 1 to {} of printable ASCII",
                       printable(key.substr(0, 64)), key.size(), gguf::kMaxKeyBytes);
@@ -128,41 +165,52 @@ Result<void> GgufWriter::State::add_entry(std::string_view key, const Bytes& typ
   }
   NameGuard guard(keys, key);
   if (!guard.fresh()) return make_error(ErrorCode::invalid_argument, "gguf: the key '{}' was added before", key);
+  if (entries.count >= options.limits.entries) return beyond("metadata entries", entries.count + 1, options.limits.entries);
+  const std::uint64_t all = entries.charge + (may_split() ? 0 : tensors_charge) + gguf::entry_charge(key.size()) + charge;
+  if (all > options.limits.metadata_bytes) return beyond("bytes of metadata", all, options.limits.metadata_bytes);
   Bytes entry;
   entry.reserve(8 + key.size() + typed_value.size());
   append_string(entry, key);
   append(entry, typed_value);
-  append(entries, entry);
-  ++entry_count;
+  append(entries.bytes, entry);
+  ++entries.count;
+  entries.charge += gguf::entry_charge(key.size()) + charge;
   guard.keep();
   return {};
 }
 
-Bytes GgufWriter::State::split_entries(std::size_t part) const {
-  Bytes out;
-  append_string(out, gguf::kSplitNumberKey);
-  append_type(out, GgufType::u16);
-  append_number(out, static_cast<std::uint16_t>(part));
-  append_string(out, gguf::kSplitCountKey);
-  append_type(out, GgufType::u16);
-  append_number(out, static_cast<std::uint16_t>(parts.size()));
-  append_string(out, gguf::kSplitTensorsKey);
-  append_type(out, GgufType::i32);
-  append_number(out, static_cast<std::int32_t>(tensors.size()));
+Entries GgufWriter::State::split_entries(std::size_t part) const {
+  Entries out;
+  if (!split) return out;
+  append_entry(out, gguf::kSplitNumberKey, GgufType::u16, static_cast<std::uint16_t>(part));
+  append_entry(out, gguf::kSplitCountKey, GgufType::u16, static_cast<std::uint16_t>(parts.size()));
+  append_entry(out, gguf::kSplitTensorsKey, GgufType::i32, static_cast<std::int32_t>(tensors.size()));
   if (part > 0 && alignment != gguf::kDefaultAlignment) {
-    append_string(out, gguf::kAlignmentKey);
-    append_type(out, GgufType::u32);
-    append_number(out, static_cast<std::uint32_t>(alignment));
+    append_entry(out, gguf::kAlignmentKey, GgufType::u32, static_cast<std::uint32_t>(alignment));
   }
   return out;
+}
+
+Result<void> GgufWriter::State::check_limits(std::size_t number) const {
+  const Part& part = parts[number];
+  const GgufLimits& limits = options.limits;
+  const Entries own = split_entries(number);
+  const std::uint64_t count = own.count + (number == 0 ? entries.count : 0);
+  std::uint64_t charge = own.charge + (number == 0 ? entries.charge : 0);
+  for (std::size_t i = part.first; i < part.first + part.count; ++i) charge += gguf::tensor_charge(tensors[i].name.size());
+  const std::string of = split ? fmt::format(" of part {}", number + 1) : "";
+  if (part.count > limits.tensors) return beyond("tensors" + of, part.count, limits.tensors);
+  if (count > limits.entries) return beyond("metadata entries" + of, count, limits.entries);
+  if (charge > limits.metadata_bytes) return beyond("bytes of metadata" + of, charge, limits.metadata_bytes);
+  return {};
 }
 
 Result<void> GgufWriter::State::plan_parts() {
   const auto padded = [&](std::uint64_t bytes) { return checked_round_up(bytes, alignment); };
   // Sizes of headers cannot overflow: they are in memory. Sums over tensors can.
-  const auto place = [&](bool split) -> Result<void> {
+  const auto place = [&]() -> Result<void> {
     parts.assign(1, {});
-    std::uint64_t header = gguf::kHeaderBytes + entries.size() + (split ? split_entries(0).size() : 0);
+    std::uint64_t header = gguf::kHeaderBytes + entries.bytes.size() + split_entries(0).bytes.size();
     std::uint64_t data = 0;
     const auto too_large = [&](std::string_view what, std::uint64_t bytes) {
       return make_error(ErrorCode::limit_exceeded, "gguf: {} takes {} bytes, a part may have at most {}", what, bytes,
@@ -172,6 +220,7 @@ Result<void> GgufWriter::State::plan_parts() {
       part.header_bytes = part.count == 0 ? header : *padded(header);
       part.file_bytes = part.header_bytes + data;
     };
+    if (split && options.split_max_bytes != 0 && header > options.split_max_bytes) return too_large("the metadata", header);
     for (std::size_t i = 0; i < tensors.size();) {
       Part& part = parts.back();
       const TensorInfo& t = tensors[i];
@@ -190,31 +239,32 @@ Result<void> GgufWriter::State::plan_parts() {
         continue;
       }
       if (part.count == 0 && parts.size() > 1) return too_large("tensor '" + printable(t.name) + "'", *file);
-      if (part.count == 0 && header > options.split_max_bytes) return too_large("the metadata", header);
       close(part);
       const std::size_t first = i;
       parts.emplace_back().first = first;
-      header = gguf::kHeaderBytes + split_entries(parts.size() - 1).size();
+      header = gguf::kHeaderBytes + split_entries(parts.size() - 1).bytes.size();
       data = 0;
     }
     close(parts.back());
     return {};
   };
-  MLXN_CHECK(place(false));
-  const bool whole = (options.split_max_bytes == 0 || parts[0].file_bytes <= options.split_max_bytes) &&
-                     (options.split_max_tensors == 0 || tensors.size() <= options.split_max_tensors);
-  if (!whole) MLXN_CHECK(place(true));
+  split = false;
+  MLXN_CHECK(place());
+  split = !((options.split_max_bytes == 0 || parts[0].file_bytes <= options.split_max_bytes) &&
+            (options.split_max_tensors == 0 || tensors.size() <= options.split_max_tensors));
+  if (split) MLXN_CHECK(place());
   if (parts.size() > gguf::kMaxParts) {
     return make_error(ErrorCode::limit_exceeded, "gguf: {} parts, wanted at most {}", parts.size(), gguf::kMaxParts);
   }
-  if (parts.size() > 1 && tensors.size() > INT32_MAX) {
+  if (split && tensors.size() > INT32_MAX) {
     return make_error(ErrorCode::limit_exceeded, "gguf: {} tensors in parts, wanted at most {}", tensors.size(), INT32_MAX);
   }
   file_bytes = 0;
   paths.clear();
   for (std::size_t i = 0; i < parts.size(); ++i) {
+    MLXN_CHECK(check_limits(i));
     file_bytes += parts[i].file_bytes;
-    if (parts.size() == 1) {
+    if (!split) {
       paths.push_back(target);
     } else {
       MLXN_TRY(std::string path, gguf_part_path(without_extension(target), i + 1, parts.size()));
@@ -226,16 +276,15 @@ Result<void> GgufWriter::State::plan_parts() {
 
 Bytes GgufWriter::State::header(std::size_t number) const {
   const Part& part = parts[number];
-  const Bytes split = parts.size() > 1 ? split_entries(number) : Bytes();
-  const std::uint64_t split_count = parts.size() == 1 ? 0 : number > 0 && alignment != gguf::kDefaultAlignment ? 4 : 3;
+  const Entries own = split_entries(number);
   Bytes out;
   out.reserve(part.header_bytes);
   append_number(out, gguf::kMagic);
   append_number<std::uint32_t>(out, 3);
   append_number<std::uint64_t>(out, part.count);
-  append_number<std::uint64_t>(out, (number == 0 ? entry_count : 0) + split_count);
-  if (number == 0) append(out, entries);
-  append(out, split);
+  append_number<std::uint64_t>(out, (number == 0 ? entries.count : 0) + own.count);
+  if (number == 0) append(out, entries.bytes);
+  append(out, own.bytes);
   std::uint64_t offset = 0;
   for (std::size_t i = part.first; i < part.first + part.count; ++i) {
     const TensorInfo& t = tensors[i];
@@ -307,8 +356,12 @@ Result<void> GgufWriter::State::finish() {
                       printable(tensors[tensor].name), written, tensors[tensor].bytes);
   }
   MLXN_CHECK(close_part());
-  // Who finds the first part finds all of them.
+  // Who finds the first part finds all of them: the old one goes first, the new one comes last.
+  if (split) {
+    for (io::OutputFile& file : files) MLXN_CHECK(file.move_old_aside());
+  }
   for (std::size_t i = files.size(); i > 0; --i) MLXN_CHECK(files[i - 1].publish());
+  for (io::OutputFile& file : files) file.settle();
   return {};
 }
 
@@ -348,7 +401,7 @@ Result<void> GgufWriter::add_scalar(std::string_view key, GgufType type, std::sp
     Bytes value;
     append_type(value, type);
     append(value, bytes);
-    MLXN_CHECK(state_->add_entry(key, value));
+    MLXN_CHECK(state_->add_entry(key, value, bytes.size()));
     if (alignment != 0) state_->alignment = alignment;
     return {};
   });
@@ -360,10 +413,11 @@ Result<void> GgufWriter::add(std::string_view key, std::string_view text) noexce
     MLXN_CHECK(state_->check_stage(State::Stage::describing, "add()"));
     if (!is_utf8(text)) return make_error(ErrorCode::invalid_argument, "gguf: the text of '{}' is not UTF-8", printable(key));
     if (key == gguf::kAlignmentKey) return make_error(ErrorCode::invalid_argument, "gguf: {} is a string, wanted a u32", key);
+    MLXN_CHECK(state_->check_text(key, text));
     Bytes value;
     append_type(value, GgufType::string);
     append_string(value, text);
-    return state_->add_entry(key, value);
+    return state_->add_entry(key, value, text.size());
   });
 }
 
@@ -373,25 +427,29 @@ Result<void> GgufWriter::add_elements(std::string_view key, GgufType type, std::
     if (!state_) return moved_from();
     MLXN_CHECK(state_->check_stage(State::Stage::describing, "add()"));
     if (key == gguf::kAlignmentKey) return make_error(ErrorCode::invalid_argument, "gguf: {} is an array, wanted a u32", key);
+    if (count > state_->options.limits.array_elems) {
+      return state_->beyond(fmt::format("elements of '{}'", printable(key)), count, state_->options.limits.array_elems);
+    }
     Bytes value;
     append_type(value, GgufType::array);
     append_type(value, type);
     append_number(value, count);
     append(value, bytes);
-    return state_->add_entry(key, value);
+    return state_->add_entry(key, value, bytes.size());
   });
 }
 
 Result<void> GgufWriter::add_strings(std::string_view key, std::span<const std::string> texts) noexcept {
   return detail::guarded([&]() -> Result<void> {
-    Bytes bytes;
-    for (const std::string& text : texts) append_string(bytes, text);
+    if (!state_) return moved_from();
+    MLXN_TRY(const Bytes bytes, state_->elements_of(key, texts));
     return add_elements(key, GgufType::string, texts.size(), bytes);
   });
 }
 
 Result<void> GgufWriter::add(const GgufValue& value) noexcept {
   return detail::guarded([&]() -> Result<void> {
+    if (!state_) return moved_from();
     if (!value.is_array()) {
       if (value.type() != GgufType::string) return add_scalar(value.key(), value.type(), value.bytes_);
       MLXN_TRY(const std::string_view text, value.as_string());
@@ -402,8 +460,7 @@ Result<void> GgufWriter::add(const GgufValue& value) noexcept {
     }
     if (value.element_type() != GgufType::string) return add_elements(value.key(), value.element_type(), value.count(), value.bytes_);
     MLXN_TRY(const GgufStrings texts, value.as_strings());
-    Bytes bytes;
-    for (const std::string_view text : texts) append_string(bytes, text);
+    MLXN_TRY(const Bytes bytes, state_->elements_of(value.key(), texts));
     return add_elements(value.key(), GgufType::string, texts.size(), bytes);
   });
 }
@@ -436,8 +493,19 @@ Result<void> GgufWriter::add_tensor(std::string_view name, DType type, std::span
     if (!bytes) return make_error(ErrorCode::bad_shape, "gguf: the size of {} passes 64 bits", described());
     NameGuard guard(state_->names, name);
     if (!guard.fresh()) return make_error(ErrorCode::invalid_argument, "gguf: {} was added before", described());
+    const GgufLimits& limits = state_->options.limits;
+    const std::uint64_t charge = state_->tensors_charge + gguf::tensor_charge(name.size());
+    if (!state_->may_split()) {  // otherwise begin() looks at each part
+      if (state_->tensors.size() >= limits.tensors) return state_->beyond("tensors", state_->tensors.size() + 1, limits.tensors);
+      const std::uint64_t all = state_->entries.charge + charge;
+      if (all > limits.metadata_bytes) return state_->beyond("bytes of metadata", all, limits.metadata_bytes);
+    }
+    std::optional<NameGuard> empty_guard;
+    if (*bytes == 0) empty_guard.emplace(state_->empty_names, name);
     state_->tensors.push_back({std::string(name), type, {ne.begin(), ne.end()}, *bytes});
+    state_->tensors_charge = charge;
     guard.keep();
+    if (empty_guard) empty_guard->keep();
     return {};
   });
 }
@@ -471,7 +539,7 @@ Result<void> GgufWriter::write_tensor(std::string_view name, std::span<const std
   MLXN_CHECK(state_->check_stage(State::Stage::writing, "write_tensor()"));
   return detail::guarded([&]() -> Result<void> {
     // An empty tensor is passed by as soon as the one before it is whole.
-    if (bytes.empty()) return {};
+    if (bytes.empty() && state_->empty_names.contains(name)) return {};
     const bool any = state_->tensor < state_->tensors.size();
     if (!any || state_->tensors[state_->tensor].name != name || state_->written != 0) {
       return make_error(ErrorCode::wrong_state, "gguf: the bytes of tensor '{}' came, wanted {}", printable(name),
