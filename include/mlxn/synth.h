@@ -37,11 +37,11 @@ struct SynthModel {
   std::uint64_t window = 0;    ///< positions of a sliding window; zero: none
   bool tied = false;           ///< no output matrix of its own
   SynthVocabulary vocabulary = SynthVocabulary::llama;
-  double rms_epsilon = 1e-5;
-  double rope_base = 10000;
-  double rope_linear = 0;                         ///< factor of linear scaling; zero: none
-  double rope_llama3 = 0;                         ///< factor of the tensor rope_freqs (low 1, high 4, 8192 positions); zero: none
-  double attn_softcap = 0, final_softcap = 0;     ///< zero: none
+  double rms_epsilon = 1e-5;                   ///< above 0
+  double rope_base = 10000;                    ///< at least 1
+  double rope_linear = 0;                      ///< factor of linear scaling, 1 to 10^6; zero: none
+  double rope_llama3 = 0;                      ///< factor of the tensor rope_freqs (low 1, high 4, 8192 positions), 1 to 10^6; zero: none
+  double attn_softcap = 0, final_softcap = 0;  ///< above 0, at most 10^6; zero: none
 };
 
 /// What makes an architecture besides sizes: vocabulary, rotation, tied output. All sizes are zero.

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 #include <fstream>
+#include <limits>
 #include <map>
 
 #include "gtest/gtest.h"
@@ -263,6 +264,40 @@ TEST(Synth, PartsAndSourcesAreTheSameModel) {
     EXPECT_EQ(logits[0], logits[1]);
     EXPECT_EQ(logits[0], logits[2]);
   }
+}
+
+TEST(Synth, NumbersAtTheEndsOfTheirRangesLoad) {
+  const TempFolder folder;
+  const Device device = must(Device::open("cpu"));
+  constexpr double least = std::numeric_limits<float>::min(), most = std::numeric_limits<float>::max();
+  const struct {
+    const char *architecture, *what;
+    double SynthModel::*number;
+    double least, most;
+  } cases[] = {{"llama", "rms_epsilon", &SynthModel::rms_epsilon, least, most},
+               {"llama", "rope_base", &SynthModel::rope_base, 1, most},
+               {"llama", "rope_linear", &SynthModel::rope_linear, 1, 1e6},
+               {"gemma3", "rope_linear", &SynthModel::rope_linear, 1, 1e6},
+               {"llama", "rope_llama3", &SynthModel::rope_llama3, 1, 1e6},
+               {"gemma2", "attn_softcap", &SynthModel::attn_softcap, least, 1e6},
+               {"gemma2", "final_softcap", &SynthModel::final_softcap, least, 1e6},
+               {"gemma3", "final_softcap", &SynthModel::final_softcap, least, 1e6}};
+  for (const auto& c : cases) {
+    SCOPED_TRACE(std::string(c.architecture) + " " + c.what);
+    SynthModel model = must(synth_model("tiny"));
+    model.architecture = c.architecture;
+    for (const double value : {c.least, c.most}) {
+      model.*c.number = value;
+      must(synthesize(folder / "x.gguf", model));
+      must(Model::load(must(GgufFile::open(folder / "x.gguf")), device));
+    }
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    for (const double value : {std::nextafter(c.least, 0), std::nextafter(c.most, HUGE_VAL), 1e-60, 1e300, -1.0, nan}) {
+      model.*c.number = value;
+      EXPECT_TRUE(fails_with(synthesize(folder / "y.gguf", model), ErrorCode::invalid_argument, {c.what})) << value;
+    }
+  }
+  EXPECT_EQ(folder.names(), std::vector<std::string>{"x.gguf"});
 }
 
 TEST(Synth, RefusesWhatMakesNoModel) {

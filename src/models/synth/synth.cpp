@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <numbers>
 #include <system_error>
 #include <thread>
@@ -32,7 +33,7 @@ std::uint64_t mix(std::uint64_t a, std::uint64_t b) noexcept {
   return z ^ (z >> 31);
 }
 
-/// Sizes that the reader accepts (rule V15), so that nobody is handed a file that cannot be loaded.
+/// Sizes and numbers that the reader accepts (rule V15), so that nobody is handed a file that cannot be loaded.
 Result<void> check(const SynthModel& m) {
   struct Range {
     std::string_view what;
@@ -56,16 +57,23 @@ Result<void> check(const SynthModel& m) {
     return make_error(ErrorCode::invalid_argument, "synth: {} heads for {} kv_heads, wanted a multiple", m.heads, m.kv_heads);
   }
   if (m.head_dim % 2 != 0) return make_error(ErrorCode::invalid_argument, "synth: head_dim is {}, wanted an even number", m.head_dim);
-  for (const auto& [what, value] : {std::pair{"rope_base", m.rope_base}, std::pair{"rms_epsilon", m.rms_epsilon}}) {
-    if (!(value > 0) || !std::isfinite(value)) {
-      return make_error(ErrorCode::invalid_argument, "synth: {} is {}, wanted a finite number above 0", what, value);
-    }
-  }
-  for (const auto& [what, value] : {std::pair{"rope_linear", m.rope_linear}, std::pair{"rope_llama3", m.rope_llama3},
-                                    std::pair{"attn_softcap", m.attn_softcap}, std::pair{"final_softcap", m.final_softcap}}) {
-    if (!(value >= 0) || !std::isfinite(value)) {
-      return make_error(ErrorCode::invalid_argument, "synth: {} is {}, wanted a finite number, 0 for none", what, value);
-    }
+  struct Interval {
+    std::string_view what;
+    double value, least, most;
+    bool zero_is_none;
+  };
+  // The file keeps them in f32.
+  using Float = std::numeric_limits<float>;
+  const Interval intervals[] = {{"rms_epsilon", m.rms_epsilon, Float::min(), Float::max(), false},
+                                {"rope_base", m.rope_base, 1, Float::max(), false},
+                                {"rope_linear", m.rope_linear, 1, 1e6, true},
+                                {"rope_llama3", m.rope_llama3, 1, 1e6, true},
+                                {"attn_softcap", m.attn_softcap, Float::min(), 1e6, true},
+                                {"final_softcap", m.final_softcap, Float::min(), 1e6, true}};
+  for (const Interval& i : intervals) {
+    if ((i.value >= i.least && i.value <= i.most) || (i.zero_is_none && i.value == 0)) continue;
+    return make_error(ErrorCode::invalid_argument, "synth: {} is {}, wanted {} to {}{}", i.what, i.value, i.least, i.most,
+                      i.zero_is_none ? ", or 0 for none" : "");
   }
   return {};
 }
@@ -218,8 +226,7 @@ Result<SynthReport> synthesize(const std::filesystem::path& target, const SynthM
       }
       model.head_dim = model.embedding / model.heads;
     }
-    MLXN_TRY(const auto traits, models::synth_traits(model.architecture));
-    static_cast<void>(traits);
+    MLXN_CHECK(models::synth_traits(model.architecture));
     MLXN_CHECK(check(model));
     MLXN_TRY(GgufWriter writer, GgufWriter::create(target, options.write));
     MLXN_CHECK(models::add_architecture(writer, model, options.type));

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "mlxn/tokenizer.h"
+#include "tokenizer/byte_text.h"
 
 namespace mlxn::models {
 namespace {
@@ -130,22 +131,17 @@ Kind kind_of(SynthVocabulary vocabulary) {
   return {};
 }
 
-std::string utf8(std::uint32_t code) {  // below U+0800
-  if (code < 0x80) return std::string(1, static_cast<char>(code));
-  return {static_cast<char>(0xc0 | (code >> 6)), static_cast<char>(0x80 | (code & 63))};
-}
-
 /// The single characters that all else is made of.
 void add_base(Tables& tables, bool bytes_as_letters) {
   if (bytes_as_letters) {
-    // GPT-2's letters for bytes: printable Latin-1 stands for itself, the others follow from U+0100 on.
-    const auto printable = [](int b) { return (b >= 33 && b <= 126) || (b >= 161 && b != 173); };
-    for (int b = 0; b < 256; ++b) {
-      if (printable(b)) tables.add(utf8(static_cast<std::uint32_t>(b)), TokenKind::normal);
-    }
-    std::uint32_t next = 256;
-    for (int b = 0; b < 256; ++b) {
-      if (!printable(b)) tables.add(utf8(next++), TokenKind::normal);
+    // In GPT-2's order: the bytes that stand for themselves come first.
+    for (const bool itself : {true, false}) {
+      for (unsigned b = 0; b < 256; ++b) {
+        if ((tokenizer::kByteLetters[b] == b) != itself) continue;
+        std::string letter;
+        tokenizer::append_byte_letter(static_cast<unsigned char>(b), letter);
+        tables.add(std::move(letter), TokenKind::normal);
+      }
     }
     return;
   }
