@@ -42,6 +42,8 @@ struct SynthModel {
   double rope_linear = 0;                      ///< factor of linear scaling, 1 to 10^6; zero: none
   double rope_llama3 = 0;                      ///< factor of the tensor rope_freqs (low 1, high 4, 8192 positions), 1 to 10^6; zero: none
   double attn_softcap = 0, final_softcap = 0;  ///< above 0, at most 10^6; zero: none
+
+  [[nodiscard]] bool operator==(const SynthModel&) const = default;
 };
 
 /// What makes an architecture besides sizes: vocabulary, rotation, tied output. All sizes are zero.

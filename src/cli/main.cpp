@@ -22,6 +22,17 @@ const CLI::Validator kInteger(
     },
     "");
 
+/// Where there are no negative numbers; the parser would take -1 for 2^64 - 1.
+const CLI::Validator kCount(
+    [](std::string& text) -> std::string {
+      std::uint64_t value = 0;
+      const char* end = text.data() + text.size();
+      const auto [stop, error] = std::from_chars(text.data() + (text.starts_with('+') ? 1 : 0), end, value);
+      if (error == std::errc::result_out_of_range) return text + " is beyond 64 bits";
+      return error == std::errc() && stop == end ? "" : text + " is no whole number from 0 on";
+    },
+    "");
+
 void add_device_flags(CLI::App& command, std::string& device, int& threads) {
   command.add_option("--device", device, "auto, cpu, cuda, cuda:N or metal")->capture_default_str();
   command.add_option("-t,--threads", threads, "CPU threads, 0 for one per physical core")->capture_default_str();
@@ -111,23 +122,23 @@ void add_synth(CLI::App& app, SynthFlags& f) {
   c->add_option("--arch", f.architecture, "llama, qwen2, qwen3, gemma2, gemma3 or phi3");
   c->add_option("--type", f.type, "type of all matrices")->capture_default_str();
   // Sizes: each replaces the known model's.
-  c->add_option("--layers", f.layers, "blocks");
-  c->add_option("--embedding", f.embedding, "width of the model");
-  c->add_option("--heads", f.heads, "query heads");
-  c->add_option("--kv-heads", f.kv_heads, "key and value heads (default: as many as query heads)");
-  c->add_option("--head-dim", f.head_dim, "width of a head (default: embedding / heads)");
-  c->add_option("--ffn", f.feed_forward, "width of the feed-forward layers");
-  c->add_option("--vocab", f.vocab, "tokens");
-  c->add_option("--context", f.context, "positions");
-  c->add_option("--window", f.window, "positions of a sliding window, 0 for none");
+  c->add_option("--layers", f.layers, "blocks")->check(kCount);
+  c->add_option("--embedding", f.embedding, "width of the model")->check(kCount);
+  c->add_option("--heads", f.heads, "query heads")->check(kCount);
+  c->add_option("--kv-heads", f.kv_heads, "key and value heads (default: as many as query heads)")->check(kCount);
+  c->add_option("--head-dim", f.head_dim, "width of a head (default: embedding / heads)")->check(kCount);
+  c->add_option("--ffn", f.feed_forward, "width of the feed-forward layers")->check(kCount);
+  c->add_option("--vocab", f.vocab, "tokens")->check(kCount);
+  c->add_option("--context", f.context, "positions")->check(kCount);
+  c->add_option("--window", f.window, "positions of a sliding window, 0 for none")->check(kCount);
   c->add_option("--rope-base", f.rope_base, "base of the rotary frequencies");
   c->add_flag("--tied", f.tied, "the embedding serves as output matrix");
   c->add_flag("--untied", f.untied, "an output matrix of its own");
   c->add_option("--vocabulary", f.vocabulary, "kind of tokenizer: llama, gemma, phi3, llama3 or qwen2");
-  c->add_option("-s,--seed", f.seed, "the same seed gives the same file")->capture_default_str();
-  c->add_option("-t,--threads", f.threads, "0 for one per core")->capture_default_str();
+  c->add_option("-s,--seed", f.seed, "the same seed gives the same file")->check(kCount)->capture_default_str();
+  c->add_option("-t,--threads", f.threads, "0 for one per core")->check(kInteger)->capture_default_str();
   c->add_option("--split-max-size", f.split_max_size, "write parts of at most so many bytes: 500M, 2G");
-  c->add_option("--split-max-tensors", f.split_max_tensors, "write parts of at most so many tensors");
+  c->add_option("--split-max-tensors", f.split_max_tensors, "write parts of at most so many tensors")->check(kCount);
   c->add_flag("--json", f.json, "machine-readable output");
 }
 

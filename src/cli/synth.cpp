@@ -18,6 +18,16 @@ using Clock = std::chrono::steady_clock;
 volatile sig_atomic_t interrupted = 0;
 void on_interrupt(int) { interrupted = 1; }
 
+/// A signal that the caller had ignored, as nohup does, stays ignored.
+void stop_cleanly_on(int signal) {
+  struct sigaction action = {};
+  if (sigaction(signal, nullptr, &action) != 0 || action.sa_handler == SIG_IGN) return;
+  action = {};
+  action.sa_handler = on_interrupt;
+  action.sa_flags = static_cast<int>(SA_RESETHAND);  // the second one ends the program at once
+  sigaction(signal, &action, nullptr);
+}
+
 Result<SynthModel> choose_model(const SynthFlags& f) {
   SynthModel m;
   if (!f.like.empty()) {
@@ -72,6 +82,11 @@ Result<SynthModel> choose_model(const SynthFlags& f) {
     }
     m.vocabulary = *at;
   }
+  // A name says what the model is like; with other sizes it is not that model any more.
+  if (!f.like.empty()) {
+    MLXN_TRY(const SynthModel known, synth_model(f.like));
+    if (m != known) m.name = f.like + ", changed,";
+  }
   return m;
 }
 
@@ -96,10 +111,7 @@ Result<int> synth(const SynthFlags& f) {
     }
     return interrupted == 0;
   };
-  struct sigaction action = {};
-  action.sa_handler = on_interrupt;
-  action.sa_flags = static_cast<int>(SA_RESETHAND);  // the second one ends the program at once
-  sigaction(SIGINT, &action, nullptr);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) stop_cleanly_on(signal);
   const auto report = synthesize(f.output, model, options);
   if (progress) show("\r\033[K");
   if (!report) return report.error();

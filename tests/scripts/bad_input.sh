@@ -81,6 +81,9 @@ expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --vocabulary runes
 expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --tied --untied
 expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --rope-base nan
 expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny -t -3
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --seed -1
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --window -1
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --split-max-tensors -1
 expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --split-max-size 1X
 expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --split-max-size 99999999999999999999G
 expect 1 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --split-max-size 1000

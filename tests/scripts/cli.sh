@@ -60,6 +60,18 @@ json synth.json
 [ -s err ] && fail "synth writes progress to what is no terminal"
 "$mlxn" synth --like tiny --type q4_0 --seed 3 -t 1 -o again.gguf > synth 2> err || fail "synth -t 1: exit code $?"
 cmp -s tiny.gguf again.gguf || fail "synth: the same seed gives another file"
+"$mlxn" inspect -m tiny.gguf | grep -q 'tiny with random weights' || fail "synth: the name does not say what the model is like"
+for change in "--layers 1" --tied "--vocabulary llama3" "--arch qwen3"; do
+  # shellcheck disable=SC2086
+  "$mlxn" synth --like tiny $change -o again.gguf > synth 2> err || fail "synth $change: exit code $?"
+  "$mlxn" inspect -m again.gguf | grep -q 'tiny, changed, with random weights' || fail "synth $change: the name says nothing of it"
+done
+mkdir stopped
+"$mlxn" synth --like llama3.2-1b -o stopped/s.gguf > synth 2> err &
+for _ in $(seq 100); do [ -n "$(ls -A stopped)" ] && break; sleep 0.02; done
+kill -TERM $!
+wait $! && fail "synth: SIGTERM does not stop it"
+[ -z "$(ls -A stopped)" ] || fail "synth: SIGTERM leaves $(ls -A stopped)"
 parameters=$(sed -n 's/.*"parameters":\([0-9]*\).*/\1/p' synth.json)
 "$mlxn" inspect -m tiny.gguf --json | grep -q "\"parameters\":$parameters," || fail "inspect counts others than the $parameters parameters of synth"
 "$mlxn" inspect -m tiny.gguf --check > inspect 2> err || { fail "inspect --check: exit code $?"; cat err; }
