@@ -9,6 +9,7 @@
 #include "mlxn/model.h"
 #include "mlxn/quant.h"
 #include "mlxn/synth.h"
+#include "models/synth/recipes.h"
 #include "tests/formats/temp_folder.h"
 #include "tests/support/must.h"
 
@@ -158,8 +159,24 @@ TEST(Synth, EveryArchitectureHasItsTensorsAndKeysAndRuns) {
 }
 
 TEST(Synth, KnownModelsHaveTheirSizes) {
+  // As published. Llama 3.2's table of frequencies, which is in its GGUF files, is computed from the configuration elsewhere.
+  const std::map<std::string_view, std::uint64_t> published = {
+      {"llama3-8b", 8'030'261'248},  {"llama3-70b", 70'553'706'496}, {"llama3.2-1b", 1'235'814'400},
+      {"qwen2.5-7b", 7'615'616'512}, {"qwen3-8b", 8'190'735'360},    {"gemma2-2b", 2'614'341'888},
+      {"gemma3-4b", 3'880'099'328},  {"phi3-mini", 3'821'079'552}};
+  EXPECT_EQ(published.size() + 1, synth_models().size());  // "tiny" is nobody's
   for (const std::string_view name : synth_models()) {
     const SynthModel m = must(synth_model(name));
+    std::uint64_t parameters = 0;
+    for (const models::SynthTensor& t : must(models::synth_tensors(m))) {
+      if (t.fill == models::SynthFill::rope_factors) continue;
+      std::uint64_t elems = 1;
+      for (const std::uint64_t n : t.ne) elems *= n;
+      parameters += elems;
+    }
+    if (name != "tiny") {
+      EXPECT_EQ(parameters, published.at(name)) << name;
+    }
     EXPECT_EQ(m.name, name);
     EXPECT_EQ(m.heads % m.kv_heads, 0u) << name;
     EXPECT_EQ(m.embedding % 256, 0u) << name;  // every K-quant fits
