@@ -14,8 +14,8 @@
 
 namespace mlxn {
 
-/// A vocabulary that a synthetic model can have: made up, but of the family's kind, special tokens included, so that every
-/// text encodes and decodes.
+/// A vocabulary that a synthetic model can have: made up, but of the family's kind, special tokens and chat template included,
+/// so that every text encodes and decodes.
 enum class SynthVocabulary : std::uint8_t {
   llama,   ///< SentencePiece: Llama 2, Mistral
   gemma,   ///< SentencePiece without a space in front

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "gtest/gtest.h"
+#include "mlxn/chat.h"
 #include "mlxn/model.h"
 #include "mlxn/quant.h"
 #include "mlxn/synth.h"
@@ -203,13 +204,14 @@ TEST(Synth, LlamaFrequenciesAreThoseOfThePaper) {
 
 TEST(Synth, ItsTextEncodesAndDecodes) {
   const TempFolder folder;
-  for (const SynthVocabulary vocabulary : {SynthVocabulary::llama, SynthVocabulary::gemma, SynthVocabulary::phi3, SynthVocabulary::llama3,
-                                           SynthVocabulary::qwen2}) {
+  using enum SynthVocabulary;
+  for (const auto& [vocabulary, chat_family] : {std::pair{llama, "llama2"}, {gemma, "gemma"}, {phi3, "phi3"}, {llama3, "llama3"}, {qwen2, "chatml"}}) {
     SCOPED_TRACE(to_string(vocabulary));
     SynthModel model = must(synth_model("tiny"));
     model.vocabulary = vocabulary;
     must(synthesize(folder / "x.gguf", model));
-    const Tokenizer tokenizer = must(Tokenizer::from_gguf(must(GgufFile::open(folder / "x.gguf"))));
+    const GgufFile file = must(GgufFile::open(folder / "x.gguf"));
+    const Tokenizer tokenizer = must(Tokenizer::from_gguf(file));
     EXPECT_EQ(tokenizer.vocab_size(), model.vocab);
     EXPECT_TRUE(tokenizer.notes().empty());
     ASSERT_TRUE(tokenizer.eos());
@@ -219,6 +221,9 @@ TEST(Synth, ItsTextEncodesAndDecodes) {
     EXPECT_EQ(must(tokenizer.decode(ids)), text);
     // Words are words: far fewer tokens than letters.
     EXPECT_LE(must(tokenizer.encode("the people and the water", {.add_bos = false, .add_eos = false})).size(), 8u);
+    const ChatTemplate chat = must(ChatTemplate::from_gguf(file, tokenizer));
+    EXPECT_EQ(chat.name(), chat_family);
+    EXPECT_TRUE(chat.notes().empty());
   }
 }
 

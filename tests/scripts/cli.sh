@@ -131,6 +131,7 @@ printf 'Who is there?\n' | talk --system-prompt "Thou art a king." > chat4
 cmp -s chat3 chat4 && fail "chat: the system prompt changes nothing"
 talk -p 'Who is there?' < /dev/null > chat5
 cmp -s chat3 chat5 || fail "chat: -p gives another reply than stdin"
+printf 'Who is there?\n' | "$mlxn" chat -m tiny.gguf -n 4 > chat 2> err || { fail "chat with the template of a synthetic model: exit code $?"; cat err; }
 # Ctrl-C ends the reply and not the program: without it the first reply would fill the context, and the second message would
 # be an error.
 mkfifo lines

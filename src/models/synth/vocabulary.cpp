@@ -131,6 +131,37 @@ Kind kind_of(SynthVocabulary vocabulary) {
   return {};
 }
 
+/// What the vocabulary's special tokens are for, in the language of tokenizer.chat_template.
+std::string_view chat_template_of(SynthVocabulary vocabulary) {
+  switch (vocabulary) {
+    case SynthVocabulary::llama:
+      return R"({% if messages[0]['role'] == 'system' %})"
+             R"({% set system = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n' %}{% set turns = messages[1:] %})"
+             R"({% else %}{% set system = '' %}{% set turns = messages %}{% endif %})"
+             R"({% for turn in turns %}{% if turn['role'] == 'user' %})"
+             R"({{ bos_token + '[INST] ' + ((system if loop.first else '') + turn['content']) | trim + ' [/INST]' }})"
+             R"({% else %}{{ ' ' + turn['content'] | trim + ' ' + eos_token }}{% endif %}{% endfor %})";
+    case SynthVocabulary::gemma:
+      return R"({{ bos_token }}{% if messages[0]['role'] == 'system' %})"
+             R"({% set system = messages[0]['content'] + '\n\n' %}{% set turns = messages[1:] %})"
+             R"({% else %}{% set system = '' %}{% set turns = messages %}{% endif %})"
+             R"({% for turn in turns %}{{ '<start_of_turn>' + ('model' if turn['role'] == 'assistant' else 'user') + '\n' }})"
+             R"({{ (system if loop.first else '') + turn['content'] | trim + '<end_of_turn>\n' }}{% endfor %})"
+             R"({% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %})";
+    case SynthVocabulary::phi3:
+      return R"({{ bos_token }}{% for turn in messages %}{{ '<|' + turn['role'] + '|>\n' + turn['content'] + '<|end|>\n' }}{% endfor %})"
+             R"({% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %})";
+    case SynthVocabulary::llama3:
+      return R"({{ bos_token }}{% for turn in messages %}{{ '<|start_header_id|>' + turn['role'] + '<|end_header_id|>\n\n' }})"
+             R"({{ turn['content'] | trim + '<|eot_id|>' }}{% endfor %})"
+             R"({% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %})";
+    case SynthVocabulary::qwen2:
+      return R"({% for turn in messages %}{{ '<|im_start|>' + turn['role'] + '\n' + turn['content'] + '<|im_end|>\n' }}{% endfor %})"
+             R"({% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %})";
+  }
+  return {};
+}
+
 /// The single characters that all else is made of.
 void add_base(Tables& tables, bool bytes_as_letters) {
   if (bytes_as_letters) {
@@ -205,7 +236,7 @@ Result<void> add_vocabulary(GgufWriter& writer, SynthVocabulary vocabulary, std:
   MLXN_CHECK(writer.add("tokenizer.ggml.add_bos_token", kind.add_bos));
   MLXN_CHECK(writer.add("tokenizer.ggml.add_eos_token", false));
   if (!bpe) MLXN_CHECK(writer.add("tokenizer.ggml.add_space_prefix", kind.add_space));
-  return {};
+  return writer.add("tokenizer.chat_template", chat_template_of(vocabulary));
 }
 
 }  // namespace mlxn::models
