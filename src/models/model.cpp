@@ -1,6 +1,7 @@
 #include "mlxn/model.h"
 
 #include "base/error.h"
+#include "formats/printable.h"
 #include "models/metadata.h"
 #include "models/model_impl.h"
 
@@ -49,8 +50,8 @@ Result<Model> Model::load(const GgufFile& file, const Device& device, const Load
       impl->info.prepare_note = loader.prepare_note();
       return Model(std::move(impl));
     }
-    return make_error(ErrorCode::unsupported, "{}: architecture '{}' is not supported, wanted one of: {}", file.label(),
-                      architecture, known_architectures());
+    return make_error(ErrorCode::unsupported, "{}: architecture {} is not supported, wanted one of: {}", file.label(),
+                      excerpt(architecture), known_architectures());
   });
 }
 

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "formats/printable.h"
 #include "models/metadata.h"
 
 namespace mlxn::models {
@@ -66,8 +67,8 @@ Result<RopeTables> load_rope(Loader& loader, const GgufArchitecture& architectur
   } else if (type == "none") {
     config.magnitude = attn_factor;
   } else {
-    return make_error(ErrorCode::unsupported, "{}: key '{}' is '{}', wanted none, linear, yarn or longrope", loader.file().label(),
-                      metadata.key("rope.scaling.type"), type);
+    return make_error(ErrorCode::unsupported, "{}: key '{}' is {}, wanted none, linear, yarn or longrope", loader.file().label(),
+                      metadata.key("rope.scaling.type"), excerpt(type));
   }
 
   const auto make = [&](const Tensor& factors) -> Result<RopeTable> {

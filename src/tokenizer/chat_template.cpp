@@ -226,9 +226,8 @@ Result<ChatTemplate> ChatTemplate::from_gguf(const GgufFile& file, const Tokeniz
     MLXN_TRY(const std::string_view text, file.get_string(kKey));
     const std::string_view family = recognise(text);
     if (!family.empty()) return named(family, tokenizer);
-    constexpr std::size_t kShown = 60;
-    return make_error(ErrorCode::unsupported, "{}: the chat template ('{}{}') is of no known family; known ones: {}", file.label(),
-                      printable(text.substr(0, kShown)), text.size() > kShown ? "..." : "", known_families());
+    return make_error(ErrorCode::unsupported, "{}: the chat template {} is of no known family; known ones: {}", file.label(),
+                      excerpt(text), known_families());
   });
 }
 

@@ -157,7 +157,7 @@ Result<void> TokenizerState::read_settings(const GgufFile& file, const tokenizer
 Result<void> TokenizerState::find_ends(const GgufFile& file) {
   const auto make_control = [&](TokenId id) {
     if (vocabulary.kind(id) == TokenKind::control) return;
-    notes.push_back(fmt::format("token {} '{}' is treated as a control token", id, printable(vocabulary.text(id))));
+    notes.push_back(fmt::format("token {} {} is treated as a control token", id, excerpt(vocabulary.text(id))));
     vocabulary.set_kind(id, TokenKind::control);
   };
   const auto add = [&](std::string_view text) {

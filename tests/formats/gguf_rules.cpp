@@ -429,6 +429,13 @@ TEST(GgufRules, V15ArchitectureLimits) {
                                    .scalar<std::uint32_t>("llama.expert_count", 4)
                                    .scalar<std::uint32_t>("llama.expert_used_count", 5)));
   EXPECT_TRUE(bad_architecture(model().scalar<std::uint32_t>("llama.expert_count", 4)));
+  for (const std::string& bad : {std::string(), std::string("ll\x1bma"), std::string(65, 'a'), std::string(1'000'000, 'a')}) {
+    const auto file = parse(GgufBuilder().text("general.architecture", bad));
+    const auto a = gguf_architecture(*file);
+    ASSERT_FALSE(a);
+    EXPECT_EQ(a.error().rule(), "V15");
+    EXPECT_LT(a.error().message().size(), 200u);
+  }
   for (const float bad :
        {0.0f, -1e-5f, std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     constexpr std::string_view key = "llama.attention.layer_norm_rms_epsilon";

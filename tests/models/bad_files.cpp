@@ -128,6 +128,21 @@ TEST_P(BadFile, UnknownScalingOfTheRotationIsNamed) {
   EXPECT_TRUE(fails(result, ErrorCode::unsupported, "longrope"));
 }
 
+TEST_P(BadFile, ErrorsAreShortHoweverLongTheText) {
+  std::string nasty;
+  for (int i = 0; i < 100'000; ++i) nasty += "\x1b[2J";
+  TinyModel rotation = test::load_tiny(GetParam()), architecture = rotation;
+  rotation.set("rope.scaling.type", "string", nasty);
+  for (auto& entry : architecture.metadata) {
+    if (entry[0] == "general.architecture") entry[2] = nasty;
+  }
+  for (const TinyModel& tiny : {rotation, architecture}) {
+    const auto result = attempt(tiny);
+    ASSERT_TRUE(fails(result, ErrorCode::unsupported, "'\\x1b[2J\\x1b[2J"));
+    EXPECT_LT(result.error().message().size(), 500u);
+  }
+}
+
 TEST_P(BadFile, ExpertsAndUnequalLayersAreNotRunYet) {
   const TinyModel good = test::load_tiny(GetParam());
   EXPECT_TRUE(fails(attempt(TinyModel(good).set("expert_count", "u32", 8).set("expert_used_count", "u32", 2)), ErrorCode::unsupported,

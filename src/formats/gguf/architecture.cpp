@@ -2,11 +2,14 @@
 
 #include "base/error.h"
 #include "formats/gguf/cursor.h"
+#include "formats/gguf/rules.h"
+#include "formats/printable.h"
 #include "mlxn/gguf.h"
 
 namespace mlxn {
 namespace {
 
+constexpr std::size_t kMaxName = 64;  // of the architecture, with which its keys begin
 constexpr std::uint64_t kMaxBlocks = 1024;
 constexpr std::uint64_t kMaxLength = std::uint64_t{1} << 20;  // embedding and head lengths
 constexpr std::uint64_t kMaxHidden = std::uint64_t{1} << 24;  // feed-forward lengths
@@ -66,6 +69,9 @@ std::uint64_t first_nonzero(const std::vector<std::uint64_t>& values) noexcept {
 Result<GgufArchitecture> read(const GgufFile& file) {
   GgufArchitecture out;
   MLXN_TRY(const std::string_view name, file.get_string("general.architecture"));
+  if (name.empty() || name.size() > kMaxName || !gguf::is_printable_ascii(name)) {
+    return gguf::corrupt("V15", "key 'general.architecture' is {}, wanted 1 to {} of printable ASCII", excerpt(name), kMaxName);
+  }
   out.name = name;
   const Keys keys{file, out.name};
   MLXN_TRY(out.block_count, keys.size("block_count", 1, kMaxBlocks));

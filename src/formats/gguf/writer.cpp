@@ -157,8 +157,8 @@ struct GgufWriter::State {
 
 Result<void> GgufWriter::State::add_entry(std::string_view key, const Bytes& typed_value, std::uint64_t charge) {
   if (key.empty() || key.size() > gguf::kMaxKeyBytes || !gguf::is_printable_ascii(key)) {
-    return make_error(ErrorCode::invalid_argument, "gguf: the key '{}' of {} bytes, wanted 1 to {} of printable ASCII",
-                      printable(key.substr(0, 64)), key.size(), gguf::kMaxKeyBytes);
+    return make_error(ErrorCode::invalid_argument, "gguf: the key {} of {} bytes, wanted 1 to {} of printable ASCII",
+                      excerpt(key), key.size(), gguf::kMaxKeyBytes);
   }
   if (key == gguf::kSplitNumberKey || key == gguf::kSplitCountKey || key == gguf::kSplitTensorsKey) {
     return make_error(ErrorCode::invalid_argument, "gguf: the key '{}' is set by the writer", key);
@@ -471,8 +471,8 @@ Result<void> GgufWriter::add_tensor(std::string_view name, DType type, std::span
     MLXN_CHECK(state_->check_stage(State::Stage::describing, "add_tensor()"));
     const std::uint64_t longest = state_->options.lenient_names ? gguf::kMaxLenientNameBytes : gguf::kMaxNameBytes;
     if (name.empty() || name.size() > longest || name.find('\0') != std::string_view::npos || !is_utf8(name)) {
-      return make_error(ErrorCode::invalid_argument, "gguf: the tensor name '{}' of {} bytes, wanted 1 to {} of UTF-8 without a NUL",
-                        printable(name.substr(0, 64)), name.size(), longest);
+      return make_error(ErrorCode::invalid_argument, "gguf: the tensor name {} of {} bytes, wanted 1 to {} of UTF-8 without a NUL",
+                        excerpt(name), name.size(), longest);
     }
     const auto described = [&] { return fmt::format("tensor '{}' [{}]", printable(name), fmt::join(ne, ", ")); };
     if (info(type).gguf_id < 0) {
