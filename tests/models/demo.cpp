@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <thread>
 
 #include "gtest/gtest.h"
 #include "mlxn/model.h"
@@ -174,34 +173,6 @@ TEST(Session, RefusesWhatDoesNotFitAndStaysUsable) {
   EXPECT_NE(huge.error().message().find("available"), std::string::npos);
   options.context = 16;
   EXPECT_TRUE(Session::create(model, options));
-}
-
-TEST(Session, TwoThreadsShareAModelAndTwoDevicesAProcess) {
-  DeviceOptions two;
-  two.threads = 2;
-  const Device shared = test::must(Device::open("cpu", two)), other = test::must(Device::open("cpu", two));
-  const Model model = load("q4_k", shared), copy = load("q4_k", other);
-  const std::vector<TokenId> prompt = {1, 400, 500, 600, 700};
-  std::vector<std::vector<TokenId>> texts(3);
-  std::vector<std::thread> threads;
-  for (std::size_t i = 0; i < texts.size(); ++i) {
-    threads.emplace_back([&, i] {
-      const Model& mine = i == 2 ? copy : model;
-      Session session = test::must(Session::create(mine));
-      SamplerOptions options;
-      options.sample.seed = 5;
-      Sampler sampler = test::must(Sampler::create(mine.device(), mine.info().vocab, options));
-      Tensor logits = test::must(session.append(prompt));
-      for (int n = 0; n < 24; ++n) {
-        const TokenId token = test::must(sampler.next(logits));
-        texts[i].push_back(token);
-        logits = test::must(session.append({&token, 1}));
-      }
-    });
-  }
-  for (std::thread& t : threads) t.join();
-  EXPECT_EQ(texts[0], texts[1]);
-  EXPECT_EQ(texts[0], texts[2]);
 }
 
 TEST(Session, DecodingAllocatesNothingAndWaitsOncePerPass) {
