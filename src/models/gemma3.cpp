@@ -29,17 +29,13 @@ Result<void> Gemma3::load(Loader& loader, const GgufArchitecture& architecture, 
   embeddings_.softcap = static_cast<float>(output_cap);
   for (std::int64_t i = 0; i < info.layers; ++i) {
     const std::string name = block_name(i);
-    Block block;
-    MLXN_TRY(block.attn_norm, loader.vector(name + "attn_norm.weight", info.dim));
-    MLXN_TRY(block.attention, SelfAttention::load(loader, name, info));
+    MLXN_TRY(Block block, Block::load(loader, name, info));
     MLXN_CHECK(block.attention.load_head_norms(loader, name, info, eps_));
     block.attention.rope = windows.of(i) > 0 ? local_rope : global_rope;
     block.attention.options.scale = 1 / std::sqrt(static_cast<float>(query_dim));
     block.attention.options.window = windows.of(i);
-    MLXN_TRY(block.post_attention_norm, loader.vector(name + "post_attention_norm.weight", info.dim));
-    MLXN_TRY(block.ffn_norm, loader.vector(name + "ffn_norm.weight", info.dim));
+    MLXN_CHECK(block.load_post_norms(loader, name, info));
     MLXN_TRY(block.feed_forward, FeedForward::load(loader, name, info, Gate::gelu));
-    MLXN_TRY(block.post_ffw_norm, loader.vector(name + "post_ffw_norm.weight", info.dim));
     blocks_.push_back(std::move(block));
   }
   return {};

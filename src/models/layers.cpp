@@ -135,6 +135,20 @@ Result<void> FeedForward::forward(CommandEncoder& encoder, const Step& step) con
   return apply(encoder, down, w.gate, w.h, step.matmul);
 }
 
+Result<Block> Block::load(Loader& loader, const std::string& name, const ModelInfo& info) {
+  Block b;
+  MLXN_TRY(b.attn_norm, loader.vector(name + "attn_norm.weight", info.dim));
+  MLXN_TRY(b.attention, SelfAttention::load(loader, name, info));
+  MLXN_TRY(b.ffn_norm, loader.vector(name + "ffn_norm.weight", info.dim));
+  return b;
+}
+
+Result<void> Block::load_post_norms(Loader& loader, const std::string& name, const ModelInfo& info) {
+  MLXN_TRY(post_attention_norm, loader.vector(name + "post_attention_norm.weight", info.dim));
+  MLXN_TRY(post_ffw_norm, loader.vector(name + "post_ffw_norm.weight", info.dim));
+  return {};
+}
+
 Result<void> BlockDecoder::forward(CommandEncoder& encoder, const Step& step) const {
   const Workspace& w = step.work;
   MLXN_CHECK(embeddings_.embed(encoder, step));

@@ -71,6 +71,11 @@ struct Block {
   Tensor ffn_norm;
   FeedForward feed_forward;
   Tensor post_ffw_norm;  // empty if the family has none
+
+  /// What all families have in common: attn_norm, the projections of the attention and ffn_norm.
+  [[nodiscard]] static Result<Block> load(Loader& loader, const std::string& name, const ModelInfo& info);
+  /// post_attention_norm and post_ffw_norm.
+  [[nodiscard]] Result<void> load_post_norms(Loader& loader, const std::string& name, const ModelInfo& info);
 };
 
 /// A decoder of such layers. A family says how it is loaded.

@@ -20,12 +20,9 @@ Result<void> Phi3::load(Loader& loader, const GgufArchitecture& architecture, co
   MLXN_TRY(embeddings_, Embeddings::load(loader, info, eps_));
   for (std::int64_t i = 0; i < info.layers; ++i) {
     const std::string name = block_name(i);
-    Block block;
-    MLXN_TRY(block.attn_norm, loader.vector(name + "attn_norm.weight", info.dim));
-    MLXN_TRY(block.attention, SelfAttention::load(loader, name, info));
+    MLXN_TRY(Block block, Block::load(loader, name, info));
     block.attention.rope = rope;
     block.attention.options.window = windows.of(i);
-    MLXN_TRY(block.ffn_norm, loader.vector(name + "ffn_norm.weight", info.dim));
     MLXN_TRY(block.feed_forward, FeedForward::load_fused(loader, name, info, Gate::silu));
     blocks_.push_back(std::move(block));
   }

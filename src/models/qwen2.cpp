@@ -15,12 +15,9 @@ Result<void> Qwen2::load(Loader& loader, const GgufArchitecture& architecture, c
   MLXN_TRY(embeddings_, Embeddings::load(loader, info, eps_));
   for (std::int64_t i = 0; i < info.layers; ++i) {
     const std::string name = block_name(i);
-    Block block;
-    MLXN_TRY(block.attn_norm, loader.vector(name + "attn_norm.weight", info.dim));
-    MLXN_TRY(block.attention, SelfAttention::load(loader, name, info));
+    MLXN_TRY(Block block, Block::load(loader, name, info));
     MLXN_CHECK(block.attention.require_biases(loader, name));
     block.attention.rope = rope;
-    MLXN_TRY(block.ffn_norm, loader.vector(name + "ffn_norm.weight", info.dim));
     MLXN_TRY(block.feed_forward, FeedForward::load(loader, name, info, Gate::silu));
     blocks_.push_back(std::move(block));
   }
