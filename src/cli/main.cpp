@@ -1,5 +1,6 @@
 // The program: parses the command line, calls the library, prints, maps errors to exit codes.
 
+#include <fmt/format.h>
 #include <signal.h>
 
 #include <CLI/CLI.hpp>
@@ -11,27 +12,19 @@
 namespace mlxn::cli {
 namespace {
 
+/// Empty if the text is an Integer, else what is wrong with it.
+template <class Integer>
+std::string check_number(const std::string& text, std::string_view wanted) {
+  Integer value = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data() + (text.starts_with('+') ? 1 : 0), end, value);
+  if (error == std::errc::result_out_of_range) return text + " is beyond 64 bits";
+  return error == std::errc() && stop == end ? "" : fmt::format("{} is no {}", text, wanted);
+}
 /// The parser would take the nearest number that it can hold for one that it cannot.
-const CLI::Validator kInteger(
-    [](std::string& text) -> std::string {
-      std::int64_t value = 0;
-      const char* end = text.data() + text.size();
-      const auto [stop, error] = std::from_chars(text.data() + (text.starts_with('+') ? 1 : 0), end, value);
-      if (error == std::errc::result_out_of_range) return text + " is beyond 64 bits";
-      return error == std::errc() && stop == end ? "" : text + " is no whole number";
-    },
-    "");
-
+const CLI::Validator kInteger([](std::string& text) { return check_number<std::int64_t>(text, "whole number"); }, "");
 /// Where there are no negative numbers; the parser would take -1 for 2^64 - 1.
-const CLI::Validator kCount(
-    [](std::string& text) -> std::string {
-      std::uint64_t value = 0;
-      const char* end = text.data() + text.size();
-      const auto [stop, error] = std::from_chars(text.data() + (text.starts_with('+') ? 1 : 0), end, value);
-      if (error == std::errc::result_out_of_range) return text + " is beyond 64 bits";
-      return error == std::errc() && stop == end ? "" : text + " is no whole number from 0 on";
-    },
-    "");
+const CLI::Validator kCount([](std::string& text) { return check_number<std::uint64_t>(text, "whole number from 0 on"); }, "");
 
 void add_device_flags(CLI::App& command, std::string& device, int& threads) {
   command.add_option("--device", device, "auto, cpu, cuda, cuda:N or metal")->capture_default_str();

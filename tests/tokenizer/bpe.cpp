@@ -3,6 +3,7 @@
 #include <random>
 
 #include "gtest/gtest.h"
+#include "tests/support/seconds.h"
 #include "tests/tokenizer/vocab_builder.h"
 #include "tokenizer/pre_tokenizer.h"
 #include "tokenizer/split_rules.h"
@@ -314,16 +315,6 @@ TEST(SplitRules, EveryRuleCompiles) {
   }
 }
 
-double seconds(const std::function<void()>& work) {
-  double best = 1e9;
-  for (int round = 0; round < 3; ++round) {
-    const std::clock_t start = std::clock();  // of the processor: others may be at work
-    work();
-    best = std::min(best, static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC);
-  }
-  return best;
-}
-
 TEST(SplitRules, TimeGrowsWithTheText) {
   // Runs that some alternative of some rule begins to take and gives back.
   const std::string_view units[] = {" ", "\n", " \n", "\t ", "1", "a", "A", "aA", "!", "'", "\xe4\xb8\xad", "\xcc\x81", "\xe3\x80\x80", "a ", "\xff", "\r"};
@@ -356,7 +347,7 @@ TEST(BytePairs, ALongWordIsNotQuadratic) {
   ASSERT_TRUE(t);
   const auto time = [&](std::size_t n) {
     const std::string text(n, 'a');
-    return seconds([&] { EXPECT_GE(encode(*t, text).size(), n / 64); });
+    return test::seconds([&] { EXPECT_GE(encode(*t, text).size(), n / 64); });
   };
   EXPECT_LT(time(1u << 20), 64 * time(1u << 16));  // sixteen times the text: 256 would be quadratic
 }

@@ -1,7 +1,7 @@
-#include <ctime>
 #include <random>
 
 #include "gtest/gtest.h"
+#include "tests/support/seconds.h"
 #include "tests/tokenizer/vocab_builder.h"
 
 namespace mlxn {
@@ -247,13 +247,7 @@ TEST(SentencePiece, ALongWordIsNotQuadratic) {
   ASSERT_TRUE(t);
   const auto time = [&](std::size_t n) {
     const std::string text(n, 'a');
-    double best = 1e9;
-    for (int round = 0; round < 3; ++round) {
-      const std::clock_t start = std::clock();  // of the processor: others may be at work
-      EXPECT_GE(encode(*t, text).size(), n / 64);
-      best = std::min(best, static_cast<double>(std::clock() - start));
-    }
-    return best;
+    return test::seconds([&] { EXPECT_GE(encode(*t, text).size(), n / 64); });
   };
   EXPECT_LT(time(1u << 20), 64 * time(1u << 16));  // sixteen times the text: 256 would be quadratic
 }

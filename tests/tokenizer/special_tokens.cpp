@@ -1,11 +1,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <ctime>
-#include <functional>
 #include <random>
 
 #include "gtest/gtest.h"
+#include "tests/support/seconds.h"
 #include "tests/tokenizer/vocab_builder.h"
 
 namespace mlxn {
@@ -19,16 +18,6 @@ using Ids = std::vector<TokenId>;
 
 constexpr EncodeOptions kPlain{.add_bos = false, .add_eos = false, .parse_special = false};
 constexpr EncodeOptions kSpecial{.add_bos = false, .add_eos = false, .parse_special = true};
-
-double seconds(const std::function<void()>& work) {
-  double best = 1e9;
-  for (int round = 0; round < 3; ++round) {
-    const std::clock_t start = std::clock();  // of the processor: others may be at work
-    work();
-    best = std::min(best, static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC);
-  }
-  return best;
-}
 
 std::string repeat(std::string_view unit, std::size_t count) {
   std::string out;
@@ -117,7 +106,7 @@ TEST(SpecialTokens, AFragmentCostsLittle) {
   ASSERT_TRUE(bpe && sentencepiece);
   const auto check = [&](const Tokenizer& t, std::string_view end) {
     const std::string text = repeat(fmt::format("a{}", end), kCount);
-    const double time = seconds([&] {
+    const double time = test::seconds([&] {
       const auto ids = t.encode(text, kSpecial);
       ASSERT_TRUE(ids);
       EXPECT_EQ(std::count(ids->begin(), ids->end(), *t.find(end)), kCount);
@@ -147,7 +136,7 @@ TEST(SpecialTokens, TimeDoesNotGrowWithTheirNumber) {
     const Tokenizer few = long_names(30, last), many = long_names(3000, last);
     for (const std::string& text : {std::string(kBytes, 'a'), repeat(std::string(2999, 'a') + "b", kBytes / 3000),
                                     repeat(std::string(1999, 'a') + "x", kBytes / 2000)}) {
-      const auto time = [&](const Tokenizer& t) { return seconds([&] { EXPECT_TRUE(t.encode(text, kPlain)); }); };
+      const auto time = [&](const Tokenizer& t) { return test::seconds([&] { EXPECT_TRUE(t.encode(text, kPlain)); }); };
       // A hundred times as many: a look at each of them takes a hundred times as long.
       EXPECT_LT(time(many), 12 * time(few)) << "names end in '" << last << "', the text starts " << text.substr(0, 2);
     }
@@ -158,7 +147,7 @@ TEST(SpecialTokens, TimeGrowsWithTheText) {
   const Tokenizer t = long_names(300, "");
   const auto time = [&](std::size_t bytes) {
     const std::string text(bytes, 'a');
-    return seconds([&] { EXPECT_EQ(t.encode(text, kPlain).value().size(), (bytes + 299) / 300); });
+    return test::seconds([&] { EXPECT_EQ(t.encode(text, kPlain).value().size(), (bytes + 299) / 300); });
   };
   EXPECT_LT(time(800'000), 64 * time(800'000 / 16));  // sixteen times the text: 256 would be quadratic
 }
@@ -170,7 +159,7 @@ TEST(SpecialTokens, LoadingIsLinearInTheirNumber) {
     const auto bytes = v.gguf().text("general.name", name).build();
     const auto file = GgufFile::parse(bytes);
     EXPECT_TRUE(file);
-    return seconds([&] { EXPECT_TRUE(Tokenizer::from_gguf(*file)); });
+    return test::seconds([&] { EXPECT_TRUE(Tokenizer::from_gguf(*file)); });
   };
   EXPECT_LT(time("phi-3"), 3 * time("other"));  // only whether each takes spaces along is asked besides
 }
