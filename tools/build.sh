@@ -3,7 +3,8 @@
 # usage: tools/build.sh PRESET [--tests] [TARGET...]
 # --tests: the configuration must have the tests; without it, it has them if GoogleTest is there, so that ./run and ./test
 # share a folder. MLXN_WERROR=ON in the environment makes a new configuration fail on warnings: the project's own check
-# does, somebody else's compiler need not. All output goes to stderr; progress only to a terminal.
+# does, somebody else's compiler need not. MLXN_CUDA=ON makes a new configuration of the release
+# preset have the CUDA backend. All output goes to stderr; progress only to a terminal.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 preset=$1
@@ -34,8 +35,11 @@ if [ -n "$configure" ]; then
     if [ -e "$include/gtest/gtest.h" ]; then tests=1; fi
   done
   if [ $tests = 1 ]; then tests=ON; else tests=OFF; fi
+  cuda=OFF
+  if [ "$preset" = release ]; then cuda=${MLXN_CUDA:-OFF}; fi
   echo "build: configuring build/$preset" >&2
-  if ! cmake -S "$root" --preset "$preset" $configure -DMLXN_TESTS=$tests "-DMLXN_WERROR=${MLXN_WERROR:-OFF}" > "$folder/configure.log" 2>&1; then
+  if ! cmake -S "$root" --preset "$preset" $configure -DMLXN_TESTS=$tests "-DMLXN_WERROR=${MLXN_WERROR:-OFF}" \
+    "-DMLXN_CUDA=$cuda" > "$folder/configure.log" 2>&1; then
     cat "$folder/configure.log" >&2
     rm -f "$folder/build.ninja"
     exit 1

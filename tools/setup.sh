@@ -51,6 +51,7 @@ has_header pcre2.h || need libpcre2-dev pcre2
 has_header nlohmann/json.hpp || need nlohmann-json3-dev nlohmann-json
 if [ $want_tests = 1 ]; then
   has_header gtest/gtest.h || need libgtest-dev googletest
+  [ "$system" = Darwin ] || has_header boost/context/detail/fcontext.hpp || need libboost-context-dev -
   has_program pkg-config || need pkg-config pkgconf
 fi
 if [ $want_arm64 = 1 ]; then

@@ -43,6 +43,7 @@ struct Capabilities {
   std::uint64_t largest_allocation_bytes = 0;
   std::uint64_t last_level_cache_bytes = 0;
   int threads = 1;                     ///< CPU worker threads; on a GPU the most threads of a group
+  int compute_units = 1;               ///< a GPU's multiprocessors, a CPU's worker threads
   std::uint32_t group_memory_bytes = 0;  ///< shared memory of a group, 0 on a CPU
   std::uint32_t simd_width = 1;        ///< f32 lanes per vector or SIMD group
   bool native_bf16 = false;
@@ -69,6 +70,7 @@ struct Counters {
   std::uint64_t allocations = 0;  ///< device memory blocks taken from the system
   std::uint64_t bytes_in_use = 0;
   std::uint64_t peak_bytes_in_use = 0;
+  std::uint64_t graph_launches = 0;  ///< replays that went to a GPU as one launch
 };
 
 /// Process-wide sums over all devices.
@@ -89,12 +91,13 @@ class Queue {
   /// commit has reported it: it is handed out once.
   [[nodiscard]] Result<void> wait_idle() const;
 
+  [[nodiscard]] const std::shared_ptr<QueueImpl>& impl() const noexcept { return impl_; }
+  explicit Queue(std::shared_ptr<QueueImpl> impl) noexcept : impl_(std::move(impl)) {}
+
  private:
-  friend class DeviceImpl;
   friend class Device;
   friend class CommandEncoder;
   friend class Graph;
-  explicit Queue(std::shared_ptr<QueueImpl> impl) noexcept : impl_(std::move(impl)) {}
   std::shared_ptr<QueueImpl> impl_;
 };
 
@@ -121,7 +124,8 @@ class Device {
   /// Errors: bad_shape (no bytes, overflow, more than kMaxRank axes), bad_dtype, invalid_argument, out_of_memory.
   [[nodiscard]] Result<Tensor> allocate(DType dtype, const Shape& shape, const AllocateOptions& options = {}) const;
   /// A tensor over memory of the caller, which must hold `bytes` bytes; `deleter` runs once, when the last handle and the
-  /// last submission that uses it are gone (also if this call fails).
+  /// last submission that uses it are gone (also if this call fails). On a GPU that has memory of its own this is an address
+  /// that the GPU can use: its memory, or pinned memory of the host. Errors: invalid_argument, bad_shape, wrong_device.
   [[nodiscard]] Result<Tensor> import_memory(void* data, std::uint64_t bytes, std::function<void()> deleter, DType dtype,
                                              const Shape& shape) const;
 

@@ -41,6 +41,8 @@ class Allocation {
   [[nodiscard]] std::byte* data() const noexcept { return data_; }
   [[nodiscard]] std::uint64_t bytes() const noexcept { return bytes_; }
 
+  /// Whether the CPU may read and write the memory; `data` is an address on the device otherwise.
+  bool cpu_visible = true;
   /// Memory of a command list's own: its dispatches are ordered in every hazard mode, and no graph re-binds it.
   bool scratch = false;
   /// The pool's side of the memory, null unless a pool handed it out.

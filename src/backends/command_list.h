@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -58,14 +59,20 @@ class CommandList {
   /// Later dispatches wait for all earlier ones.
   void barrier() noexcept;
   [[nodiscard]] virtual Result<void> dispatch(const CommandEncoder::Dispatch& dispatch, const LaunchRecord& record) = 0;
+  /// Takes a copy of the bytes.
   [[nodiscard]] virtual Result<void> upload(const Tensor& to, std::span<const std::byte> from) = 0;
   [[nodiscard]] virtual Result<void> copy(const Tensor& to, const Tensor& from) = 0;
   [[nodiscard]] virtual Result<void> fill(const Tensor& to, std::byte value) = 0;
 
-  /// Writes a graph parameter into every launch struct that uses it, or into none: out_of_range if one cannot take it.
-  [[nodiscard]] virtual Result<void> patch(int parameter, std::int64_t value) = 0;
+  /// To memory of the caller, which stays until the work has run.
+  [[nodiscard]] virtual Result<void> download(std::span<std::byte> to, const Tensor& from) = 0;
+
+  /// Gives a graph parameter to every launch that uses it, or to none: out_of_range if one cannot take it.
+  [[nodiscard]] Result<void> patch(int parameter, std::int64_t value);
   /// Puts `to` where `from` was bound. The joins stay right, since `to` may overlap nothing else.
-  [[nodiscard]] virtual Result<void> rebind(const Tensor& from, const Tensor& to) = 0;
+  [[nodiscard]] Result<void> rebind(const Tensor& from, const Tensor& to);
+  /// How often rebind() has changed launch structs.
+  [[nodiscard]] std::uint64_t rebinds() const noexcept { return rebinds_; }
 
   struct Parameter {
     std::string name;
@@ -79,13 +86,21 @@ class CommandList {
   [[nodiscard]] bool binds(const Allocation& allocation) const noexcept;
 
  protected:
-  /// Room for what track() keeps.
-  void make_room_to_track() { make_room(retained_, kMaxBindings); }
-  /// Whether the next dispatch has to wait for the group before it; then it starts a group of its own. Keeps the allocations
-  /// alive and counts the dispatch.
+  /// Whether the record is within its bounds and its parameters are of this list.
+  [[nodiscard]] Result<void> check_record(std::string_view name, std::size_t args_bytes, const LaunchRecord& record) const;
+  /// Room for what keep() and track() keep of a dispatch, so that they cannot fail.
+  void make_room_for(const LaunchRecord& record);
+  /// Keeps the allocations alive and counts the dispatch. In a graph also remembers what may be re-bound: the pointers stand
+  /// in `args`, those of a callable in `bindings`.
+  void keep(const LaunchRecord& record, std::byte* args, std::span<std::byte>* bindings) noexcept;
+  /// Whether the next dispatch has to wait for the group before it; then it starts a group of its own.
   [[nodiscard]] bool track(const LaunchRecord& record) noexcept;
-  /// Keeps these allocations, and the scratch memory, instead of all that were kept so far.
-  void retain_only(std::vector<std::shared_ptr<Allocation>> allocations);
+  /// Writes parameter values of `patch` to `field`, at once and whenever they are set.
+  void add_patch(const ScalarPatch& patch, std::string_view name, std::byte* field) noexcept;
+
+  /// Scratch memory; `allocate` makes a block of at least so many bytes.
+  [[nodiscard]] Result<Tensor> take_scratch(std::uint64_t bytes, std::uint64_t alignment,
+                                            const std::function<Result<std::shared_ptr<Allocation>>(std::uint64_t)>& allocate);
 
   std::shared_ptr<DeviceImpl> device_;
   HazardTracker hazards_;
@@ -97,9 +112,35 @@ class CommandList {
   /// the mark from one another and keep an allocation twice.)
   void retain(const std::shared_ptr<Allocation>& allocation) noexcept;
 
+  /// Keeps these allocations, and the scratch memory, instead of all that were kept so far.
+  void retain_only(std::vector<std::shared_ptr<Allocation>> allocations);
+
+  struct Patch {
+    int parameter;
+    std::uint16_t size;
+    std::int64_t min, max;
+    std::byte* field;
+    std::string_view name;
+  };
+  struct Bound {
+    std::shared_ptr<Allocation> allocation;
+    std::uint64_t begin, end;
+    std::byte* field;              // the address in a launch struct, or
+    std::span<std::byte>* binding;  // the bytes that a callable sees
+    std::size_t index;             // of the dispatch
+    [[nodiscard]] const std::byte* first() const noexcept { return allocation->data() + begin; }
+    [[nodiscard]] const std::byte* last() const noexcept { return allocation->data() + end; }
+  };
+
   const std::uint64_t id_;
   std::string label_;
   std::vector<std::shared_ptr<Allocation>> retained_;
+  std::vector<Patch> patches_;
+  std::vector<Bound> bound_;  // only of a graph, for rebind
+  std::shared_ptr<Allocation> arena_;
+  std::uint64_t arena_used_ = 0;
+  bool arena_bound_ = false;
+  std::uint64_t rebinds_ = 0;
 };
 
 }  // namespace mlxn

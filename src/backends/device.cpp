@@ -1,9 +1,12 @@
 #include "mlxn/device.h"
 
 #include <cstring>
+#include <mutex>
 
+#include "backends/backend.h"
 #include "backends/command_list.h"
 #include "backends/cpu/device.h"
+#include "backends/cuda/backend.h"
 #include "backends/device_impl.h"
 #include "backends/queue_impl.h"
 #include "base/checked.h"
@@ -56,21 +59,88 @@ Counters AtomicCounters::snapshot() const noexcept {
   c.allocations = allocations.load(std::memory_order_relaxed);
   c.bytes_in_use = bytes_in_use.load(std::memory_order_relaxed);
   c.peak_bytes_in_use = peak_bytes_in_use.load(std::memory_order_relaxed);
+  c.graph_launches = graph_launches.load(std::memory_order_relaxed);
   return c;
+}
+
+Result<void> DeviceImpl::upload(const Allocation&, std::uint64_t, std::span<const std::byte>) {
+  return make_error(ErrorCode::internal, "upload: all memory of {} is visible to the CPU", capabilities().backend);
+}
+Result<void> DeviceImpl::download(std::span<std::byte>, const Allocation&, std::uint64_t) {
+  return make_error(ErrorCode::internal, "download: all memory of {} is visible to the CPU", capabilities().backend);
+}
+
+Result<bool> DeviceImpl::check_import(const void*, std::uint64_t) { return true; }
+Result<std::shared_ptr<const DeviceCode>> DeviceImpl::compile(const KernelInfo& info, const CudaSource&) {
+  return make_error(ErrorCode::unsupported, "{}: a device of {} runs no CUDA source", info.name, capabilities().backend);
+}
+
+Result<void> check_options(std::string_view backend, const DeviceOptions& options) {
+  if (options.threads < 0 || options.threads > kMaxThreads) {
+    return make_error(ErrorCode::invalid_argument, "{}: {} threads, wanted 1 to {} (0 for the default)", backend, options.threads,
+                      kMaxThreads);
+  }
+  if (options.max_in_flight < 1) {
+    return make_error(ErrorCode::invalid_argument, "{}: max_in_flight is {}, wanted at least 1", backend, options.max_in_flight);
+  }
+  return {};
+}
+
+namespace {
+
+struct Backends {
+  std::mutex mutex;
+  std::vector<Backend> list = {cuda::backend()};
+};
+/// Those besides the CPU.
+Backends& backends() {
+  static Backends all;
+  return all;
+}
+std::vector<Backend> gpu_backends() {
+  Backends& all = backends();
+  const std::lock_guard lock(all.mutex);
+  return all.list;
+}
+
+}  // namespace
+
+void add_backend(const Backend& backend) {
+  Backends& all = backends();
+  const std::lock_guard lock(all.mutex);
+  all.list.push_back(backend);
 }
 
 Result<Device> Device::open(std::string_view name, const DeviceOptions& options) {
   return detail::guarded([&]() -> Result<Device> {
     const std::string_view kind = name.substr(0, name.find(':'));
-    const std::string_view ordinal = name.size() > kind.size() ? name.substr(kind.size() + 1) : "0";
-    const bool is_number = !ordinal.empty() && ordinal.find_first_not_of("0123456789") == std::string_view::npos;
-    if ((kind == "cuda" && is_number) || name == "metal") {
+    const std::string_view number = name.size() > kind.size() ? name.substr(kind.size() + 1) : "0";
+    const bool is_number =
+        !number.empty() && number.size() <= 4 && number.find_first_not_of("0123456789") == std::string_view::npos;
+    if (is_number) {
+      for (const Backend& backend : gpu_backends()) {
+        if (backend.name != kind) continue;
+        int ordinal = 0;
+        for (const char digit : number) ordinal = ordinal * 10 + (digit - '0');
+        MLXN_TRY(auto device, backend.open(ordinal, options, ""));
+        return Device(std::move(device));
+      }
+    }
+    if (name == "metal") {
       return make_error(ErrorCode::unsupported, "device: '{}' is not in this build, which has: cpu", name);
     }
     if (name != "auto" && name != "cpu") {
       return make_error(ErrorCode::invalid_argument, "device: '{}' is unknown, wanted auto, cpu, cuda, cuda:N or metal", name);
     }
-    const std::string_view reason = name == "auto" ? "this build has no GPU backend" : "";
+    std::string reason;
+    if (name == "auto") {
+      MLXN_CHECK(check_options("device", options));
+      auto device = cuda::backend().open(0, options, "a GPU is there");
+      if (device) return Device(*std::move(device));
+      reason = device.error().message();
+      // An error whose text there was no memory for does not say why.
+      if (reason == mlxn::to_string(device.error().code())) return Error(ErrorCode::out_of_memory);
+    }
     MLXN_TRY(auto device, cpu::CpuDevice::open(options, reason));
     return Device(std::move(device));
   });
@@ -80,6 +150,7 @@ Result<std::vector<Capabilities>> Device::enumerate() {
   return detail::guarded([]() -> Result<std::vector<Capabilities>> {
     std::vector<Capabilities> all;
     all.push_back(cpu::CpuDevice::describe(usable_cores(), ""));
+    for (const Backend& backend : gpu_backends()) MLXN_CHECK(backend.enumerate(all));
     return all;
   });
 }
@@ -130,7 +201,9 @@ Result<Tensor> Device::import_memory(void* data, std::uint64_t bytes, std::funct
   auto result = detail::guarded([&]() -> Result<Tensor> {
     if (!impl_) return make_error(ErrorCode::invalid_argument, "import: empty device handle");
     if (data == nullptr || bytes == 0) return make_error(ErrorCode::invalid_argument, "import: no memory ({} bytes)", bytes);
+    MLXN_TRY(const bool cpu_visible, impl_->check_import(data, bytes));
     allocation = std::make_shared<Allocation>(impl_, static_cast<std::byte*>(data), bytes, nullptr);
+    allocation->cpu_visible = cpu_visible;
     allocation->set_release(std::move(deleter));
     return Tensor::make(allocation, dtype, shape);
   });
@@ -166,7 +239,23 @@ Result<CommandEncoder> Device::encoder(const EncoderOptions& options) const {
   return CommandEncoder(std::move(queue), std::move(list));
 }
 
+namespace {
+/// What Tensor::map would check; for memory that the CPU does not see.
+Result<void> check_transfer(std::string_view op, const Tensor& tensor, std::uint64_t bytes) {
+  if (!tensor.is_contiguous()) return make_error(ErrorCode::bad_shape, "{}: the view is not contiguous", op);
+  if (tensor.bytes() != bytes) {
+    return make_error(ErrorCode::bad_shape, "{}: {} bytes of host memory, the tensor has {}", op, bytes, tensor.bytes());
+  }
+  return {};
+}
+bool is_remote(const Tensor& tensor) noexcept { return tensor.allocation() && !tensor.allocation()->cpu_visible; }
+}  // namespace
+
 Result<void> Device::upload(const Tensor& to, std::span<const std::byte> from) const {
+  if (is_remote(to)) {
+    MLXN_CHECK(check_transfer("upload", to, from.size()));
+    return to.allocation()->device()->upload(*to.allocation(), to.byte_offset(), from);
+  }
   MLXN_TRY(const auto mapping, to.write<std::byte>());
   if (mapping.size() != from.size()) {
     return make_error(ErrorCode::bad_shape, "upload: {} bytes given, the tensor has {}", from.size(), mapping.size());
@@ -176,6 +265,10 @@ Result<void> Device::upload(const Tensor& to, std::span<const std::byte> from) c
 }
 
 Result<void> Device::download(std::span<std::byte> to, const Tensor& from) const {
+  if (is_remote(from)) {
+    MLXN_CHECK(check_transfer("download", from, to.size()));
+    return from.allocation()->device()->download(to, *from.allocation(), from.byte_offset());
+  }
   MLXN_TRY(const auto mapping, from.read<std::byte>());
   if (mapping.size() != to.size()) {
     return make_error(ErrorCode::bad_shape, "download: room for {} bytes, the tensor has {}", to.size(), mapping.size());

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <memory>
+#include <span>
 
 #include "backends/allocation.h"
 #include "mlxn/device.h"
@@ -15,7 +16,7 @@ class QueueImpl;
 /// Counters that several threads update.
 struct AtomicCounters {
   std::atomic<std::uint64_t> dispatches_encoded{0}, dispatches_executed{0}, barriers{0}, submissions{0}, syncs{0},
-      allocations{0}, bytes_in_use{0}, peak_bytes_in_use{0};
+      allocations{0}, bytes_in_use{0}, peak_bytes_in_use{0}, graph_launches{0};
   [[nodiscard]] Counters snapshot() const noexcept;
 };
 
@@ -32,16 +33,30 @@ class DeviceImpl : public std::enable_shared_from_this<DeviceImpl> {
   [[nodiscard]] virtual const Capabilities& capabilities() const noexcept = 0;
   /// Bytes that could be allocated now.
   [[nodiscard]] virtual std::uint64_t free_bytes() const noexcept = 0;
+  /// Whether it runs the portable kernels; its command lists are then gpu::GpuCommandLists.
+  [[nodiscard]] virtual bool is_gpu() const noexcept { return false; }
+  /// Copies between host memory and memory that the CPU does not see, done when they return and ordered behind all work that
+  /// was submitted before. The caller has checked the range.
+  [[nodiscard]] virtual Result<void> upload(const Allocation& to, std::uint64_t offset, std::span<const std::byte> from);
+  [[nodiscard]] virtual Result<void> download(std::span<std::byte> to, const Allocation& from, std::uint64_t offset);
+
+  /// Whether the memory at [data, data + bytes) may be imported; true if the CPU sees it.
+  [[nodiscard]] virtual Result<bool> check_import(const void* data, std::uint64_t bytes);
+  /// The machine code of a kernel from CUDA C++.
+  [[nodiscard]] virtual Result<std::shared_ptr<const DeviceCode>> compile(const KernelInfo& info, const CudaSource& source);
 
   [[nodiscard]] const std::shared_ptr<QueueImpl>& default_queue() const noexcept { return default_queue_; }
 
   DeviceOptions options;
   AtomicCounters counters;
-  KernelRegistry registry;
+  KernelRegistry registry{*this};
 
  protected:
   std::shared_ptr<QueueImpl> default_queue_;
 };
+
+/// What every backend checks of its options.
+[[nodiscard]] Result<void> check_options(std::string_view backend, const DeviceOptions& options);
 
 /// Bytes of fresh memory for a shape. bad_shape if there are none, they overflow or break a block.
 [[nodiscard]] Result<std::uint64_t> allocation_bytes(DType dtype, const Shape& shape);

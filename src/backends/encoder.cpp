@@ -63,7 +63,7 @@ Result<void> CommandEncoder::dispatch(const Dispatch& d) {
         return make_error(ErrorCode::bad_shape, "{}: binding {} has {} bytes, wanted at least {}", kernel.name, i, tensor.bytes(),
                           wanted.min_bytes);
       }
-      if (wanted.alignment_bytes > 1 && reinterpret_cast<std::uintptr_t>(tensor.unsafe_data()) % wanted.alignment_bytes != 0) {
+      if (wanted.alignment_bytes > 1 && reinterpret_cast<std::uintptr_t>(device_address(tensor)) % wanted.alignment_bytes != 0) {
         return make_error(ErrorCode::bad_shape, "{}: binding {} is not aligned to {} bytes", kernel.name, i,
                           wanted.alignment_bytes);
       }
@@ -98,11 +98,7 @@ Result<void> CommandEncoder::download(std::span<std::byte> to, const Tensor& fro
       return make_error(ErrorCode::bad_shape, "download: room for {} bytes, the tensor has {}", to.size(), from.bytes());
     }
     if (to.empty()) return {};
-    const Shape shape = {static_cast<std::int64_t>(to.size())};
-    MLXN_TRY(const Tensor bytes, from.reinterpret(DType::u8, shape));
-    MLXN_TRY(const Tensor host, device().import_memory(to.data(), to.size(), nullptr, DType::u8, shape));
-    MLXN_CHECK(ops::check_no_overlap("download", "to", host, "from", from));
-    return list_->copy(host, bytes);
+    return list_->download(to, from);
   });
 }
 
@@ -167,7 +163,9 @@ Result<void> CommandEncoder::commit_and_wait() {
 }
 
 Submission::Status Submission::status() const noexcept {
-  return impl_ ? impl_->status.load(std::memory_order_acquire) : Status::completed;
+  if (!impl_) return Status::completed;
+  static_cast<void>(impl_->done());
+  return impl_->status.load(std::memory_order_acquire);
 }
 bool Submission::poll() const noexcept { return !impl_ || impl_->done(); }
 

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <type_traits>
 
+#include "backends/allocation.h"
 #include "mlxn/encoder.h"
 #include "portable/args.h"
 
@@ -25,11 +26,17 @@ struct BoundRange {
   std::uint16_t field = 0;  ///< byte offset of the pointer in the launch struct; of a callable the binding's number
 };
 
+/// Where a kernel finds the first element; null for a tensor without elements.
+[[nodiscard]] inline std::byte* device_address(const Tensor& tensor) noexcept {
+  return tensor.allocation() ? tensor.allocation()->data() + tensor.byte_offset() : nullptr;
+}
+
 /// A launch-struct field whose value is a parameter of the graph.
 struct ScalarPatch {
   int parameter = -1;
   std::uint16_t field = 0;
   std::uint16_t size = 0;  ///< 4 or 8
+  bool is_index = false;   ///< the field is an Index
   std::int64_t min = 0, max = 0;  ///< values that the kernel takes
 };
 
@@ -70,9 +77,17 @@ struct Launch {
     field = static_cast<T>(scalar.value);
     if (scalar.parameter < 0) return;
     if (record.patch_count < kMaxScalarPatches) {
-      record.patches[static_cast<std::size_t>(record.patch_count)] = {scalar.parameter, offset_of(&field), sizeof(T), min, max};
+      record.patches[static_cast<std::size_t>(record.patch_count)] = {scalar.parameter, offset_of(&field), sizeof(T), false, min, max};
     }
     ++record.patch_count;
+  }
+  /// The same for an Index, which every backend can re-bind.
+  void set(Index& field, const Scalar<std::int64_t>& scalar, std::int64_t min = smallest<std::int64_t>(),
+           std::int64_t max = largest<std::int64_t>()) noexcept {
+    const int before = record.patch_count;
+    set(field.value, scalar, min, max);
+    field.at = nullptr;
+    if (record.patch_count > before && before < kMaxScalarPatches) record.patches[static_cast<std::size_t>(before)].is_index = true;
   }
 
  private:
@@ -95,7 +110,7 @@ struct Launch {
           &tensor.allocation(), tensor.byte_offset(), tensor.byte_offset() + tensor.bytes(), access, offset_of(field)};
     }
     ++record.range_count;
-    return tensor.unsafe_data();
+    return device_address(tensor);
   }
 };
 

@@ -6,6 +6,12 @@ SubmissionImpl::~SubmissionImpl() {
   if (error && !observed.load(std::memory_order_relaxed)) queue_->leave_sticky_error(*error);
 }
 
+bool SubmissionImpl::done() noexcept {
+  if (finished()) return true;
+  queue_->refresh(*this);
+  return finished();
+}
+
 Result<void> SubmissionImpl::result() noexcept {
   if (!error) return {};
   observed.store(true, std::memory_order_relaxed);

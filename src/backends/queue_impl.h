@@ -39,10 +39,13 @@ class SubmissionImpl {
   bool listed_to_call = false;
   std::atomic<bool> observed{false};  ///< somebody has been told of the error
 
-  [[nodiscard]] bool done() const noexcept {
+  /// Whether it is known to have completed or failed.
+  [[nodiscard]] bool finished() const noexcept {
     const auto s = status.load(std::memory_order_acquire);
     return s == Submission::Status::completed || s == Submission::Status::failed;
   }
+  /// The same, but asks the queue first.
+  [[nodiscard]] bool done() noexcept;
   [[nodiscard]] Result<void> result() noexcept;
 };
 
@@ -61,6 +64,8 @@ class QueueImpl : public std::enable_shared_from_this<QueueImpl> {
                                                   std::function<void(const Result<void>&)> done) = 0;
   /// Blocks until all that was submitted before this call has completed.
   [[nodiscard]] virtual Result<void> drain() = 0;
+  /// Brings the submission's status up to date without blocking, where no thread of the library does so by itself.
+  virtual void refresh(SubmissionImpl&) noexcept {}
 
   /// The error of a failed submission whose handles went away unread; handed out once.
   [[nodiscard]] std::optional<Error> take_sticky_error() noexcept;

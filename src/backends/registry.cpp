@@ -3,6 +3,7 @@
 #include <mutex>
 #include <utility>
 
+#include "backends/device_impl.h"
 #include "backends/launch.h"
 #include "base/error.h"
 #include "mlxn/kernel.h"
@@ -11,12 +12,14 @@
 namespace mlxn {
 
 struct KernelRegistry::Impl {
+  explicit Impl(DeviceImpl& owner) : device(owner) {}
+  DeviceImpl& device;
   std::mutex mutex;
   std::map<std::string, std::shared_ptr<const Kernel>, std::less<>> kernels;
   std::uint64_t generation = 0;
 };
 
-KernelRegistry::KernelRegistry() : impl_(std::make_unique<Impl>()) {}
+KernelRegistry::KernelRegistry(DeviceImpl& device) : impl_(std::make_unique<Impl>(device)) {}
 KernelRegistry::KernelRegistry(std::nullptr_t) noexcept {}
 KernelRegistry::~KernelRegistry() = default;
 
@@ -37,32 +40,53 @@ bool is_builtin(std::string_view name) noexcept {
 
 }  // namespace
 
+Result<void> KernelRegistry::check(const KernelInfo& info, std::string_view call) const {
+  if (is_builtin(info.name)) return make_error(ErrorCode::invalid_argument, "{}: '{}' is a built-in kernel", call, info.name);
+  if (info.constants_bytes > kMaxConstantsBytes) {
+    return make_error(ErrorCode::invalid_argument, "{}: '{}' wants {} bytes of constants, at most {}", call, info.name,
+                      info.constants_bytes, kMaxConstantsBytes);
+  }
+  if (info.bindings.size() > kMaxBindings) {
+    return make_error(ErrorCode::invalid_argument, "{}: '{}' wants {} bindings, at most {}", call, info.name, info.bindings.size(),
+                      kMaxBindings);
+  }
+  return {};
+}
+
+Result<std::shared_ptr<const Kernel>> KernelRegistry::add(KernelInfo info, Callable callable,
+                                                          std::shared_ptr<const DeviceCode> code) {
+  std::string name = info.name;
+  std::shared_ptr<const Kernel> replaced;  // its callable may come to its end: outside the lock
+  const std::lock_guard lock(impl_->mutex);
+  auto kernel = std::make_shared<const Kernel>(std::move(info), std::move(callable), std::move(code), impl_->generation + 1);
+  std::shared_ptr<const Kernel>& place = impl_->kernels.try_emplace(std::move(name)).first->second;
+  ++impl_->generation;
+  replaced = std::exchange(place, kernel);
+  return kernel;
+}
+
 Result<std::shared_ptr<const Kernel>> KernelRegistry::register_callable(KernelInfo info, Callable callable) {
   return detail::guarded([&]() -> Result<std::shared_ptr<const Kernel>> {
     if (!impl_) return no_device();
     if (info.name.empty() || !callable) {
       return make_error(ErrorCode::invalid_argument, "register_callable: '{}' wants a name and a function", info.name);
     }
-    if (is_builtin(info.name)) {
-      return make_error(ErrorCode::invalid_argument, "register_callable: '{}' is a built-in kernel", info.name);
-    }
-    if (info.constants_bytes > kMaxConstantsBytes) {
-      return make_error(ErrorCode::invalid_argument, "register_callable: '{}' wants {} bytes of constants, at most {}", info.name,
-                        info.constants_bytes, kMaxConstantsBytes);
-    }
-    if (info.bindings.size() > kMaxBindings) {
-      return make_error(ErrorCode::invalid_argument, "register_callable: '{}' wants {} bindings, at most {}", info.name,
-                        info.bindings.size(), kMaxBindings);
-    }
+    MLXN_CHECK(check(info, "register_callable"));
     if (info.backend.empty()) info.backend = "cpu";
-    std::string name = info.name;
-    std::shared_ptr<const Kernel> replaced;  // its callable may come to its end: outside the lock
-    const std::lock_guard lock(impl_->mutex);
-    auto kernel = std::make_shared<const Kernel>(std::move(info), std::move(callable), impl_->generation + 1);
-    std::shared_ptr<const Kernel>& place = impl_->kernels.try_emplace(std::move(name)).first->second;
-    ++impl_->generation;
-    replaced = std::exchange(place, kernel);
-    return kernel;
+    return add(std::move(info), std::move(callable), nullptr);
+  });
+}
+
+Result<std::shared_ptr<const Kernel>> KernelRegistry::register_cuda_source(KernelInfo info, const CudaSource& source) {
+  return detail::guarded([&]() -> Result<std::shared_ptr<const Kernel>> {
+    if (!impl_) return no_device();
+    if (info.name.empty() || source.code.empty()) {
+      return make_error(ErrorCode::invalid_argument, "register_cuda_source: '{}' wants a name and a source", info.name);
+    }
+    MLXN_CHECK(check(info, "register_cuda_source"));
+    if (info.backend.empty()) info.backend = "cuda";
+    MLXN_TRY(auto code, impl_->device.compile(info, source));
+    return add(std::move(info), nullptr, std::move(code));
   });
 }
 

@@ -158,7 +158,9 @@ bool Tensor::overlaps(const Tensor& other) const noexcept {
   return runs_meet(runs_of(*this), runs_of(other), y - x);
 }
 
-void* Tensor::unsafe_data() const noexcept { return allocation_ ? allocation_->data() + byte_offset_ : nullptr; }
+void* Tensor::unsafe_data() const noexcept {
+  return allocation_ && allocation_->cpu_visible ? allocation_->data() + byte_offset_ : nullptr;
+}
 
 Result<Tensor> Tensor::make(std::shared_ptr<Allocation> allocation, DType dtype, const Shape& shape, std::uint64_t byte_offset,
                             const Shape& strides) {
@@ -293,6 +295,10 @@ Result<Tensor::Access> Tensor::map(std::optional<DType> type, std::size_t size, 
     }
     if (!is_contiguous()) return make_error(ErrorCode::bad_shape, "map: the view is not contiguous");
     if (bytes() == 0) return Access{nullptr, 0, nullptr};
+    if (!allocation_->cpu_visible) {
+      return make_error(ErrorCode::unsupported, "map: the CPU does not see memory of {}; Device::upload and download copy it",
+                        allocation_->device()->capabilities().backend);
+    }
     MLXN_CHECK(allocation_->device()->wait_unused(*allocation_));
     std::shared_ptr<void> guard = allocation_;
     if (write) {

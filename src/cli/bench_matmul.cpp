@@ -313,7 +313,7 @@ Result<int> explain(const BenchMatmulFlags& f, bool all) {
   for (const Case& c : wanted.cases) {
     const MatmulShape shape{c.m, c.shape.n, c.shape.k, c.type};
     MLXN_TRY(const MatmulPlan plan, plan_matmul(device, shape, wanted.prepared, wanted.options));
-    MLXN_TRY(const std::vector<std::string> reasons, ops::explain_matmul(shape, wanted.prepared, wanted.options, machine.threads));
+    MLXN_TRY(const std::vector<std::string> reasons, ops::explain_matmul(device, shape, wanted.prepared, wanted.options));
     std::string text;
     if (f.json) {
       text = nlohmann::ordered_json{{"op", "matmul"}, {"type", to_string(c.type)},     {"m", c.m},

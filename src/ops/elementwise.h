@@ -3,8 +3,8 @@
 #include <cstdint>
 
 #include "backends/cpu/launch.h"
+#include "ops/elementwise_args.h"
 #include "ops/elements.h"
-#include "ops/rows.h"
 
 namespace mlxn::ops {
 
@@ -13,14 +13,7 @@ namespace mlxn::ops {
 ///   static constexpr bool kUnary;                               // b is not read
 ///   static constexpr bool kMixed;                               // b may be f32 beside 16-bit a
 ///   template <class S> static F apply(F a, F b, float factor);  // F: Elements<S, T>::F
-struct ElementwiseArgs {
-  In<void> a;
-  In<void> b;
-  Out<void> y;
-  std::int64_t rows, dim;
-  RowStrides a_strides, b_strides, y_strides;
-  float factor;
-};
+/// elementwise_kernel.h is the same for GPUs.
 
 /// Bound by memory. The elements, not the rows, are shared out, so that one long row occupies the team; what becomes of an
 /// element does not depend on where a share or a vector begins.

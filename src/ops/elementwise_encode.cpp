@@ -25,9 +25,7 @@ Result<void> encode_elementwise(const ElementwiseOp& op, CommandEncoder& encoder
   MLXN_CHECK(check_same_or_apart(op.name, "y", y, op.a_name, a));
   if (!op.b_name.empty()) MLXN_CHECK(check_same_or_apart(op.name, "y", y, op.b_name, b));
 
-  MLXN_TRY(const auto* variant, pick(op.name, op.variants, isa));
-  const cpu::Kernel<ElementwiseArgs> kernel =
-      variant->select(variant->name, a.dtype(), op.b_name.empty() ? a.dtype() : b.dtype());
+  MLXN_TRY(const auto* variant, pick_for(encoder, op.name, op.variants, isa));
   if (row_count(a) == 0) return {};
 
   Launch<ElementwiseArgs> launch;
@@ -40,7 +38,10 @@ Result<void> encode_elementwise(const ElementwiseOp& op, CommandEncoder& encoder
   launch.args.b_strides = one_row || op.b_name.empty() ? kSameRow : row_strides(b);
   launch.args.y_strides = row_strides(y);
   launch.args.factor = factor;
-  return cpu::encode(encoder, kernel, launch);
+  const DType b_type = op.b_name.empty() ? a.dtype() : b.dtype();
+  if (variant != nullptr) return cpu::encode(encoder, variant->select(variant->name, a.dtype(), b_type), launch);
+  MLXN_TRY(const std::uint32_t groups, gpu::groups_for(op.name, a.elems(), kElementwisePerGroup));
+  return gpu::encode(encoder, op.gpu(a.dtype(), b_type), {groups}, launch);
 }
 
 }  // namespace mlxn::ops

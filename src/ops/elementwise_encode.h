@@ -1,5 +1,6 @@
 #pragma once
 
+#include "backends/gpu/launch.h"
 #include "ops/elementwise.h"
 #include "ops/row_check.h"
 
@@ -12,6 +13,7 @@ struct ElementwiseOp {
   std::string_view b_name;  ///< empty: there is no b
   bool row_b;               ///< b may be one row [dim] and f32
   std::span<const IsaVariant<ElementwiseSelect>> variants;
+  gpu::Kernel<ElementwiseArgs> (*gpu)(DType a, DType b) noexcept;
 };
 
 /// Checks the contract that the operations share and records the dispatch. b is ignored if the operation has none.

@@ -41,4 +41,9 @@ RowStrides row_strides(const Tensor& tensor) noexcept {
   return {tensor.dim(1) > 0 ? tensor.dim(1) : 1, tensor.stride(0), tensor.stride(1)};
 }
 
+Result<void> check_no_isa(std::string_view op, std::optional<CpuIsa> isa) {
+  if (!isa) return {};
+  return make_error(ErrorCode::unsupported, "{}: the {} variant is for a cpu, the device is a GPU", op, mlxn::to_string(*isa));
+}
+
 }  // namespace mlxn::ops

@@ -3,6 +3,7 @@
 #include <optional>
 #include <span>
 
+#include "backends/gpu/launch.h"
 #include "base/cpu_features.h"
 #include "ops/check.h"
 #include "ops/op_table.h"
@@ -40,6 +41,14 @@ template <CpuIsa kIsa>
 [[nodiscard]] constexpr VariantInfo variant_info(std::string_view name) noexcept {
   return {name, "cpu", &runs_here<kIsa>, &lacks_here<kIsa>};
 }
+/// The row of an operation's portable kernels in that table.
+[[nodiscard]] inline bool has_gpu() noexcept { return true; }
+[[nodiscard]] inline std::string lacks_nothing() { return {}; }
+[[nodiscard]] constexpr VariantInfo gpu_variant_info(std::string_view name) noexcept {
+  return {name, "gpu", &has_gpu, &lacks_nothing};
+}
+/// That nobody asks a GPU for an instruction set.
+[[nodiscard]] Result<void> check_no_isa(std::string_view op, std::optional<CpuIsa> isa);
 /// The variant of that instruction set or, without a wish, the best one of this machine.
 template <class Select>
 [[nodiscard]] Result<const IsaVariant<Select>*> pick(std::string_view op, std::span<const IsaVariant<Select>> variants,
@@ -49,6 +58,16 @@ template <class Select>
   }
   return make_error(ErrorCode::unsupported, "{}: no {} variant on this machine", op,
                     wanted ? mlxn::to_string(*wanted) : std::string_view("cpu"));
+}
+
+/// The same for the encoder's device: null on a GPU, which runs the portable kernel.
+template <class Select>
+[[nodiscard]] Result<const IsaVariant<Select>*> pick_for(const CommandEncoder& encoder, std::string_view op,
+                                                         std::span<const IsaVariant<Select>> variants,
+                                                         std::optional<CpuIsa> wanted) {
+  if (!gpu::on_gpu(encoder)) return pick<Select>(op, variants, wanted);
+  MLXN_CHECK(check_no_isa(op, wanted));
+  return nullptr;
 }
 
 }  // namespace mlxn::ops

@@ -1,18 +1,20 @@
 #pragma once
 
-#include <cstdint>
+#include "portable/args.h"
 
-namespace mlxn::ops {
+namespace mlxn {
+namespace ops {
 
 /// Where the rows of a tensor [dim], [rows, dim] or [outer, inner, dim] begin, in elements.
 struct RowStrides {
-  std::int64_t inner;  ///< rows per step of the outer axis, at least 1
-  std::int64_t outer_stride;
-  std::int64_t inner_stride;
+  int64_t inner;  ///< rows per step of the outer axis, at least 1
+  int64_t outer_stride;
+  int64_t inner_stride;
 
-  [[gnu::always_inline]] std::int64_t at(std::int64_t row) const {
+  MLXN_ARGS_FN int64_t at(int64_t row) const {
     return row / inner * outer_stride + row % inner * inner_stride;
   }
 };
 
-}  // namespace mlxn::ops
+}  // namespace ops
+}  // namespace mlxn

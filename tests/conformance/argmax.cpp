@@ -1,6 +1,6 @@
 #include "ops/argmax/argmax.h"
 
-#include "tests/conformance/cpu_variants.h"
+#include "tests/conformance/variants.h"
 #include "tests/reference/argmax.h"
 
 namespace mlxn::test {
@@ -15,32 +15,29 @@ std::vector<std::uint32_t> as_ids(const Guarded& guarded) {
   return ids;
 }
 
-void check(DType type, std::int64_t rows, std::int64_t n, const std::vector<float>& values) {
+void check(const Variant& v, DType type, std::int64_t rows, std::int64_t n, const std::vector<float>& values) {
   const std::vector<float> x = rounded(type, values);
-  for (const int threads : {1, 2}) {
-    for (const CpuIsa isa : isas()) {
-      for (const bool with_values : {true, false}) {
-        SCOPED_TRACE(std::string(to_string(isa)) + " " + std::string(to_string(type)) + " [" + std::to_string(rows) + ", " +
-                     std::to_string(n) + "] threads " + std::to_string(threads));
-        Guarded gx(cpu(threads), type, {rows, n}, {with_values ? 3 : 0, block_bytes(type)});
-        Guarded ids(cpu(threads), DType::u32, {rows}), best(cpu(threads), DType::f32, {rows});
-        write(gx, type, x);
-        const Tensor out = with_values ? best.tensor() : Tensor();
-        must(run(cpu(threads),
-                 [&](CommandEncoder& e) { return ops::encode_argmax(e, gx.tensor(), ids.tensor(), out, isa); }));
-        EXPECT_TRUE(ids.intact());
-        EXPECT_TRUE(best.intact());
-        EXPECT_TRUE(gx.unchanged());
-        for (std::int64_t r = 0; r < rows; ++r) {
-          const reference::Argmax wanted = reference::argmax({x.begin() + r * n, x.begin() + (r + 1) * n});
-          ASSERT_EQ(as_ids(ids)[static_cast<std::size_t>(r)], wanted.index) << "row " << r;
-          if (with_values) {
-            ASSERT_EQ(best.read()[static_cast<std::size_t>(r)], wanted.value) << "row " << r;
-          }
-        }
+  for (const bool with_values : {true, false}) {
+    SCOPED_TRACE(v.name + " " + std::string(to_string(type)) + " [" + std::to_string(rows) + ", " + std::to_string(n) + "]");
+    Guarded gx(v.device, type, {rows, n}, {with_values ? 3 : 0, block_bytes(type)});
+    Guarded ids(v.device, DType::u32, {rows}), best(v.device, DType::f32, {rows});
+    write(gx, type, x);
+    const Tensor out = with_values ? best.tensor() : Tensor();
+    must(run(v.device, [&](CommandEncoder& e) { return ops::encode_argmax(e, gx.tensor(), ids.tensor(), out, v.isa); }));
+    EXPECT_TRUE(ids.intact());
+    EXPECT_TRUE(best.intact());
+    EXPECT_TRUE(gx.unchanged());
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const reference::Argmax wanted = reference::argmax({x.begin() + r * n, x.begin() + (r + 1) * n});
+      ASSERT_EQ(as_ids(ids)[static_cast<std::size_t>(r)], wanted.index) << "row " << r;
+      if (with_values) {
+        ASSERT_EQ(best.read()[static_cast<std::size_t>(r)], wanted.value) << "row " << r;
       }
     }
   }
+}
+void check(DType type, std::int64_t rows, std::int64_t n, const std::vector<float>& values) {
+  for (const Variant& v : variants()) check(v, type, rows, n, values);
 }
 
 TEST(Argmax, sizes_and_types) {

@@ -1,12 +1,13 @@
 #include "ops/attention/attention.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "mlxn/graph.h"
 #include "mlxn/ops/kv_append.h"
 #include "ops/attention/args.h"
-#include "tests/conformance/cpu_variants.h"
+#include "tests/conformance/variants.h"
 #include "tests/reference/attention.h"
 
 namespace mlxn::test {
@@ -64,10 +65,12 @@ struct Output {
   std::vector<float> y, lse;
 };
 
-Output attend(const Case& c, const Data& data, int threads, CpuIsa isa, AttentionRoute route) {
-  const Device& device = cpu(threads);
-  Guarded q(device, DType::f32, shape(c, c.heads, c.seq, c.dim), {3, 4});
-  Guarded k(device, c.type, shape(c, c.kv_heads, c.slots(), c.dim), {c.dim % 2, block_bytes(c.type)});
+/// aligned: rows begin at addresses that wide loads take, if head_dim lets them.
+Output attend(const Case& c, const Data& data, const Variant& variant, AttentionRoute route, bool aligned = false) {
+  const Device& device = variant.device;
+  Guarded q(device, DType::f32, shape(c, c.heads, c.seq, c.dim), aligned ? GuardedOptions{4, 0} : GuardedOptions{3, 4});
+  Guarded k(device, c.type, shape(c, c.kv_heads, c.slots(), c.dim),
+            aligned ? GuardedOptions{8, 0} : GuardedOptions{c.dim % 2, block_bytes(c.type)});
   Guarded v(device, c.type, shape(c, c.kv_heads, c.slots(), c.dim));
   Guarded y(device, DType::f32, shape(c, c.heads, c.seq, c.dim), {2, 4});
   Guarded lse(device, DType::f32, c.batch == 0 ? Shape{c.heads, c.seq} : Shape{c.batch, c.heads, c.seq}, {0, 4});
@@ -88,7 +91,7 @@ Output attend(const Case& c, const Data& data, int threads, CpuIsa isa, Attentio
   }
   options.lse = lse.tensor();
   must(run(device, [&](CommandEncoder& e) {
-    return ops::encode_attention(e, q.tensor(), k.tensor(), v.tensor(), y.tensor(), c.kv_len, options, isa, route);
+    return ops::encode_attention(e, q.tensor(), k.tensor(), v.tensor(), y.tensor(), c.kv_len, options, variant.isa, route);
   }));
   EXPECT_TRUE(y.intact());
   EXPECT_TRUE(lse.intact());
@@ -134,8 +137,10 @@ std::vector<reference::AttentionRow> wanted_rows(const Case& c, const Data& data
 }
 
 void compare(const Case& c, const Output& got, const std::vector<reference::AttentionRow>& wanted) {
-  // A logit has dim roundings, an output kv_len, and each passes a scale, an exponential and a few corrections.
-  const Tolerance tolerance{.terms = static_cast<double>(c.dim + c.kv_len + 16)};
+  // A logit has dim roundings, an output kv_len, and each passes a scale, a softcap, an exponential and a quotient. Every tile
+  // may correct the sums so far once more: a difference, an exponential, a product; and a GPU may merge it as a part of its own.
+  const std::int64_t tiles = c.kv_len / ops::kAttentionTile + 1;
+  const Tolerance tolerance{.terms = static_cast<double>(c.dim + c.kv_len + 8 * tiles + 16)};
   const auto dim = static_cast<std::size_t>(c.dim);
   for (std::size_t r = 0; r < wanted.size(); ++r) {
     ASSERT_TRUE(is_near(got.lse[r], wanted[r].lse, tolerance)) << "lse of row " << r;
@@ -157,15 +162,24 @@ void compare(const Case& c, const Output& got, const std::vector<reference::Atte
 void check(const Case& c, Random& random) {
   const Data data = make_data(c, random);
   const std::vector<reference::AttentionRow> wanted = wanted_rows(c, data);
-  for (const CpuIsa isa : isas()) {
-    for (const AttentionRoute route : routes(c)) {
-      SCOPED_TRACE(c.text() + ", " + std::string(to_string(isa)) + (route == AttentionRoute::split ? " split" : " tiled"));
-      const Output one = attend(c, data, 1, isa, route);
-      compare(c, one, wanted);
+  for (const AttentionRoute route : routes(c)) {
+    std::vector<std::pair<std::optional<CpuIsa>, Output>> first;  // of each instruction set with any number of threads, and GPU
+    for (const Variant& v : variants()) {
+      SCOPED_TRACE(c.text() + ", " + v.name + (route == AttentionRoute::split ? " split" : " tiled"));
+      const Output got = attend(c, data, v, route);
+      compare(c, got, wanted);
       if (testing::Test::HasFatalFailure()) return;
-      const Output two = attend(c, data, 2, isa, route);
-      ASSERT_EQ(bits(one.y), bits(two.y)) << "bits depend on the number of threads";
-      ASSERT_EQ(bits(one.lse), bits(two.lse));
+      const auto same = std::find_if(first.begin(), first.end(), [&](const auto& x) { return v.isa && x.first == v.isa; });
+      if (same == first.end()) {
+        first.emplace_back(v.isa, got);
+        if (c.dim % 8 != 0) continue;
+        const Output wide = attend(c, data, v, route, true);
+        ASSERT_EQ(bits(got.y), bits(wide.y)) << "bits depend on the alignment";
+        ASSERT_EQ(bits(got.lse), bits(wide.lse));
+        continue;
+      }
+      ASSERT_EQ(bits(got.y), bits(same->second.y)) << "bits depend on the number of threads";
+      ASSERT_EQ(bits(got.lse), bits(same->second.lse));
     }
   }
 }
@@ -211,11 +225,22 @@ TEST(Attention, rows_and_lengths) {
   check_all(cases, 62);
 }
 
+TEST(Attention, long_caches) {
+  // Beyond 8192 slots the parts of a GPU have more than one tile.
+  check_all({{.heads = 4, .kv_heads = 2, .seq = 1, .dim = 16, .kv_len = 700, .capacity = 20000},
+             {.heads = 4, .kv_heads = 2, .seq = 3, .dim = 72, .kv_len = 600, .capacity = 9000},
+             {.heads = 2, .kv_heads = 1, .seq = 3, .dim = 16, .kv_len = 1300, .capacity = 20000, .window = 300},
+             {.heads = 1, .kv_heads = 1, .seq = 3, .dim = 136, .kv_len = 500, .capacity = 20000, .causal = false, .window = 300},
+             {.heads = 2, .kv_heads = 1, .seq = 2, .dim = 8, .kv_len = 8300, .capacity = 8300, .window = 8250, .ring_start = 5000}},
+            75);
+}
+
 TEST(Attention, head_dimensions) {
   std::vector<Case> cases;
   for (const std::int64_t dim : {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 40, 63, 65, 72, 80, 96, 112, 127, 192, 511}) {
     cases.push_back({.heads = 2, .kv_heads = 1, .seq = 9, .dim = dim, .kv_len = 70});
     cases.push_back({.heads = 3, .kv_heads = 1, .seq = 14, .dim = dim, .kv_len = 20});
+    cases.push_back({.heads = 4, .kv_heads = 2, .seq = 1, .dim = dim, .kv_len = 70});
   }
   check_all(cases, 63);
 }
@@ -247,6 +272,8 @@ TEST(Attention, more_queries_than_keys_and_given_positions) {
              {.heads = 2, .kv_heads = 1, .seq = 40, .dim = 32, .kv_len = 60, .p0 = -5},
              {.heads = 2, .kv_heads = 1, .seq = 40, .dim = 32, .kv_len = 60, .window = 8, .p0 = 45},
              {.heads = 2, .kv_heads = 1, .seq = 4, .dim = 32, .kv_len = 60, .window = 8, .p0 = 1000000},
+             {.heads = 1, .kv_heads = 1, .seq = 70, .dim = 16, .kv_len = 320, .window = 70, .p0 = 330},
+             {.heads = 1, .kv_heads = 1, .seq = 20, .dim = 16, .kv_len = 320, .window = 70, .p0 = 370},
              {.heads = 2, .kv_heads = 1, .seq = 4, .dim = 32, .kv_len = 60, .p0 = -(std::int64_t{1} << 40)},
              {.heads = 2, .kv_heads = 1, .seq = 4, .dim = 32, .kv_len = 60, .window = std::numeric_limits<std::int64_t>::max(),
               .p0 = std::int64_t{1} << 40},
@@ -271,9 +298,9 @@ TEST(Attention, ring_at_every_start) {
     }
     Case ring = c;
     ring.ring_start = start;
-    for (const CpuIsa isa : isas()) {
+    for (const Variant& v : variants()) {
       for (const AttentionRoute route : routes(c)) {
-        EXPECT_EQ(bits(attend(ring, turned, 2, isa, route).y), bits(attend(c, straight, 2, isa, route).y)) << ring.text();
+        EXPECT_EQ(bits(attend(ring, turned, v, route).y), bits(attend(c, straight, v, route).y)) << ring.text() << ", " << v.name;
       }
     }
   }
@@ -309,9 +336,10 @@ TEST(Attention, keys_that_a_row_does_not_see_never_influence_it) {
           data.k[static_cast<std::size_t>(poisoned * c.dim + d)] = poison;
           data.v[static_cast<std::size_t>(poisoned * c.dim + d)] = poison;
         }
-        for (const CpuIsa isa : isas()) {
+        for (const Variant& v : variants()) {
           for (const AttentionRoute route : routes(c)) {
-            const std::vector<float> y = attend(c, data, 2, isa, route).y, before = attend(c, clean, 2, isa, route).y;
+            SCOPED_TRACE(v.name);
+            const std::vector<float> y = attend(c, data, v, route).y, before = attend(c, clean, v, route).y;
             for (std::int64_t i = 0; i < c.seq; ++i) {
               const std::int64_t position = c.kv_len - c.seq + i;
               const bool sees = poisoned <= position && (window < 0 || position - poisoned < window);
@@ -338,8 +366,9 @@ TEST(Attention, split_and_tiled_agree) {
   for (const std::int64_t kv_len : {5, 256, 257, 1500}) {
     const Case c{.heads = 8, .kv_heads = 2, .seq = 4, .dim = 64, .kv_len = kv_len};
     const Data data = make_data(c, random);
-    for (const CpuIsa isa : isas()) {
-      const Output tiled = attend(c, data, 2, isa, AttentionRoute::tiled), split = attend(c, data, 2, isa, AttentionRoute::split);
+    for (const Variant& v : variants()) {
+      SCOPED_TRACE(v.name);
+      const Output tiled = attend(c, data, v, AttentionRoute::tiled), split = attend(c, data, v, AttentionRoute::split);
       for (std::size_t i = 0; i < tiled.y.size(); ++i) ASSERT_NEAR(tiled.y[i], split.y[i], 1e-6);
     }
   }
@@ -350,122 +379,178 @@ TEST(Attention, token_major_views) {
   Random random(72);
   const Case c{.heads = 4, .kv_heads = 2, .seq = 11, .dim = 24, .kv_len = 30, .capacity = 30};
   const Data data = make_data(c, random);
-  const Device& device = cpu(2);
-  Guarded q(device, DType::f32, {11, 4, 24}), y(device, DType::f32, {11, 4, 24}), kv(device, DType::f32, {2, 30, 48});
-  std::vector<float> rows(data.q.size()), both(kv.read().size());
-  for (std::size_t i = 0; i < rows.size(); ++i) rows[i / 24 % 11 * 96 + i / 264 * 24 + i % 24] = data.q[i];
-  for (std::size_t i = 0; i < data.k.size(); ++i) {
-    both[i / 24 * 48 + i % 24] = data.k[i];
-    both[i / 24 * 48 + 24 + i % 24] = data.v[i];
-  }
-  write(q, DType::f32, rows);
-  write(kv, DType::f32, both);
-  must(run(device, [&](CommandEncoder& e) {
-    return attention(e, must(q.tensor().permute({1, 0, 2})), must(kv.tensor().slice(2, 0, 24)), must(kv.tensor().slice(2, 24, 48)),
-                     must(y.tensor().permute({1, 0, 2})), c.kv_len);
-  }));
-  EXPECT_TRUE(y.intact());
-  const std::vector<float> got = y.read();
-  Output ordered{std::vector<float>(got.size()), {}};
-  for (std::size_t i = 0; i < got.size(); ++i) ordered.y[i] = got[i / 24 % 11 * 96 + i / 264 * 24 + i % 24];
   const auto wanted = wanted_rows(c, data);
-  for (const reference::AttentionRow& row : wanted) ordered.lse.push_back(static_cast<float>(row.lse.value));
-  compare(c, ordered, wanted);
+  for (const Variant& variant : families()) {
+    SCOPED_TRACE(variant.name);
+    const Device& device = variant.device;
+    Guarded q(device, DType::f32, {11, 4, 24}), y(device, DType::f32, {11, 4, 24}), kv(device, DType::f32, {2, 30, 48});
+    std::vector<float> rows(data.q.size()), both(kv.read().size());
+    for (std::size_t i = 0; i < rows.size(); ++i) rows[i / 24 % 11 * 96 + i / 264 * 24 + i % 24] = data.q[i];
+    for (std::size_t i = 0; i < data.k.size(); ++i) {
+      both[i / 24 * 48 + i % 24] = data.k[i];
+      both[i / 24 * 48 + 24 + i % 24] = data.v[i];
+    }
+    write(q, DType::f32, rows);
+    write(kv, DType::f32, both);
+    must(run(device, [&](CommandEncoder& e) {
+      return attention(e, must(q.tensor().permute({1, 0, 2})), must(kv.tensor().slice(2, 0, 24)), must(kv.tensor().slice(2, 24, 48)),
+                       must(y.tensor().permute({1, 0, 2})), c.kv_len);
+    }));
+    EXPECT_TRUE(y.intact());
+    const std::vector<float> got = y.read();
+    Output ordered{std::vector<float>(got.size()), {}};
+    for (std::size_t i = 0; i < got.size(); ++i) ordered.y[i] = got[i / 24 % 11 * 96 + i / 264 * 24 + i % 24];
+    for (const reference::AttentionRow& row : wanted) ordered.lse.push_back(static_cast<float>(row.lse.value));
+    compare(c, ordered, wanted);
+  }
 }
 
 TEST(Attention, a_graph_is_replayed_with_growing_lengths) {
-  Random random(73);
-  const std::int64_t heads = 4, kv_heads = 2, dim = 32, capacity = 300;
-  const Device& device = cpu(2);
-  const auto make = [&](DType type, const Shape& s) { return must(device.allocate(type, s)); };
-  const Tensor q = make(DType::f32, {heads, 1, dim}), y = make(DType::f32, {heads, 1, dim}), y2 = make(DType::f32, {heads, 1, dim});
-  const Tensor k_new = make(DType::f32, {1, kv_heads, dim}), v_new = make(DType::f32, {1, kv_heads, dim});
-  const Tensor k = make(DType::f16, {kv_heads, capacity, dim}), v = make(DType::f16, {kv_heads, capacity, dim});
-  int position_id = -1, length_id = -1;
-  Graph graph = must(Graph::record(device, [&](CommandEncoder& e) -> Result<void> {
-    MLXN_TRY(const auto position, e.parameter("position", 0));
-    MLXN_TRY(const auto length, e.parameter("kv_len", 1));
-    position_id = position.parameter, length_id = length.parameter;
-    MLXN_CHECK(kv_append(e, k_new, v_new, k, v, position));
-    return attention(e, q, k, v, y, length);
-  }));
-  for (std::int64_t step = 0; step < capacity; ++step) {
-    for (const Tensor& x : {q, k_new, v_new}) {
-      const std::vector<float> values = random.uniform(static_cast<std::size_t>(x.elems()), -1, 1);
-      must(device.upload(x, std::as_bytes(std::span(values))));
+  for (const Variant& variant : families()) {
+    SCOPED_TRACE(variant.name);
+    Random random(73);
+    const Device& device = variant.device;
+    const std::int64_t heads = 4, kv_heads = 2, dim = 32, capacity = variant.isa ? 300 : 140;
+    const auto make = [&](DType type, const Shape& s) { return must(device.allocate(type, s)); };
+    const Tensor q = make(DType::f32, {heads, 1, dim}), y = make(DType::f32, {heads, 1, dim}), y2 = make(DType::f32, {heads, 1, dim});
+    const Tensor k_new = make(DType::f32, {1, kv_heads, dim}), v_new = make(DType::f32, {1, kv_heads, dim});
+    const Tensor k = make(DType::f16, {kv_heads, capacity, dim}), v = make(DType::f16, {kv_heads, capacity, dim});
+    int position_id = -1, length_id = -1;
+    Graph graph = must(Graph::record(device, [&](CommandEncoder& e) -> Result<void> {
+      MLXN_TRY(const auto position, e.parameter("position", 0));
+      MLXN_TRY(const auto length, e.parameter("kv_len", 1));
+      position_id = position.parameter, length_id = length.parameter;
+      MLXN_CHECK(kv_append(e, k_new, v_new, k, v, position));
+      return attention(e, q, k, v, y, length);
+    }));
+    for (std::int64_t step = 0; step < capacity; ++step) {
+      for (const Tensor& x : {q, k_new, v_new}) {
+        const std::vector<float> values = random.uniform(static_cast<std::size_t>(x.elems()), -1, 1);
+        must(device.upload(x, std::as_bytes(std::span(values))));
+      }
+      must(graph.set(position_id, step));
+      must(graph.set(length_id, step + 1));
+      must(graph.replay_and_wait());
+      if (step % 37 != 0 && step + 1 != capacity) continue;
+      must(run(device, [&](CommandEncoder& e) { return attention(e, q, k, v, y2, step + 1); }));
+      std::vector<float> a(static_cast<std::size_t>(heads * dim)), b(a.size());
+      must(device.download(std::as_writable_bytes(std::span(a)), y));
+      must(device.download(std::as_writable_bytes(std::span(b)), y2));
+      for (std::size_t i = 0; i < a.size(); ++i) ASSERT_EQ(a[i], b[i]) << "step " << step;
+      ASSERT_NE(a[0], 0.0f);
     }
-    must(graph.set(position_id, step));
-    must(graph.set(length_id, step + 1));
-    must(graph.replay_and_wait());
-    if (step % 37 != 0 && step + 1 != capacity) continue;
-    must(run(device, [&](CommandEncoder& e) { return attention(e, q, k, v, y2, step + 1); }));
-    const auto a = must(y.read<float>()), b = must(y2.read<float>());
-    for (std::size_t i = 0; i < a.size(); ++i) ASSERT_EQ(a[i], b[i]) << "step " << step;
-    ASSERT_NE(a[0], 0.0f);
+    EXPECT_TRUE(fails_with(graph.set(position_id, capacity), ErrorCode::out_of_range, {}));
+    EXPECT_TRUE(fails_with(graph.set(length_id, capacity + 1), ErrorCode::out_of_range, {}));
   }
-  EXPECT_TRUE(fails_with(graph.set(position_id, capacity), ErrorCode::out_of_range, {}));
-  EXPECT_TRUE(fails_with(graph.set(length_id, capacity + 1), ErrorCode::out_of_range, {}));
+}
+
+TEST(Attention, a_graph_takes_lengths_positions_and_ring_starts) {
+  for (const Variant& variant : families()) {
+    const Device& device = variant.device;
+    for (const auto& [seq, window] : {std::pair<std::int64_t, std::int64_t>{3, -1}, {3, 100}, {40, -1}, {40, 50}}) {
+      SCOPED_TRACE(variant.name + ", seq " + std::to_string(seq) + ", window " + std::to_string(window));
+      Random random(74);
+      const std::int64_t heads = 2, dim = 16, capacity = 300;
+      const Case c{.heads = heads, .kv_heads = 1, .seq = seq, .dim = dim, .kv_len = capacity, .capacity = capacity};
+      const Data data = make_data(c, random);
+      Guarded q(device, DType::f32, {heads, seq, dim}), k(device, DType::f32, {1, capacity, dim}), v(device, DType::f32, {1, capacity, dim});
+      Guarded y(device, DType::f32, {heads, seq, dim}), y2(device, DType::f32, {heads, seq, dim});
+      write(q, DType::f32, data.q);
+      write(k, DType::f32, data.k);
+      write(v, DType::f32, data.v);
+      Graph graph = must(Graph::record(device, [&](CommandEncoder& e) -> Result<void> {
+        AttentionOptions options;
+        options.window = window;
+        MLXN_TRY(const auto length, e.parameter("kv_len", 0));
+        MLXN_TRY(options.p0, e.parameter("p0", 0));
+        MLXN_TRY(options.ring_start, e.parameter("ring_start", 0));
+        return attention(e, q.tensor(), k.tensor(), v.tensor(), y.tensor(), length, options);
+      }));
+      struct Step {
+        std::int64_t length, p0, ring_start;
+      };
+      for (const Step& step : {Step{300, 300 - seq, 0}, Step{0, 0, 0}, Step{1, 0, 0}, Step{64, 64 - seq, 0}, Step{65, 60, 0}, Step{257, 100, 0},
+                               Step{300, 300 - seq, 299}, Step{300, 300 - seq, 1}, Step{300, 1000, 0}, Step{300, -2, 7}}) {
+        must(graph.set(0, step.length));
+        must(graph.set(1, step.p0));
+        must(graph.set(2, step.ring_start));
+        must(graph.replay_and_wait());
+        AttentionOptions options;
+        options.window = window;
+        options.p0 = Scalar<std::int64_t>(step.p0);
+        options.ring_start = step.ring_start;
+        must(run(device, [&](CommandEncoder& e) {
+          return attention(e, q.tensor(), k.tensor(), v.tensor(), y2.tensor(), step.length, options);
+        }));
+        ASSERT_EQ(bits(y.read()), bits(y2.read())) << "kv_len " << step.length << ", p0 " << step.p0 << ", ring " << step.ring_start;
+        for (const float x : y.read()) ASSERT_TRUE(std::isfinite(x));
+      }
+    }
+  }
 }
 
 TEST(Attention, errors) {
-  const Device& device = cpu(2);
-  const auto make = [&](DType type, const Shape& s) { return must(device.allocate(type, s)); };
-  const Tensor q = make(DType::f32, {4, 3, 16}), y = make(DType::f32, {4, 3, 16});
-  const Tensor k = make(DType::f32, {2, 10, 16}), v = make(DType::f32, {2, 10, 16}), half = make(DType::f16, {2, 10, 16});
-  const auto attempt = [&](const Tensor& a, const Tensor& b, const Tensor& c, const Tensor& d, std::int64_t kv_len = 10,
-                           const AttentionOptions& options = {}) {
+  for (const Variant& variant : families()) {
+    SCOPED_TRACE(variant.name);
+    const Device& device = variant.device;
+    const auto make = [&](DType type, const Shape& s) { return must(device.allocate(type, s)); };
+    const Tensor q = make(DType::f32, {4, 3, 16}), y = make(DType::f32, {4, 3, 16});
+    const Tensor k = make(DType::f32, {2, 10, 16}), v = make(DType::f32, {2, 10, 16}), half = make(DType::f16, {2, 10, 16});
+    const auto attempt = [&](const Tensor& a, const Tensor& b, const Tensor& c, const Tensor& d, std::int64_t kv_len = 10,
+                             const AttentionOptions& options = {}) {
+      CommandEncoder encoder = must(device.encoder());
+      return attention(encoder, a, b, c, d, kv_len, options);
+    };
+    const auto with = [&](auto change, std::int64_t kv_len = 10) {
+      AttentionOptions options;
+      change(options);
+      return attempt(q, k, v, y, kv_len, options);
+    };
+    EXPECT_TRUE(attempt(q, k, v, y).has_value());
+    EXPECT_TRUE(fails_with(attempt({}, k, v, y), ErrorCode::invalid_argument, {"attention", "q", "empty"}));
+    EXPECT_TRUE(fails_with(attempt(q, k, v, {}), ErrorCode::invalid_argument, {"attention", "y", "empty"}));
+    EXPECT_TRUE(fails_with(attempt(make(DType::f16, {4, 3, 16}), k, v, y), ErrorCode::bad_dtype, {"attention", "q", "f16", "f32"}));
+    EXPECT_TRUE(fails_with(attempt(q, make(DType::bf16, {2, 10, 16}), v, y), ErrorCode::bad_dtype, {"k", "bf16"}));
+    EXPECT_TRUE(fails_with(attempt(q, k, half, y), ErrorCode::bad_dtype, {"v is f16", "f32"}));
+    EXPECT_TRUE(fails_with(attempt(q, k, v, make(DType::f16, {4, 3, 16})), ErrorCode::bad_dtype, {"y is f16"}));
+    EXPECT_TRUE(fails_with(attempt(make(DType::f32, {3, 16}), k, v, y), ErrorCode::bad_shape, {"q is [3, 16]"}));
+    EXPECT_TRUE(fails_with(attempt(make(DType::f32, {4, 3, 513}), k, v, y), ErrorCode::bad_shape, {"513", "512"}));
+    EXPECT_TRUE(fails_with(attempt(q, make(DType::f32, {2, 10, 8}), v, y), ErrorCode::bad_shape, {"k is [2, 10, 8]", "16"}));
+    EXPECT_TRUE(fails_with(attempt(q, make(DType::f32, {1, 2, 10, 16}), v, y), ErrorCode::bad_shape, {"k is [1, 2, 10, 16]"}));
+    EXPECT_TRUE(fails_with(attempt(q, make(DType::f32, {3, 10, 16}), v, y), ErrorCode::bad_shape, {"4 heads", "3"}));
+    EXPECT_TRUE(fails_with(attempt(q, k, make(DType::f32, {2, 11, 16}), y), ErrorCode::bad_shape, {"v is [2, 11, 16]"}));
+    EXPECT_TRUE(fails_with(attempt(q, k, v, make(DType::f32, {4, 4, 16})), ErrorCode::bad_shape, {"y is [4, 4, 16]"}));
+    EXPECT_TRUE(fails_with(attempt(must(make(DType::f32, {4, 16, 3}).permute({0, 2, 1})), k, v, y), ErrorCode::bad_shape, {"q", "stride"}));
+    EXPECT_TRUE(fails_with(attempt(q, k, v, q), ErrorCode::aliased, {"y overlaps q"}));
+    EXPECT_TRUE(fails_with(attempt(make(DType::f32, {2, 10, 16}), k, v, k), ErrorCode::aliased, {"y overlaps k"}));
+    EXPECT_TRUE(fails_with(attempt(make(DType::f32, {2, 10, 16}), k, v, v), ErrorCode::aliased, {"y overlaps v"}));
+    EXPECT_TRUE(fails_with(attempt(q, k, v, y, 11), ErrorCode::out_of_range, {"kv_len is 11", "10"}));
+    EXPECT_TRUE(fails_with(attempt(q, k, v, y, -1), ErrorCode::out_of_range, {"kv_len is -1"}));
+    EXPECT_TRUE(fails_with(with([](auto& o) { o.window = 0; }), ErrorCode::invalid_argument, {"window is 0"}));
+    EXPECT_TRUE(fails_with(with([](auto& o) { o.window = -2; }), ErrorCode::invalid_argument, {"window is -2"}));
+    EXPECT_TRUE(fails_with(with([](auto& o) { o.softcap = -1; }), ErrorCode::invalid_argument, {"softcap is -1"}));
+    EXPECT_TRUE(fails_with(with([](auto& o) { o.softcap = kNan; }), ErrorCode::invalid_argument, {"softcap"}));
+    EXPECT_TRUE(fails_with(with([](auto& o) { o.scale = kInf; }), ErrorCode::invalid_argument, {"scale"}));
+    EXPECT_TRUE(fails_with(with([](auto& o) { o.p0 = Scalar<std::int64_t>((std::int64_t{1} << 40) + 1); }), ErrorCode::out_of_range, {"p0"}));
+    EXPECT_TRUE(fails_with(with([](auto& o) { o.ring_start = 10; }), ErrorCode::out_of_range, {"ring_start is 10"}));
+    EXPECT_TRUE(fails_with(with([](auto& o) { o.ring_start = -1; }), ErrorCode::out_of_range, {"ring_start is -1"}));
+    EXPECT_TRUE(fails_with(with([](auto& o) { o.ring_start = 3; }, 9), ErrorCode::out_of_range, {"ring_start is 3", "9 of 10"}));
+    EXPECT_TRUE(fails_with(with([&](auto& o) { o.sinks = make(DType::f32, {3}); }), ErrorCode::bad_shape, {"sinks is [3]", "[4]"}));
+    EXPECT_TRUE(fails_with(with([&](auto& o) { o.sinks = make(DType::f16, {4}); }), ErrorCode::bad_dtype, {"sinks is f16"}));
+    EXPECT_TRUE(fails_with(with([&](auto& o) { o.lse = make(DType::f32, {3, 4}); }), ErrorCode::bad_shape, {"lse is [3, 4]", "[4, 3]"}));
+    EXPECT_TRUE(fails_with(with([&](auto& o) { o.lse = make(DType::f16, {4, 3}); }), ErrorCode::bad_dtype, {"lse is f16"}));
+    EXPECT_TRUE(fails_with(with([&](auto& o) { o.lse = must(must(y.reshape({192})).slice(0, 0, 12)); o.lse = must(o.lse.reshape({4, 3})); }),
+                           ErrorCode::aliased, {"lse overlaps y"}));
+    EXPECT_TRUE(fails_with(attempt(must(cpu(1).allocate(DType::f32, {4, 3, 16})), k, v, y), ErrorCode::wrong_device, {"attention", "q"}));
     CommandEncoder encoder = must(device.encoder());
-    return attention(encoder, a, b, c, d, kv_len, options);
-  };
-  const auto with = [&](auto change, std::int64_t kv_len = 10) {
-    AttentionOptions options;
-    change(options);
-    return attempt(q, k, v, y, kv_len, options);
-  };
-  EXPECT_TRUE(attempt(q, k, v, y).has_value());
-  EXPECT_TRUE(fails_with(attempt({}, k, v, y), ErrorCode::invalid_argument, {"attention", "q", "empty"}));
-  EXPECT_TRUE(fails_with(attempt(q, k, v, {}), ErrorCode::invalid_argument, {"attention", "y", "empty"}));
-  EXPECT_TRUE(fails_with(attempt(make(DType::f16, {4, 3, 16}), k, v, y), ErrorCode::bad_dtype, {"attention", "q", "f16", "f32"}));
-  EXPECT_TRUE(fails_with(attempt(q, make(DType::bf16, {2, 10, 16}), v, y), ErrorCode::bad_dtype, {"k", "bf16"}));
-  EXPECT_TRUE(fails_with(attempt(q, k, half, y), ErrorCode::bad_dtype, {"v is f16", "f32"}));
-  EXPECT_TRUE(fails_with(attempt(q, k, v, make(DType::f16, {4, 3, 16})), ErrorCode::bad_dtype, {"y is f16"}));
-  EXPECT_TRUE(fails_with(attempt(make(DType::f32, {3, 16}), k, v, y), ErrorCode::bad_shape, {"q is [3, 16]"}));
-  EXPECT_TRUE(fails_with(attempt(make(DType::f32, {4, 3, 513}), k, v, y), ErrorCode::bad_shape, {"513", "512"}));
-  EXPECT_TRUE(fails_with(attempt(q, make(DType::f32, {2, 10, 8}), v, y), ErrorCode::bad_shape, {"k is [2, 10, 8]", "16"}));
-  EXPECT_TRUE(fails_with(attempt(q, make(DType::f32, {1, 2, 10, 16}), v, y), ErrorCode::bad_shape, {"k is [1, 2, 10, 16]"}));
-  EXPECT_TRUE(fails_with(attempt(q, make(DType::f32, {3, 10, 16}), v, y), ErrorCode::bad_shape, {"4 heads", "3"}));
-  EXPECT_TRUE(fails_with(attempt(q, k, make(DType::f32, {2, 11, 16}), y), ErrorCode::bad_shape, {"v is [2, 11, 16]"}));
-  EXPECT_TRUE(fails_with(attempt(q, k, v, make(DType::f32, {4, 4, 16})), ErrorCode::bad_shape, {"y is [4, 4, 16]"}));
-  EXPECT_TRUE(fails_with(attempt(must(make(DType::f32, {4, 16, 3}).permute({0, 2, 1})), k, v, y), ErrorCode::bad_shape, {"q", "stride"}));
-  EXPECT_TRUE(fails_with(attempt(q, k, v, q), ErrorCode::aliased, {"y overlaps q"}));
-  EXPECT_TRUE(fails_with(attempt(make(DType::f32, {2, 10, 16}), k, v, k), ErrorCode::aliased, {"y overlaps k"}));
-  EXPECT_TRUE(fails_with(attempt(make(DType::f32, {2, 10, 16}), k, v, v), ErrorCode::aliased, {"y overlaps v"}));
-  EXPECT_TRUE(fails_with(attempt(q, k, v, y, 11), ErrorCode::out_of_range, {"kv_len is 11", "10"}));
-  EXPECT_TRUE(fails_with(attempt(q, k, v, y, -1), ErrorCode::out_of_range, {"kv_len is -1"}));
-  EXPECT_TRUE(fails_with(with([](auto& o) { o.window = 0; }), ErrorCode::invalid_argument, {"window is 0"}));
-  EXPECT_TRUE(fails_with(with([](auto& o) { o.window = -2; }), ErrorCode::invalid_argument, {"window is -2"}));
-  EXPECT_TRUE(fails_with(with([](auto& o) { o.softcap = -1; }), ErrorCode::invalid_argument, {"softcap is -1"}));
-  EXPECT_TRUE(fails_with(with([](auto& o) { o.softcap = kNan; }), ErrorCode::invalid_argument, {"softcap"}));
-  EXPECT_TRUE(fails_with(with([](auto& o) { o.scale = kInf; }), ErrorCode::invalid_argument, {"scale"}));
-  EXPECT_TRUE(fails_with(with([](auto& o) { o.p0 = Scalar<std::int64_t>((std::int64_t{1} << 40) + 1); }), ErrorCode::out_of_range, {"p0"}));
-  EXPECT_TRUE(fails_with(with([](auto& o) { o.ring_start = 10; }), ErrorCode::out_of_range, {"ring_start is 10"}));
-  EXPECT_TRUE(fails_with(with([](auto& o) { o.ring_start = -1; }), ErrorCode::out_of_range, {"ring_start is -1"}));
-  EXPECT_TRUE(fails_with(with([](auto& o) { o.ring_start = 3; }, 9), ErrorCode::out_of_range, {"ring_start is 3", "9 of 10"}));
-  EXPECT_TRUE(fails_with(with([&](auto& o) { o.sinks = make(DType::f32, {3}); }), ErrorCode::bad_shape, {"sinks is [3]", "[4]"}));
-  EXPECT_TRUE(fails_with(with([&](auto& o) { o.sinks = make(DType::f16, {4}); }), ErrorCode::bad_dtype, {"sinks is f16"}));
-  EXPECT_TRUE(fails_with(with([&](auto& o) { o.lse = make(DType::f32, {3, 4}); }), ErrorCode::bad_shape, {"lse is [3, 4]", "[4, 3]"}));
-  EXPECT_TRUE(fails_with(with([&](auto& o) { o.lse = make(DType::f16, {4, 3}); }), ErrorCode::bad_dtype, {"lse is f16"}));
-  EXPECT_TRUE(fails_with(with([&](auto& o) { o.lse = must(must(y.reshape({192})).slice(0, 0, 12)); o.lse = must(o.lse.reshape({4, 3})); }),
-                         ErrorCode::aliased, {"lse overlaps y"}));
-  EXPECT_TRUE(fails_with(attempt(must(cpu(1).allocate(DType::f32, {4, 3, 16})), k, v, y), ErrorCode::wrong_device, {"attention", "q"}));
-  CommandEncoder encoder = must(device.encoder());
-  must(encoder.commit_and_wait());
-  EXPECT_TRUE(fails_with(attention(encoder, q, k, v, y, 10), ErrorCode::wrong_state, {"attention"}));
-  CommandEncoder open = must(device.encoder());
-  EXPECT_TRUE(fails_with(ops::encode_attention(open, make(DType::f32, {4, 33, 16}), k, v, make(DType::f32, {4, 33, 16}), 10, {}, std::nullopt,
-                                               AttentionRoute::split),
-                         ErrorCode::unsupported, {"split", "66"}));
-  EXPECT_TRUE(attention(open, must(q.slice(1, 0, 0)), k, v, must(y.slice(1, 0, 0)), 10).has_value()) << "no rows";
+    must(encoder.commit_and_wait());
+    EXPECT_TRUE(fails_with(attention(encoder, q, k, v, y, 10), ErrorCode::wrong_state, {"attention"}));
+    CommandEncoder open = must(device.encoder());
+    EXPECT_TRUE(fails_with(ops::encode_attention(open, make(DType::f32, {4, 33, 16}), k, v, make(DType::f32, {4, 33, 16}), 10, {}, std::nullopt,
+                                                 AttentionRoute::split),
+                           ErrorCode::unsupported, {"split", "66"}));
+    EXPECT_TRUE(attention(open, must(q.slice(1, 0, 0)), k, v, must(y.slice(1, 0, 0)), 10).has_value()) << "no rows";
+  }
 }
 
 }  // namespace

@@ -3,7 +3,7 @@
 #include <functional>
 #include <optional>
 
-#include "tests/conformance/cpu_variants.h"
+#include "tests/conformance/variants.h"
 
 namespace mlxn::test {
 
@@ -26,38 +26,30 @@ struct ElementwiseCase {
   std::int64_t a_pad = 0, b_pad = 0, y_pad = 0;
 };
 
-/// Runs a case on every instruction set with one and two threads: every element within its bound, guards intact, the same
-/// bits everywhere.
+/// Runs a case on every variant: every element within its bound, guards intact, the same bits in a family.
 inline void check_case(const ElementwiseOp& op, const ElementwiseCase& c, const std::vector<float>& a_values,
                        const std::vector<float>& b_values) {
   const std::size_t dim = static_cast<std::size_t>(c.shape[c.shape.rank() - 1]);
   const std::vector<float> a = rounded(c.type, a_values), b = rounded(c.b_type, b_values);
-  std::vector<std::byte> first;
-  for (const int threads : {1, 2}) {
-    for (const CpuIsa isa : isas()) {
-      SCOPED_TRACE(op.name + " " + std::string(to_string(isa)) + " " + std::string(to_string(c.type)) + " dim " +
-                   std::to_string(dim) + " threads " + std::to_string(threads));
-      const std::uint64_t shift = block_bytes(c.type);
-      Guarded ga(cpu(threads), c.type, c.shape, {c.a_pad, shift});
-      Guarded gb(cpu(threads), c.b_type, c.one_row ? Shape{c.shape[c.shape.rank() - 1]} : c.shape, {c.b_pad, 0});
-      Guarded gy(cpu(threads), c.type, c.shape, {c.y_pad, 3 * shift});
-      write(ga, c.type, a);
-      write(gb, c.b_type, b);
-      must(run(cpu(threads), [&](CommandEncoder& e) { return op.encode(e, ga.tensor(), gb.tensor(), gy.tensor(), isa); }));
-      EXPECT_TRUE(gy.intact());
-      EXPECT_TRUE(ga.unchanged());
-      EXPECT_TRUE(gb.unchanged());
-      const std::vector<std::byte> bytes = gy.read_bytes();
-      if (first.empty()) {
-        first = bytes;
-        const std::vector<float> y = gy.read();
-        for (std::size_t i = 0; i < y.size(); ++i) {
-          const Reference wanted = op.reference(a[i], b[c.one_row ? i % dim : i]);
-          ASSERT_TRUE(is_near(y[i], wanted, {.out = c.type, .terms = op.terms})) << "element " << i << " of " << a[i];
-        }
-      }
-      ASSERT_EQ(bytes, first) << "bits differ from the first variant";
+  SameInFamily<std::vector<std::byte>> same;
+  for (const Variant& v : variants()) {
+    SCOPED_TRACE(op.name + " " + v.name + " " + std::string(to_string(c.type)) + " dim " + std::to_string(dim));
+    const std::uint64_t shift = block_bytes(c.type);
+    Guarded ga(v.device, c.type, c.shape, {c.a_pad, shift});
+    Guarded gb(v.device, c.b_type, c.one_row ? Shape{c.shape[c.shape.rank() - 1]} : c.shape, {c.b_pad, 0});
+    Guarded gy(v.device, c.type, c.shape, {c.y_pad, 3 * shift});
+    write(ga, c.type, a);
+    write(gb, c.b_type, b);
+    must(run(v.device, [&](CommandEncoder& e) { return op.encode(e, ga.tensor(), gb.tensor(), gy.tensor(), v.isa); }));
+    EXPECT_TRUE(gy.intact());
+    EXPECT_TRUE(ga.unchanged());
+    EXPECT_TRUE(gb.unchanged());
+    const std::vector<float> y = gy.read();
+    for (std::size_t i = 0; i < y.size(); ++i) {
+      const Reference wanted = op.reference(a[i], b[c.one_row ? i % dim : i]);
+      ASSERT_TRUE(is_near(y[i], wanted, {.out = c.type, .terms = op.terms})) << "element " << i << " of " << a[i];
     }
+    ASSERT_TRUE(same(v, gy.read_bytes()));
   }
 }
 
@@ -110,28 +102,29 @@ inline void check_specials(const ElementwiseOp& op) {
 inline void check_in_place(const ElementwiseOp& op) {
   Random random(8);
   const std::vector<float> a = random.uniform(3 * 45, -4, 4), b = random.uniform(3 * 45, -4, 4);
-  for (const CpuIsa isa : isas()) {
+  for (const Variant& v : variants()) {
+    SCOPED_TRACE(v.name);
     for (const bool into_b : {false, true}) {
       if (into_b && !op.has_b) continue;
-      Guarded ga(cpu(2), DType::f32, {3, 45}, {2, 0}), gb(cpu(2), DType::f32, {3, 45}, {2, 0}),
-          gy(cpu(2), DType::f32, {3, 45});
+      Guarded ga(v.device, DType::f32, {3, 45}, {2, 0}), gb(v.device, DType::f32, {3, 45}, {2, 0}),
+          gy(v.device, DType::f32, {3, 45});
       ga.write(a);
       gb.write(b);
-      must(run(cpu(2), [&](CommandEncoder& e) { return op.encode(e, ga.tensor(), gb.tensor(), gy.tensor(), isa); }));
+      must(run(v.device, [&](CommandEncoder& e) { return op.encode(e, ga.tensor(), gb.tensor(), gy.tensor(), v.isa); }));
       const Guarded& target = into_b ? gb : ga;
-      must(run(cpu(2), [&](CommandEncoder& e) { return op.encode(e, ga.tensor(), gb.tensor(), target.tensor(), isa); }));
+      must(run(v.device, [&](CommandEncoder& e) { return op.encode(e, ga.tensor(), gb.tensor(), target.tensor(), v.isa); }));
       EXPECT_EQ(target.read(), gy.read());
       EXPECT_TRUE(target.intact());
       if (!op.has_b) continue;
       // a and b are the halves of each row of one buffer.
-      Guarded both(cpu(2), DType::f32, {3, 90});
+      Guarded both(v.device, DType::f32, {3, 90});
       std::vector<float> rows;
       for (std::ptrdiff_t row = 0; row < 3; ++row) {
         for (const std::vector<float>* half : {&a, &b}) rows.insert(rows.end(), half->begin() + row * 45, half->begin() + (row + 1) * 45);
       }
       both.write(rows);
       const Tensor left = must(both.tensor().slice(1, 0, 45)), right = must(both.tensor().slice(1, 45, 90));
-      must(run(cpu(2), [&](CommandEncoder& e) { return op.encode(e, left, right, into_b ? right : left, isa); }));
+      must(run(v.device, [&](CommandEncoder& e) { return op.encode(e, left, right, into_b ? right : left, v.isa); }));
       const std::vector<float> wanted = gy.read(), got = both.read();
       for (std::size_t i = 0; i < rows.size(); ++i) {
         const bool written = (i % 90 >= 45) == into_b;

@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "mlxn/graph.h"
-#include "tests/conformance/cpu_variants.h"
+#include "tests/conformance/variants.h"
 #include "tests/reference/kv_append.h"
 
 namespace mlxn::test {
@@ -27,27 +27,25 @@ void check(const Case& c, DType k_type, DType v_type, Random& random) {
   const std::vector<float> k_before = k, v_before = v;
   reference::kv_append<float>(k, rounded(k_type, k_new), c.kv_heads, c.capacity, c.dim, c.seq, c.position, c.ring);
   reference::kv_append<float>(v, rounded(v_type, v_new), c.kv_heads, c.capacity, v_dim, c.seq, c.position, c.ring);
-  for (const int threads : {1, 2}) {
-    for (const CpuIsa isa : isas()) {
-      SCOPED_TRACE(std::string(to_string(isa)) + " seq " + std::to_string(c.seq) + " dim " + std::to_string(c.dim) + " position " +
-                   std::to_string(c.position) + " threads " + std::to_string(threads));
-      const Device& device = cpu(threads);
-      Guarded gk_new(device, DType::f32, {c.seq, c.kv_heads, c.dim}, {3, 4}), gv_new(device, DType::f32, {c.seq, c.kv_heads, v_dim});
-      Guarded gk(device, k_type, {c.kv_heads, c.capacity, c.dim}, {1, block_bytes(k_type)}), gv(device, v_type, {c.kv_heads, c.capacity, v_dim});
-      write(gk_new, DType::f32, k_new);
-      write(gv_new, DType::f32, v_new);
-      write(gk, k_type, k_before);
-      write(gv, v_type, v_before);
-      must(run(device, [&](CommandEncoder& e) {
-        return ops::encode_kv_append(e, gk_new.tensor(), gv_new.tensor(), gk.tensor(), gv.tensor(), c.position, {.ring = c.ring}, isa);
-      }));
-      EXPECT_TRUE(gk_new.unchanged());
-      EXPECT_TRUE(gv_new.unchanged());
-      EXPECT_TRUE(gk.intact());
-      EXPECT_TRUE(gv.intact());
-      ASSERT_EQ(gk.read(), k);
-      ASSERT_EQ(gv.read(), v);
-    }
+  for (const Variant& variant : variants()) {
+    SCOPED_TRACE(variant.name + " seq " + std::to_string(c.seq) + " dim " + std::to_string(c.dim) + " position " +
+                 std::to_string(c.position));
+    const Device& device = variant.device;
+    Guarded gk_new(device, DType::f32, {c.seq, c.kv_heads, c.dim}, {3, 4}), gv_new(device, DType::f32, {c.seq, c.kv_heads, v_dim});
+    Guarded gk(device, k_type, {c.kv_heads, c.capacity, c.dim}, {1, block_bytes(k_type)}), gv(device, v_type, {c.kv_heads, c.capacity, v_dim});
+    write(gk_new, DType::f32, k_new);
+    write(gv_new, DType::f32, v_new);
+    write(gk, k_type, k_before);
+    write(gv, v_type, v_before);
+    must(run(device, [&](CommandEncoder& e) {
+      return ops::encode_kv_append(e, gk_new.tensor(), gv_new.tensor(), gk.tensor(), gv.tensor(), c.position, {.ring = c.ring}, variant.isa);
+    }));
+    EXPECT_TRUE(gk_new.unchanged());
+    EXPECT_TRUE(gv_new.unchanged());
+    EXPECT_TRUE(gk.intact());
+    EXPECT_TRUE(gv.intact());
+    ASSERT_EQ(gk.read(), k);
+    ASSERT_EQ(gv.read(), v);
   }
 }
 
@@ -68,11 +66,13 @@ TEST(KvAppend, places_and_types) {
 TEST(KvAppend, nan_and_infinity_are_stored) {
   const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
   for (const DType type : {DType::f32, DType::f16}) {
-    for (const CpuIsa isa : isas()) {
-      Guarded rows(cpu(2), DType::f32, {1, 1, 4}), k(cpu(2), type, {1, 2, 4}), v(cpu(2), type, {1, 2, 4});
+    for (const Variant& variant : variants()) {
+      SCOPED_TRACE(variant.name);
+      const Device& device = variant.device;
+      Guarded rows(device, DType::f32, {1, 1, 4}), k(device, type, {1, 2, 4}), v(device, type, {1, 2, 4});
       write(rows, DType::f32, {nan, inf, -inf, -0.0f});
-      must(run(cpu(2), [&](CommandEncoder& e) {
-        return ops::encode_kv_append(e, rows.tensor(), rows.tensor(), k.tensor(), v.tensor(), 0, {}, isa);
+      must(run(device, [&](CommandEncoder& e) {
+        return ops::encode_kv_append(e, rows.tensor(), rows.tensor(), k.tensor(), v.tensor(), 0, {}, variant.isa);
       }));
       const std::vector<float> got = k.read();
       EXPECT_TRUE(std::isnan(got[0]));
@@ -84,63 +84,69 @@ TEST(KvAppend, nan_and_infinity_are_stored) {
 }
 
 TEST(KvAppend, a_replay_takes_positions_inside_the_cache) {
-  const Device& device = cpu(2);
-  Guarded rows(device, DType::f32, {2, 1, 4}), k(device, DType::f32, {1, 4, 4}), v(device, DType::f32, {1, 4, 4});
-  write(rows, DType::f32, std::vector<float>(8, 1));
-  write(k, DType::f32, std::vector<float>(16, 0));
-  write(v, DType::f32, std::vector<float>(16, 0));
-  int id = -1;
-  Graph graph = must(Graph::record(device, [&](CommandEncoder& e) -> Result<void> {
-    MLXN_TRY(const auto position, e.parameter("position", 0));
-    id = position.parameter;
-    return kv_append(e, rows.tensor(), rows.tensor(), k.tensor(), v.tensor(), position);
-  }));
-  for (const std::int64_t position : {std::int64_t{-1}, std::int64_t{3}, std::numeric_limits<std::int64_t>::max()}) {
-    EXPECT_TRUE(fails_with(graph.set(id, position), ErrorCode::out_of_range, {}));
+  for (const Variant& variant : families()) {
+    SCOPED_TRACE(variant.name);
+    const Device& device = variant.device;
+    Guarded rows(device, DType::f32, {2, 1, 4}), k(device, DType::f32, {1, 4, 4}), v(device, DType::f32, {1, 4, 4});
+    write(rows, DType::f32, std::vector<float>(8, 1));
+    write(k, DType::f32, std::vector<float>(16, 0));
+    write(v, DType::f32, std::vector<float>(16, 0));
+    int id = -1;
+    Graph graph = must(Graph::record(device, [&](CommandEncoder& e) -> Result<void> {
+      MLXN_TRY(const auto position, e.parameter("position", 0));
+      id = position.parameter;
+      return kv_append(e, rows.tensor(), rows.tensor(), k.tensor(), v.tensor(), position);
+    }));
+    for (const std::int64_t position : {std::int64_t{-1}, std::int64_t{3}, std::numeric_limits<std::int64_t>::max()}) {
+      EXPECT_TRUE(fails_with(graph.set(id, position), ErrorCode::out_of_range, {}));
+    }
+    must(graph.set(id, 2));
+    must(graph.replay_and_wait());
+    EXPECT_TRUE(k.intact());
+    std::vector<float> wanted(16, 0);
+    std::fill(wanted.begin() + 8, wanted.end(), 1.0f);
+    EXPECT_EQ(k.read(), wanted);
+    EXPECT_EQ(v.read(), wanted);
   }
-  must(graph.set(id, 2));
-  must(graph.replay_and_wait());
-  EXPECT_TRUE(k.intact());
-  std::vector<float> wanted(16, 0);
-  std::fill(wanted.begin() + 8, wanted.end(), 1.0f);
-  EXPECT_EQ(k.read(), wanted);
-  EXPECT_EQ(v.read(), wanted);
 }
 
 TEST(KvAppend, errors) {
-  const Device& device = cpu(2);
-  const auto make = [&](DType type, const Shape& shape) { return must(device.allocate(type, shape)); };
-  const Tensor kn = make(DType::f32, {3, 2, 8}), vn = make(DType::f32, {3, 2, 8});
-  const Tensor k = make(DType::f16, {2, 10, 8}), v = make(DType::f16, {2, 10, 8});
-  const auto attempt = [&](const Tensor& a, const Tensor& b, const Tensor& c, const Tensor& d, std::int64_t position = 0, bool ring = false) {
+  for (const Variant& variant : families()) {
+    SCOPED_TRACE(variant.name);
+    const Device& device = variant.device;
+    const auto make = [&](DType type, const Shape& shape) { return must(device.allocate(type, shape)); };
+    const Tensor kn = make(DType::f32, {3, 2, 8}), vn = make(DType::f32, {3, 2, 8});
+    const Tensor k = make(DType::f16, {2, 10, 8}), v = make(DType::f16, {2, 10, 8});
+    const auto attempt = [&](const Tensor& a, const Tensor& b, const Tensor& c, const Tensor& d, std::int64_t position = 0, bool ring = false) {
+      CommandEncoder encoder = must(device.encoder());
+      return kv_append(encoder, a, b, c, d, position, {.ring = ring});
+    };
+    EXPECT_TRUE(attempt(kn, vn, k, v, 7).has_value());
+    EXPECT_TRUE(attempt(kn, vn, k, v, 700, true).has_value());
+    EXPECT_TRUE(attempt(kn, kn, k, v).has_value()) << "the same rows twice";
+    EXPECT_TRUE(attempt(must(kn.slice(0, 0, 0)), must(vn.slice(0, 0, 0)), k, v, 10).has_value()) << "no tokens";
+    EXPECT_TRUE(fails_with(attempt({}, vn, k, v), ErrorCode::invalid_argument, {"kv_append", "k_new", "empty"}));
+    EXPECT_TRUE(fails_with(attempt(kn, vn, k, {}), ErrorCode::invalid_argument, {"kv_append", "v_cache", "empty"}));
+    EXPECT_TRUE(fails_with(attempt(make(DType::f16, {3, 2, 8}), vn, k, v), ErrorCode::bad_dtype, {"k_new is f16", "f32"}));
+    EXPECT_TRUE(fails_with(attempt(kn, vn, k, make(DType::bf16, {2, 10, 8})), ErrorCode::bad_dtype, {"v_cache is bf16"}));
+    EXPECT_TRUE(fails_with(attempt(make(DType::f32, {3, 16}), vn, k, v), ErrorCode::bad_shape, {"k_new is [3, 16]"}));
+    EXPECT_TRUE(fails_with(attempt(kn, vn, make(DType::f16, {3, 10, 8}), v), ErrorCode::bad_shape, {"k_cache is [3, 10, 8]", "[2, capacity, 8]"}));
+    EXPECT_TRUE(fails_with(attempt(kn, make(DType::f32, {2, 2, 8}), k, v), ErrorCode::bad_shape, {"v_new is [2, 2, 8]"}));
+    EXPECT_TRUE(fails_with(attempt(kn, vn, k, make(DType::f16, {2, 9, 8})), ErrorCode::bad_shape, {"v_cache has 9", "10"}));
+    EXPECT_TRUE(fails_with(attempt(kn, vn, make(DType::f16, {2, 2, 8}), make(DType::f16, {2, 2, 8}), 0, true), ErrorCode::bad_shape, {"3 tokens", "2 slots"}));
+    EXPECT_TRUE(fails_with(attempt(must(make(DType::f32, {3, 8, 2}).permute({0, 2, 1})), vn, k, v), ErrorCode::bad_shape, {"k_new", "stride"}));
+    EXPECT_TRUE(fails_with(attempt(kn, vn, k, k), ErrorCode::aliased, {"k_cache overlaps v_cache"}));
+    const Tensor cache = make(DType::f32, {2, 10, 8}), inside = must(must(cache.reshape({160})).slice(0, 0, 48));
+    EXPECT_TRUE(fails_with(attempt(must(inside.reshape({3, 2, 8})), vn, cache, v), ErrorCode::aliased, {"k_cache overlaps k_new"}));
+    EXPECT_TRUE(fails_with(attempt(kn, must(inside.reshape({3, 2, 8})), k, cache), ErrorCode::aliased, {"v_cache overlaps v_new"}));
+    EXPECT_TRUE(fails_with(attempt(kn, vn, k, v, 8), ErrorCode::out_of_range, {"position is 8", "3 tokens", "7"}));
+    EXPECT_TRUE(fails_with(attempt(kn, vn, k, v, -1), ErrorCode::out_of_range, {"position is -1"}));
+    EXPECT_TRUE(fails_with(attempt(kn, vn, k, v, -1, true), ErrorCode::out_of_range, {"position is -1"}));
+    EXPECT_TRUE(fails_with(attempt(must(cpu(1).allocate(DType::f32, {3, 2, 8})), vn, k, v), ErrorCode::wrong_device, {"kv_append", "k_new"}));
     CommandEncoder encoder = must(device.encoder());
-    return kv_append(encoder, a, b, c, d, position, {.ring = ring});
-  };
-  EXPECT_TRUE(attempt(kn, vn, k, v, 7).has_value());
-  EXPECT_TRUE(attempt(kn, vn, k, v, 700, true).has_value());
-  EXPECT_TRUE(attempt(kn, kn, k, v).has_value()) << "the same rows twice";
-  EXPECT_TRUE(attempt(must(kn.slice(0, 0, 0)), must(vn.slice(0, 0, 0)), k, v, 10).has_value()) << "no tokens";
-  EXPECT_TRUE(fails_with(attempt({}, vn, k, v), ErrorCode::invalid_argument, {"kv_append", "k_new", "empty"}));
-  EXPECT_TRUE(fails_with(attempt(kn, vn, k, {}), ErrorCode::invalid_argument, {"kv_append", "v_cache", "empty"}));
-  EXPECT_TRUE(fails_with(attempt(make(DType::f16, {3, 2, 8}), vn, k, v), ErrorCode::bad_dtype, {"k_new is f16", "f32"}));
-  EXPECT_TRUE(fails_with(attempt(kn, vn, k, make(DType::bf16, {2, 10, 8})), ErrorCode::bad_dtype, {"v_cache is bf16"}));
-  EXPECT_TRUE(fails_with(attempt(make(DType::f32, {3, 16}), vn, k, v), ErrorCode::bad_shape, {"k_new is [3, 16]"}));
-  EXPECT_TRUE(fails_with(attempt(kn, vn, make(DType::f16, {3, 10, 8}), v), ErrorCode::bad_shape, {"k_cache is [3, 10, 8]", "[2, capacity, 8]"}));
-  EXPECT_TRUE(fails_with(attempt(kn, make(DType::f32, {2, 2, 8}), k, v), ErrorCode::bad_shape, {"v_new is [2, 2, 8]"}));
-  EXPECT_TRUE(fails_with(attempt(kn, vn, k, make(DType::f16, {2, 9, 8})), ErrorCode::bad_shape, {"v_cache has 9", "10"}));
-  EXPECT_TRUE(fails_with(attempt(kn, vn, make(DType::f16, {2, 2, 8}), make(DType::f16, {2, 2, 8}), 0, true), ErrorCode::bad_shape, {"3 tokens", "2 slots"}));
-  EXPECT_TRUE(fails_with(attempt(must(make(DType::f32, {3, 8, 2}).permute({0, 2, 1})), vn, k, v), ErrorCode::bad_shape, {"k_new", "stride"}));
-  EXPECT_TRUE(fails_with(attempt(kn, vn, k, k), ErrorCode::aliased, {"k_cache overlaps v_cache"}));
-  const Tensor cache = make(DType::f32, {2, 10, 8}), inside = must(must(cache.reshape({160})).slice(0, 0, 48));
-  EXPECT_TRUE(fails_with(attempt(must(inside.reshape({3, 2, 8})), vn, cache, v), ErrorCode::aliased, {"k_cache overlaps k_new"}));
-  EXPECT_TRUE(fails_with(attempt(kn, must(inside.reshape({3, 2, 8})), k, cache), ErrorCode::aliased, {"v_cache overlaps v_new"}));
-  EXPECT_TRUE(fails_with(attempt(kn, vn, k, v, 8), ErrorCode::out_of_range, {"position is 8", "3 tokens", "7"}));
-  EXPECT_TRUE(fails_with(attempt(kn, vn, k, v, -1), ErrorCode::out_of_range, {"position is -1"}));
-  EXPECT_TRUE(fails_with(attempt(kn, vn, k, v, -1, true), ErrorCode::out_of_range, {"position is -1"}));
-  EXPECT_TRUE(fails_with(attempt(must(cpu(1).allocate(DType::f32, {3, 2, 8})), vn, k, v), ErrorCode::wrong_device, {"kv_append", "k_new"}));
-  CommandEncoder encoder = must(device.encoder());
-  must(encoder.commit_and_wait());
-  EXPECT_TRUE(fails_with(kv_append(encoder, kn, vn, k, v, 0), ErrorCode::wrong_state, {"kv_append"}));
+    must(encoder.commit_and_wait());
+    EXPECT_TRUE(fails_with(kv_append(encoder, kn, vn, k, v, 0), ErrorCode::wrong_state, {"kv_append"}));
+  }
 }
 
 }  // namespace

@@ -39,10 +39,13 @@ struct Matrix {
   Guarded raw;
   Weight weight;
 
+  // Blocks may stand at any address; elements may not.
+  static std::uint64_t odd(DType t) { return is_block(t) ? 1 : block_bytes(t); }
   Matrix(const Device& device, DType t, std::size_t rows, std::size_t columns, std::vector<std::byte> data)
+      : Matrix(device, t, rows, columns, std::move(data), odd(t)) {}
+  Matrix(const Device& device, DType t, std::size_t rows, std::size_t columns, std::vector<std::byte> data, std::uint64_t shift)
       : type(t), n(rows), k(columns), bytes(std::move(data)), values(decoded(t, bytes)), magnitudes(weight_magnitudes(t, bytes)),
-        // Blocks may stand at any address; elements may not.
-        raw(device, t, {static_cast<std::int64_t>(n), static_cast<std::int64_t>(k)}, {0, is_block(t) ? 1u : block_bytes(t)}) {
+        raw(device, t, {static_cast<std::int64_t>(n), static_cast<std::int64_t>(k)}, {0, shift}) {
     raw.write(std::span<const std::byte>(bytes));
     PrepareOptions options;
     options.mode = PrepareMode::on;
@@ -60,6 +63,7 @@ struct Layout {
   DType y = DType::f32;
   std::int64_t x_pad = 0;
   std::int64_t y_pad = 0;
+  bool aligned = false;  // the first elements at aligned addresses, not beside them
 };
 
 // y of x.size() / k rows. Checks guards, padding and operands.
@@ -67,8 +71,8 @@ std::vector<float> multiply(const Device& device, Door door, const Matrix& w, st
                             const MatmulOptions& options, const Layout& layout = {},
                             std::optional<CpuIsa> isa = std::nullopt) {
   const MatmulShape shape = w.shape(x.size() / w.k);
-  Guarded x_buffer(device, layout.x, {shape.m, shape.k}, {layout.x_pad, block_bytes(layout.x)});
-  Guarded y_buffer(device, layout.y, {shape.m, shape.n}, {layout.y_pad, block_bytes(layout.y)});
+  Guarded x_buffer(device, layout.x, {shape.m, shape.k}, {layout.x_pad, layout.aligned ? 0 : block_bytes(layout.x)});
+  Guarded y_buffer(device, layout.y, {shape.m, shape.n}, {layout.y_pad, layout.aligned ? 0 : block_bytes(layout.y)});
   x_buffer.write(x);
   must(run(device, [&](CommandEncoder& encoder) {
     if (isa) {
@@ -134,6 +138,7 @@ class Format : public testing::TestWithParam<std::tuple<std::string, DType>> {
   const Device& device() const { return device_named(std::get<0>(GetParam())); }
   DType type() const { return std::get<1>(GetParam()); }
   std::size_t unit() const { return block_elems(type()); }
+  bool is_emulated() const { return device().capabilities().backend == "simt"; }
   Matrix random_matrix(std::size_t n, std::size_t k, Random& random) const {
     return Matrix(device(), type(), n, k, random_weights(type(), n * k, random));
   }
@@ -145,14 +150,22 @@ struct Size {
 };
 constexpr Size kSizes[] = {{1, 1}, {2, 1}, {3, 5}, {7, 3}, {17, 1}, {63, 1}, {65, 7}, {65, 1}, {1, 7}, {16, 3}};
 constexpr std::size_t kRows[] = {1, 2, 3, 7, 8, 9, 16, 33, 64, 65, 512};
+// For an emulator the sizes that reach every branch: blocks of both lengths, rows of w beyond a tile, both kinds of tiles.
+constexpr Size kFewSizes[] = {{1, 1}, {3, 5}, {67, 3}};
+constexpr std::size_t kFewRows[] = {1, 3, 8, 10, 33};
 
 TEST_P(Format, EverySizeOnBothRoutesInEveryClass) {
   Random random(1);
   SCOPED_TRACE(random.trace());
-  for (const Size& size : kSizes) {
+  const std::span<const Size> sizes = is_emulated() ? std::span<const Size>(kFewSizes) : kSizes;
+  const std::span<const std::size_t> all_rows = is_emulated() ? std::span<const std::size_t>(kFewRows) : kRows;
+  for (std::size_t number = 0; number < sizes.size(); ++number) {
+    const Size& size = sizes[number];
     const std::size_t k = is_block(type()) ? size.k_blocks * unit() : std::size_t{1} << (size.k_blocks - 1) | size.k_blocks;
-    constexpr std::size_t most_rows = 512;
-    const Matrix w = random_matrix(size.n, k, random);
+    const std::size_t most_rows = all_rows.back();
+    // At an odd address, at one of which nothing but the parity is known, and aligned.
+    const std::uint64_t shift = number % 3 == 0 ? Matrix::odd(type()) : number % 3 == 1 ? std::max<std::uint64_t>(2, Matrix::odd(type())) : 0;
+    const Matrix w(device(), type(), size.n, k, random_weights(type(), size.n * k, random), shift);
     const std::vector<float> x = random.uniform(most_rows * k, -1.0f, 1.0f);
     std::map<Numerics, std::vector<Reference>> references;
     for (const Numerics numerics : kClasses) {
@@ -163,9 +176,11 @@ TEST_P(Format, EverySizeOnBothRoutesInEveryClass) {
           if (!ran || (*ran == Numerics::exact && numerics != Numerics::exact)) continue;
           std::vector<Reference>& wanted = references[*ran];
           if (wanted.empty()) wanted = matmul_reference(x, w.values, w.magnitudes, most_rows, size.n, k, *ran);
-          for (const std::size_t m : kRows) {
+          for (const std::size_t m : all_rows) {
             SCOPED_TRACE(testing::Message() << m << "x" << size.n << "x" << k << " " << describe(door, numerics, route));
+            if (is_emulated() && number != 0 && (route == Route::vector ? m > 10 : m < 10)) continue;  // the other route's sizes
             Layout layout;
+            layout.aligned = m % 2 != 0;
             layout.x_pad = m % 2 == 0 ? 3 : 0;
             layout.y_pad = m % 3 == 0 ? 5 : 0;
             const std::vector<float> y = multiply(device(), door, w, std::span(x).first(m * k), options, layout);
@@ -207,7 +222,7 @@ TEST_P(Format, NarrowActivationsAndOutputs) {
                                        std::pair(DType::f32, DType::f16), std::pair(DType::f16, DType::f16)}) {
     for (const Door door : kDoors) {
       for (const Route route : kRoutes) {
-        for (const Numerics numerics : {Numerics::exact, Numerics::int8act}) {
+        for (const Numerics numerics : {Numerics::exact, Numerics::bf16, Numerics::int8act}) {
           const std::optional<Numerics> ran = class_that_runs(device(), door, w.shape(5), {numerics, route});
           if (!ran) continue;
           SCOPED_TRACE(testing::Message() << to_string(x_type) << " to " << to_string(y_type) << " " << describe(door, numerics, route));
@@ -291,21 +306,23 @@ TEST_P(Format, ReadsStopAtTheEndOfTheOperands) {
 TEST_P(Format, BatchInvariantRowsEqualSingleRows) {
   Random random(5);
   SCOPED_TRACE(random.trace());
-  const std::size_t k = is_block(type()) ? 5 * unit() : 333;
+  const std::size_t k = is_block(type()) ? (is_emulated() ? std::size_t{256} : 5 * unit()) : is_emulated() ? 131 : 333;
   const Matrix w = random_matrix(21, k, random);
-  const std::vector<float> x = random.uniform(67 * k, -1.0f, 1.0f);
+  const std::size_t rows = is_emulated() ? 14 : 67;
+  const std::vector<float> x = random.uniform(rows * k, -1.0f, 1.0f);
   for (const Numerics numerics : kClasses) {
     for (const Door door : kDoors) {
       for (const Route route : {Route::automatic, Route::vector, Route::tile}) {
         const MatmulOptions options = {numerics, route, true};
-        if (!class_that_runs(device(), door, w.shape(1), options)) continue;
+        const std::optional<Numerics> ran = class_that_runs(device(), door, w.shape(1), options);
+        if (!ran || (is_emulated() && *ran != Numerics::exact)) continue;  // on a GPU a class is a matter of x alone
         SCOPED_TRACE(describe(door, numerics, route));
         std::vector<float> single;
-        for (std::size_t row = 0; row < 67; ++row) {
+        for (std::size_t row = 0; row < rows; ++row) {
           const std::vector<float> y = multiply(device(), door, w, std::span(x).subspan(row * k, k), options);
           single.insert(single.end(), y.begin(), y.end());
         }
-        for (const std::size_t m : {2, 7, 8, 13, 67}) {
+        for (const std::size_t m : {std::size_t{2}, std::size_t{7}, std::size_t{8}, std::size_t{13}, rows}) {
           const std::vector<float> y = multiply(device(), door, w, std::span(x).first(m * k), options);
           ASSERT_TRUE(same_bits(y, std::span(single).first(m * w.n))) << m << " rows";
         }
@@ -314,11 +331,39 @@ TEST_P(Format, BatchInvariantRowsEqualSingleRows) {
   }
 }
 
+// Tiles of every size give the same bits, as do rows that one or several SIMD-groups of a GPU share, for any number of rows.
+TEST_P(Format, LargeTilesAndLongRows) {
+  Random random(12);
+  SCOPED_TRACE(random.trace());
+  const std::size_t block = is_block(type()) ? std::max<std::size_t>(unit(), 32) : 36;
+  const Matrix tile(device(), type(), 131, block, random_weights(type(), 131 * block, random));
+  const std::vector<float> x = random.uniform(133 * block, -1.0f, 1.0f);
+  const MatmulOptions by_tile = {Numerics::exact, Route::tile};
+  const std::vector<float> large = multiply(device(), Door::prepared, tile, x, by_tile);
+  ASSERT_TRUE(all_near(large, matmul_reference(x, tile.values, tile.magnitudes, 133, tile.n, block, Numerics::exact),
+                       matmul_tolerance(Numerics::exact, DType::f32, block), tile.n));
+  const std::vector<float> small = multiply(device(), Door::prepared, tile, std::span(x).first(5 * block), by_tile);
+  ASSERT_TRUE(same_bits(small, std::span(large).first(5 * tile.n)));
+
+  for (const std::size_t k : {std::size_t{2048 + 256}, std::size_t{4096 + 512}}) {
+    const Matrix w(device(), type(), 3, k, random_weights(type(), 3 * k, random));
+    const std::vector<float> rows = random.uniform(5 * k, -1.0f, 1.0f);
+    for (const Door door : kDoors) {
+      SCOPED_TRACE(testing::Message() << "k = " << k << " " << describe(door, Numerics::exact, Route::vector));
+      const MatmulOptions by_row = {Numerics::exact, Route::vector};
+      const std::vector<float> y = multiply(device(), door, w, rows, by_row);
+      ASSERT_TRUE(all_near(y, matmul_reference(rows, w.values, w.magnitudes, 5, w.n, k, Numerics::exact),
+                           matmul_tolerance(Numerics::exact, DType::f32, k), w.n));
+      ASSERT_TRUE(same_bits(multiply(device(), door, w, std::span(rows).first(k), by_row), std::span(y).first(w.n)));
+    }
+  }
+}
+
 TEST_P(Format, SameCallSameBits) {
   Random random(6);
   SCOPED_TRACE(random.trace());
-  const std::size_t k = is_block(type()) ? 3 * unit() : 500;
-  const std::size_t n = 130;
+  const std::size_t k = is_block(type()) ? 3 * unit() : is_emulated() ? 100 : 500;
+  const std::size_t n = is_emulated() ? 9 : 130;
   const std::vector<std::byte> bytes = random_weights(type(), n * k, random);
   const std::vector<float> x = random.uniform(37 * k, -1.0f, 1.0f);
   std::vector<Device> devices = {device(), device()};
@@ -653,6 +698,23 @@ TEST_P(Contract, PlansCheckTheirShape) {
   EXPECT_TRUE(fails_with(plan_matmul(device(), {0, 3, 64, DType::q4_0}, false), ErrorCode::bad_shape, {}));
   EXPECT_TRUE(fails_with(plan_matmul(device(), {1, 3, 48, DType::q4_0}, false), ErrorCode::bad_shape, {"48", "32"}));
   EXPECT_TRUE(fails_with(plan_matmul(device(), {1, 3, 256, DType::iq2_xs}, true), ErrorCode::unsupported, {"iq2_xs"}));
+}
+
+TEST_P(Contract, ExplanationsAgreeWithThePlan) {
+  for (const bool prepared : {false, true}) {
+    for (const DType type : {DType::q4_0, DType::q4_K, DType::f16}) {
+      const std::int64_t threshold = must(matmul_vector_threshold(device(), {1, 96, 256, type}, prepared));
+      for (const std::int64_t m : {std::int64_t{1}, threshold, threshold + 1}) {
+        const MatmulPlan plan = must(plan_matmul(device(), {m, 96, 256, type}, prepared));
+        EXPECT_EQ(plan.route, m <= threshold ? Route::vector : Route::tile);
+        std::string text;
+        for (const std::string& line : must(ops::explain_matmul(device(), {m, 96, 256, type}, prepared, {}))) text += line + "\n";
+        EXPECT_NE(text.find("class " + std::string(to_string(plan.numerics))), std::string::npos) << text;
+        EXPECT_NE(text.find(plan.route == Route::vector ? "route vector" : "route tile"), std::string::npos) << text;
+        EXPECT_NE(text.find("from m = " + std::to_string(threshold + 1) + " on"), std::string::npos) << text;
+      }
+    }
+  }
 }
 
 // Raw blocks and prepared weights hold the same values, so both doors give results within one bound; a slice of rows of a

@@ -1,6 +1,6 @@
 #include "ops/rms_norm/rms_norm.h"
 
-#include "tests/conformance/cpu_variants.h"
+#include "tests/conformance/variants.h"
 #include "tests/reference/rms_norm.h"
 
 namespace mlxn::test {
@@ -19,38 +19,30 @@ void check(const Case& c, Random& random) {
   const std::vector<float> x = rounded(c.type, random.uniform(count, c.low, c.high));
   const std::vector<float> w =
       c.weighted ? rounded(c.w_type, random.uniform(static_cast<std::size_t>(c.dim), -2, 2)) : std::vector<float>();
-  std::vector<std::byte> first;
-  for (const int threads : {1, 2}) {
-    for (const CpuIsa isa : isas()) {
-      SCOPED_TRACE(std::string(to_string(isa)) + " " + std::string(to_string(c.type)) + " [" + std::to_string(c.rows) +
-                   ", " + std::to_string(c.dim) + "] threads " + std::to_string(threads));
-      Guarded gx(cpu(threads), c.type, {c.rows, c.dim}, {c.rows % 3, block_bytes(c.type)});
-      Guarded gw(cpu(threads), c.w_type, {c.dim});
-      Guarded gy(cpu(threads), c.type, {c.rows, c.dim}, {5, 0});
-      write(gx, c.type, x);
-      if (c.weighted) write(gw, c.w_type, w);
-      const Tensor weight = c.weighted ? gw.tensor() : Tensor();
-      must(run(cpu(threads),
-               [&](CommandEncoder& e) { return ops::encode_rms_norm(e, gx.tensor(), weight, gy.tensor(), c.eps, isa); }));
-      EXPECT_TRUE(gy.intact());
-      EXPECT_TRUE(gx.unchanged());
-      const std::vector<std::byte> bytes = gy.read_bytes();
-      if (first.empty()) {
-        first = bytes;
-        const std::vector<float> y = gy.read();
-        for (std::int64_t r = 0; r < c.rows; ++r) {
-          const std::vector<float> row(x.begin() + r * c.dim, x.begin() + (r + 1) * c.dim);
-          const std::vector<Reference> wanted = reference::rms_norm(row, w, c.eps);
-          // Half of a sum of 32 partial sums of dim / 32 squares, then mean, root, quotient and two products.
-          const double terms = 0.5 * (static_cast<double>(c.dim) / 32 + 8) + 4;
-          for (std::size_t i = 0; i < wanted.size(); ++i) {
-            ASSERT_TRUE(is_near(y[static_cast<std::size_t>(r * c.dim) + i], wanted[i], {.out = c.type, .terms = terms}))
-                << "row " << r << " element " << i;
-          }
-        }
+  SameInFamily<std::vector<std::byte>> same;
+  for (const Variant& v : variants()) {
+    SCOPED_TRACE(v.name + " " + std::string(to_string(c.type)) + " [" + std::to_string(c.rows) + ", " + std::to_string(c.dim) + "]");
+    Guarded gx(v.device, c.type, {c.rows, c.dim}, {c.rows % 3, block_bytes(c.type)});
+    Guarded gw(v.device, c.w_type, {c.dim});
+    Guarded gy(v.device, c.type, {c.rows, c.dim}, {5, 0});
+    write(gx, c.type, x);
+    if (c.weighted) write(gw, c.w_type, w);
+    const Tensor weight = c.weighted ? gw.tensor() : Tensor();
+    must(run(v.device, [&](CommandEncoder& e) { return ops::encode_rms_norm(e, gx.tensor(), weight, gy.tensor(), c.eps, v.isa); }));
+    EXPECT_TRUE(gy.intact());
+    EXPECT_TRUE(gx.unchanged());
+    const std::vector<float> y = gy.read();
+    for (std::int64_t r = 0; r < c.rows; ++r) {
+      const std::vector<float> row(x.begin() + r * c.dim, x.begin() + (r + 1) * c.dim);
+      const std::vector<Reference> wanted = reference::rms_norm(row, w, c.eps);
+      // Half of a sum of 32 partial sums of dim / 32 squares, then mean, root, quotient and two products.
+      const double terms = 0.5 * (static_cast<double>(c.dim) / 32 + 8) + 4;
+      for (std::size_t i = 0; i < wanted.size(); ++i) {
+        ASSERT_TRUE(is_near(y[static_cast<std::size_t>(r * c.dim) + i], wanted[i], {.out = c.type, .terms = terms}))
+            << "row " << r << " element " << i;
       }
-      ASSERT_EQ(bytes, first) << "bits differ from the first variant";
     }
+    ASSERT_TRUE(same(v, gy.read_bytes()));
   }
 }
 
@@ -78,23 +70,27 @@ TEST(RmsNorm, small_and_large_magnitudes) {
 }
 
 TEST(RmsNorm, unit_weight_gives_rows_of_rms_one) {
-  Guarded x(cpu(2), DType::f32, {2, 4}), y(cpu(2), DType::f32, {2, 4});
-  write(x, DType::f32, {1, 2, 3, 4, -10, 0, 10, 20});
-  must(run(cpu(2), [&](CommandEncoder& e) { return rms_norm(e, x.tensor(), {}, y.tensor(), 1e-6f); }));
-  const std::vector<float> got = y.read();
-  for (std::size_t r = 0; r < 2; ++r) {
-    double sum = 0;
-    for (std::size_t i = 0; i < 4; ++i) sum += static_cast<double>(got[4 * r + i]) * got[4 * r + i];
-    EXPECT_NEAR(std::sqrt(sum / 4), 1.0, 1e-5);
+  for (const Variant& v : families()) {
+    SCOPED_TRACE(v.name);
+    Guarded x(v.device, DType::f32, {2, 4}), y(v.device, DType::f32, {2, 4});
+    write(x, DType::f32, {1, 2, 3, 4, -10, 0, 10, 20});
+    must(run(v.device, [&](CommandEncoder& e) { return rms_norm(e, x.tensor(), {}, y.tensor(), 1e-6f); }));
+    const std::vector<float> got = y.read();
+    for (std::size_t r = 0; r < 2; ++r) {
+      double sum = 0;
+      for (std::size_t i = 0; i < 4; ++i) sum += static_cast<double>(got[4 * r + i]) * got[4 * r + i];
+      EXPECT_NEAR(std::sqrt(sum / 4), 1.0, 1e-5);
+    }
   }
 }
 
 TEST(RmsNorm, nan_and_infinity_stay_in_their_row) {
   const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
-  for (const CpuIsa isa : isas()) {
-    Guarded x(cpu(2), DType::f32, {4, 3}), y(cpu(2), DType::f32, {4, 3});
+  for (const Variant& v : variants()) {
+    SCOPED_TRACE(v.name);
+    Guarded x(v.device, DType::f32, {4, 3}), y(v.device, DType::f32, {4, 3});
     write(x, DType::f32, {1, nan, 2, 3, 4, 5, inf, 1, -1, 3e38f, 1, 2});
-    must(run(cpu(2), [&](CommandEncoder& e) { return ops::encode_rms_norm(e, x.tensor(), {}, y.tensor(), 1e-6f, isa); }));
+    must(run(v.device, [&](CommandEncoder& e) { return ops::encode_rms_norm(e, x.tensor(), {}, y.tensor(), 1e-6f, v.isa); }));
     const std::vector<float> got = y.read();
     for (std::size_t i = 0; i < 3; ++i) {
       EXPECT_TRUE(std::isnan(got[i]));
@@ -110,11 +106,12 @@ TEST(RmsNorm, heads_of_a_fused_row) {
   // Heads 1 and 2 of [seq 3, heads 4, head_dim 8]: two strides of rows.
   Random random(13);
   const std::vector<float> values = random.uniform(96, -2, 2);
-  Guarded x(cpu(2), DType::f32, {3, 4, 8}), y(cpu(2), DType::f32, {3, 2, 8});
-  x.write(values);
-  const Tensor heads = must(x.tensor().slice(1, 1, 3));
-  for (const CpuIsa isa : isas()) {
-    must(run(cpu(2), [&](CommandEncoder& e) { return ops::encode_rms_norm(e, heads, {}, y.tensor(), 1e-5f, isa); }));
+  for (const Variant& v : variants()) {
+    SCOPED_TRACE(v.name);
+    Guarded x(v.device, DType::f32, {3, 4, 8}), y(v.device, DType::f32, {3, 2, 8});
+    x.write(values);
+    const Tensor heads = must(x.tensor().slice(1, 1, 3));
+    must(run(v.device, [&](CommandEncoder& e) { return ops::encode_rms_norm(e, heads, {}, y.tensor(), 1e-5f, v.isa); }));
     const std::vector<float> got = y.read();
     for (std::size_t r = 0; r < 6; ++r) {
       const std::size_t begin = (r / 2 * 4 + r % 2 + 1) * 8;

@@ -3,7 +3,8 @@
 #include <cmath>
 #include <limits>
 
-#include "tests/conformance/cpu_variants.h"
+#include "ops/rope/angle.h"
+#include "tests/conformance/variants.h"
 #include "tests/reference/rope.h"
 
 namespace mlxn::test {
@@ -19,45 +20,38 @@ void check(const RopeConfig& config, DType type, std::int64_t heads, const std::
            RopeDirection direction = RopeDirection::forward) {
   const auto seq = static_cast<std::int64_t>(positions.size());
   const std::vector<float> x = rounded(type, random.uniform(static_cast<std::size_t>(seq * heads * config.head_dim), -2, 2));
-  std::vector<std::byte> first;
-  for (const int threads : {1, 2}) {
-    for (const CpuIsa isa : isas()) {
-      for (const bool in_place : {false, true}) {
-        SCOPED_TRACE(std::string(to_string(isa)) + " " + std::string(to_string(type)) + " head_dim " + std::to_string(config.head_dim) +
-                     " rotated " + std::to_string(config.rotated_dims) + " threads " + std::to_string(threads));
-        const Device& device = cpu(threads);
-        const RopeTable table = must(RopeTable::make(device, config));
-        Guarded gx(device, type, {seq, heads, config.head_dim}, {3, block_bytes(type)}), gy(device, type, {seq, heads, config.head_dim});
-        Guarded gp(device, DType::i32, {seq}, {0, 4});
-        write(gx, type, x);
-        gp.write(position_bytes(positions));
-        const Guarded& out = in_place ? gx : gy;
-        must(run(device, [&](CommandEncoder& e) {
-          return ops::encode_rope(e, gx.tensor(), gp.tensor(), table, out.tensor(), direction, isa);
-        }));
-        EXPECT_TRUE(out.intact());
-        EXPECT_TRUE(gp.unchanged());
-        if (!in_place) {
-          EXPECT_TRUE(gx.unchanged());
-        }
-        const std::vector<std::byte> bytes = out.read_bytes();
-        if (first.empty()) {
-          first = bytes;
-          const std::vector<float> y = out.read();
-          const auto dim = static_cast<std::size_t>(config.head_dim);
-          for (std::size_t r = 0; r < y.size() / dim; ++r) {
-            const std::int32_t position = positions[r / static_cast<std::size_t>(heads)];
-            const auto wanted = reference::rope_row(config, std::span(x).subspan(r * dim, dim), position,
-                                                    direction == RopeDirection::inverse);
-            for (std::size_t i = 0; i < dim; ++i) {
-              // Sine and cosine within 2e-7 (1e-6 for the largest angles), magnitude, two products and a sum.
-              const double terms = std::fabs(static_cast<double>(position)) > 0x1p24 ? 20 : 6;
-              ASSERT_TRUE(is_near(y[r * dim + i], wanted[i], {.out = type, .terms = terms})) << "row " << r << " element " << i;
-            }
-          }
-        }
-        ASSERT_EQ(bytes, first) << "bits differ from the first variant";
+  SameInFamily<std::vector<std::byte>> same;
+  for (const Variant& v : variants()) {
+    const RopeTable table = must(RopeTable::make(v.device, config));
+    for (const bool in_place : {false, true}) {
+      SCOPED_TRACE(v.name + " " + std::string(to_string(type)) + " head_dim " + std::to_string(config.head_dim) + " rotated " +
+                   std::to_string(config.rotated_dims));
+      Guarded gx(v.device, type, {seq, heads, config.head_dim}, {3, block_bytes(type)}), gy(v.device, type, {seq, heads, config.head_dim});
+      Guarded gp(v.device, DType::i32, {seq}, {0, 4});
+      write(gx, type, x);
+      gp.write(position_bytes(positions));
+      const Guarded& out = in_place ? gx : gy;
+      must(run(v.device, [&](CommandEncoder& e) {
+        return ops::encode_rope(e, gx.tensor(), gp.tensor(), table, out.tensor(), direction, v.isa);
+      }));
+      EXPECT_TRUE(out.intact());
+      EXPECT_TRUE(gp.unchanged());
+      if (!in_place) {
+        EXPECT_TRUE(gx.unchanged());
       }
+      const std::vector<float> y = out.read();
+      const auto dim = static_cast<std::size_t>(config.head_dim);
+      for (std::size_t r = 0; r < y.size() / dim; ++r) {
+        const std::int32_t position = positions[r / static_cast<std::size_t>(heads)];
+        const auto wanted =
+            reference::rope_row(config, std::span(x).subspan(r * dim, dim), position, direction == RopeDirection::inverse);
+        for (std::size_t i = 0; i < dim; ++i) {
+          // Sine and cosine within 2e-7 (1e-6 for the largest angles), magnitude, two products and a sum.
+          const double terms = std::fabs(static_cast<double>(position)) > 0x1p24 ? 20 : 6;
+          ASSERT_TRUE(is_near(y[r * dim + i], wanted[i], {.out = type, .terms = terms})) << "row " << r << " element " << i;
+        }
+      }
+      ASSERT_TRUE(same(v, out.read_bytes()));
     }
   }
 }
@@ -163,15 +157,16 @@ TEST(Rope, frequencies_of_known_models) {
 TEST(Rope, heads_inside_a_fused_row) {
   Random random(105);
   const RopeConfig config = config_of(8, RopePairing::halves);
-  const RopeTable table = must(RopeTable::make(cpu(2), config));
   const std::vector<float> values = random.uniform(3 * 6 * 8, -1, 1);
-  for (const CpuIsa isa : isas()) {
-    Guarded x(cpu(2), DType::f32, {3, 6, 8}), y(cpu(2), DType::f32, {2, 3, 8}), positions(cpu(2), DType::i32, {3});
+  for (const Variant& v : variants()) {
+    SCOPED_TRACE(v.name);
+    const RopeTable table = must(RopeTable::make(v.device, config));
+    Guarded x(v.device, DType::f32, {3, 6, 8}), y(v.device, DType::f32, {2, 3, 8}), positions(v.device, DType::i32, {3});
     write(x, DType::f32, values);
     positions.write(position_bytes({7, 8, 9}));
-    must(run(cpu(2), [&](CommandEncoder& e) {  // heads 1 and 2, to head-major
+    must(run(v.device, [&](CommandEncoder& e) {  // heads 1 and 2, to head-major
       return ops::encode_rope(e, must(x.tensor().slice(1, 1, 3)), positions.tensor(), table, must(y.tensor().permute({1, 0, 2})),
-                              RopeDirection::forward, isa);
+                              RopeDirection::forward, v.isa);
     }));
     EXPECT_TRUE(y.intact());
     const std::vector<float> got = y.read();
@@ -181,6 +176,33 @@ TEST(Rope, heads_inside_a_fused_row) {
         for (std::size_t i = 0; i < 8; ++i) EXPECT_TRUE(is_near(got[(h * 3 + t) * 8 + i], wanted[i], {.terms = 6}));
       }
     }
+  }
+}
+
+/// The GPUs' reduction of angles, which are exact in a long double's 64 bits where it has them: every size of frequency and
+/// position.
+TEST(Rope, sine_and_cosine_of_any_angle) {
+  if (std::numeric_limits<long double>::digits < 64) GTEST_SKIP() << "long double is no more than a double here";
+  Random random(107);
+  SCOPED_TRACE(random.trace());
+  const auto check_angle = [](std::int32_t position, float frequency) {
+    const gpu::SineCosine got = gpu::sine_cosine(position, frequency);
+    const long double angle = static_cast<long double>(position) * static_cast<long double>(frequency);
+    ASSERT_NEAR(static_cast<double>(got.sine - std::sin(angle)), 0, 1.2e-7) << position << " times " << frequency;
+    ASSERT_NEAR(static_cast<double>(got.cosine - std::cos(angle)), 0, 1.2e-7) << position << " times " << frequency;
+  };
+  constexpr std::int32_t kMost = std::numeric_limits<std::int32_t>::max(), kLeast = std::numeric_limits<std::int32_t>::min();
+  for (const std::int32_t position : {0, 1, -1, 2, 355, 16777217, kMost, kLeast}) {
+    for (const float frequency : {0.0f, 1e-45f, 1e-38f, 1e-20f, 1e-7f, 0.5f, 0x1.fffffep-1f, 1.0f, 3.1415927f, 65536.0f}) {
+      check_angle(position, frequency);
+      check_angle(position, -frequency);
+    }
+  }
+  const std::vector<float> exponents = random.uniform(20000, -40, 16);
+  for (const float exponent : exponents) {
+    const auto bits = static_cast<std::uint32_t>(random.below(std::uint64_t{1} << 32));
+    check_angle(static_cast<std::int32_t>(bits) >> (bits % 31), std::exp2(exponent));
+    if (HasFatalFailure()) return;
   }
 }
 

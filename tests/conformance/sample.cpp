@@ -1,8 +1,10 @@
 #include "mlxn/ops/sample.h"
 
+#include <array>
+
 #include "mlxn/graph.h"
 #include "ops/sample/philox.h"
-#include "tests/conformance/cpu_variants.h"
+#include "tests/conformance/variants.h"
 #include "tests/reference/sample.h"
 
 namespace mlxn::test {
@@ -13,9 +15,13 @@ const float kInf = std::numeric_limits<float>::infinity(), kNan = std::numeric_l
 /// Philox4x32-10 as published with it (Random123, kat_vectors).
 TEST(Philox, known_answers) {
   using Four = std::array<std::uint32_t, 4>;
-  EXPECT_EQ(ops::philox4x32({}, {}), (Four{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
-  EXPECT_EQ(ops::philox4x32({~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}), (Four{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
-  EXPECT_EQ(ops::philox4x32({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}),
+  const auto words = [](const Four& counter, std::uint32_t key0, std::uint32_t key1) {
+    const ops::PhiloxWords w = ops::philox4x32({counter[0], counter[1], counter[2], counter[3]}, key0, key1);
+    return Four{w.a, w.b, w.c, w.d};
+  };
+  EXPECT_EQ(words({}, 0, 0), (Four{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  EXPECT_EQ(words({~0u, ~0u, ~0u, ~0u}, ~0u, ~0u), (Four{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+  EXPECT_EQ(words({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, 0xa4093822, 0x299f31d0),
             (Four{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
 }
 
@@ -23,6 +29,12 @@ struct Drawn {
   std::vector<std::uint32_t> ids;
   std::vector<float> logprobs;
 };
+
+std::uint32_t id_in(const Device& device, const Tensor& ids) {
+  std::uint32_t id = 0;
+  must(device.download(std::as_writable_bytes(std::span(&id, 1)), ids));
+  return id;
+}
 
 /// One call: `rows` equal rows of logits, so that every row is a draw of its own.
 Drawn draw(const Device& device, const std::vector<float>& logits, std::int64_t rows, const SampleOptions& options,
@@ -59,11 +71,34 @@ Drawn draw(const Device& device, const std::vector<float>& logits, std::int64_t 
   return drawn;
 }
 
+/// Every other device draws the CPU's tokens. Their log-probabilities are those of equal quotients of integers: two conversions
+/// and a quotient in f32, a logarithm within two units.
+void check_same_tokens(const std::vector<float>& logits, const SampleOptions& options, const std::vector<std::int64_t>& recent = {},
+                       std::int64_t rows = 3) {
+  const Drawn wanted = draw(cpu(2), logits, rows, options, 5, recent);
+  for (const Variant& v : families()) {
+    if (v.family == "cpu") continue;
+    SCOPED_TRACE(v.name);
+    const Drawn drawn = draw(v.device, logits, rows, options, 5, recent);
+    ASSERT_EQ(drawn.ids, wanted.ids);
+    for (std::size_t i = 0; i < drawn.logprobs.size(); ++i) {
+      if (std::isinf(wanted.logprobs[i])) {
+        ASSERT_EQ(drawn.logprobs[i], wanted.logprobs[i]);
+      } else {
+        ASSERT_NEAR(drawn.logprobs[i], wanted.logprobs[i], 3 * 0x1p-24 + 5 * 0x1p-24 * std::fabs(wanted.logprobs[i]));
+      }
+    }
+  }
+}
+
 /// Draws many times and compares with the exact probabilities: nothing impossible, log-probabilities right, and a
 /// chi-square over the tokens expected at least five times below the value that chance exceeds once in 10^5.
 void check_distribution(const std::vector<float>& logits, const SampleOptions& options,
                         const std::vector<std::int64_t>& recent = {}) {
   constexpr std::int64_t kDraws = 4000;
+  check_same_tokens(logits, options, recent);
+  if (testing::Test::HasFatalFailure()) return;
+  if (!wants_device("cpu")) return;
   const std::vector<double> p = reference::sample(logits, options, recent);
   const Drawn drawn = draw(cpu(2), logits, kDraws, options, 5, recent);
   std::vector<int> counts(p.size());
@@ -129,48 +164,92 @@ TEST(Sample, penalties_follow_the_reference) {
                       .presence_penalty = -0.3f},
                      recent);
   // A penalty is applied before temperature 0 looks for the greatest.
-  EXPECT_EQ(draw(cpu(1), {1, 5, 4}, 1, {.temperature = 0, .presence_penalty = 2}, 0, {1}).ids[0], 2u);
+  for (const Variant& v : families()) {
+    EXPECT_EQ(draw(v.device, {1, 5, 4}, 1, {.temperature = 0, .presence_penalty = 2}, 0, {1}).ids[0], 2u) << v.name;
+  }
 }
 
 TEST(Sample, temperature_zero_is_argmax) {
-  for (const std::int64_t k : {0, 1, 3}) {
-    const SampleOptions options{.temperature = 0, .top_k = k, .top_p = 0.5f, .min_p = 0.5f, .seed = 9};
-    const Drawn drawn = draw(cpu(2), {1, 7, 3, 7, kNan}, 3, options);
-    EXPECT_EQ(drawn.ids, (std::vector<std::uint32_t>{1, 1, 1}));
-    EXPECT_EQ(drawn.logprobs, (std::vector<float>{0, 0, 0}));
+  for (const Variant& v : families()) {
+    SCOPED_TRACE(v.name);
+    for (const std::int64_t k : {0, 1, 3}) {
+      const SampleOptions options{.temperature = 0, .top_k = k, .top_p = 0.5f, .min_p = 0.5f, .seed = 9};
+      const Drawn drawn = draw(v.device, {1, 7, 3, 7, kNan}, 3, options);
+      EXPECT_EQ(drawn.ids, (std::vector<std::uint32_t>{1, 1, 1}));
+      EXPECT_EQ(drawn.logprobs, (std::vector<float>{0, 0, 0}));
+    }
   }
+}
+
+/// Draws on every family of devices, 64 on the CPU, fewer elsewhere.
+std::vector<std::uint32_t> draws_everywhere(const std::vector<float>& logits, const SampleOptions& options) {
+  std::vector<std::uint32_t> all;
+  for (const Variant& v : families()) {
+    const std::vector<std::uint32_t> ids = draw(v.device, logits, v.family == "cpu" ? 64 : 8, options).ids;
+    all.insert(all.end(), ids.begin(), ids.end());
+  }
+  return all;
 }
 
 TEST(Sample, extreme_options_leave_one_token) {
   const std::vector<float> logits = {0.5f, 2.0f, 2.0f, -1.0f};
   for (const SampleOptions& options :
        {SampleOptions{.top_k = 1}, SampleOptions{.top_p = 0}, SampleOptions{.temperature = 1e-30f, .top_k = 1},
-        SampleOptions{.top_k = 1, .min_p = 1}}) {
-    for (const std::uint32_t id : draw(cpu(2), logits, 64, options).ids) EXPECT_EQ(id, 1u);
+        SampleOptions{.top_p = 1e-30f}, SampleOptions{.top_k = 1, .min_p = 1}}) {
+    for (const std::uint32_t id : draws_everywhere(logits, options)) EXPECT_EQ(id, 1u);
   }
-  for (const std::uint32_t id : draw(cpu(2), logits, 64, {.min_p = 1}).ids) EXPECT_TRUE(id == 1 || id == 2);
+  for (const std::uint32_t id : draws_everywhere(logits, {.min_p = 1})) EXPECT_TRUE(id == 1 || id == 2);
   std::vector<float> peak(100, 0.0f);
   peak[42] = 100;
-  for (const std::uint32_t id : draw(cpu(2), peak, 64, {}).ids) EXPECT_EQ(id, 42u);
+  for (const std::uint32_t id : draws_everywhere(peak, {})) EXPECT_EQ(id, 42u);
 }
 
 TEST(Sample, nan_and_infinity) {
   for (const SampleOptions& options : {SampleOptions{}, SampleOptions{.top_k = 2}, SampleOptions{.top_p = 0.9f},
                                        SampleOptions{.temperature = 0.5f, .top_k = 50, .min_p = 0.2f}}) {
-    for (const std::uint32_t id : draw(cpu(2), {kNan, -kInf, 1, kNan, -kInf}, 50, options).ids) EXPECT_EQ(id, 2u);
+    for (const std::uint32_t id : draws_everywhere({kNan, -kInf, 1, kNan, -kInf}, options)) EXPECT_EQ(id, 2u);
     bool first = false, second = false;
-    for (const std::uint32_t id : draw(cpu(2), {3e38f, kInf, kNan, 0, kInf}, 50, options).ids) {
+    for (const std::uint32_t id : draws_everywhere({3e38f, kInf, kNan, 0, kInf}, options)) {
       EXPECT_TRUE(id == 1 || id == 4);
       first = first || id == 1;
       second = second || id == 4;
     }
     EXPECT_TRUE(second && first);
-    for (const std::vector<float>& none : {std::vector<float>{kNan, kNan}, std::vector<float>{-kInf, kNan}}) {
-      const Drawn drawn = draw(cpu(1), none, 2, options);
-      EXPECT_EQ(drawn.ids, (std::vector<std::uint32_t>{0, 0}));
-      EXPECT_EQ(drawn.logprobs, (std::vector<float>{-kInf, -kInf}));
+    for (const Variant& v : families()) {
+      for (const std::vector<float>& none : {std::vector<float>{kNan, kNan}, std::vector<float>{-kInf, kNan}}) {
+        const Drawn drawn = draw(v.device, none, 2, options);
+        EXPECT_EQ(drawn.ids, (std::vector<std::uint32_t>{0, 0})) << v.name;
+        EXPECT_EQ(drawn.logprobs, (std::vector<float>{-kInf, -kInf})) << v.name;
+      }
     }
   }
+}
+
+/// Ties at every filter's end and at the token drawn, ranks on both sides of zero, chunks of one token and of none beyond.
+TEST(Sample, every_device_draws_the_same_token) {
+  Random random(46);
+  SCOPED_TRACE(random.trace());
+  const std::vector<std::int64_t> recent = {1, 1, 5, 900, 4096, 4096, 4096, 9000, -7};
+  for (const std::size_t vocab : {1, 2, 31, 257, 4095, 4096, 4097, 9001}) {
+    std::vector<float> logits = random.uniform(vocab, -6, 9), coarse = logits;
+    for (float& v : coarse) v = std::round(v);
+    const std::vector<float> flat(vocab, -2.5f);
+    for (const std::vector<float>& x : {logits, coarse, flat}) {
+      check_same_tokens(x, {.seed = vocab});
+      check_same_tokens(x, {.temperature = 0.3f, .min_p = 0.01f, .seed = vocab}, recent);
+      check_same_tokens(x, {.temperature = 3, .top_k = static_cast<std::int64_t>(vocab / 3 + 1), .seed = vocab});
+      check_same_tokens(x, {.temperature = 0.9f, .top_p = 0.6f, .seed = vocab});
+      check_same_tokens(x, {.temperature = 0.8f, .top_k = 40, .top_p = 0.9f, .min_p = 0.02f, .repetition_penalty = 1.2f,
+                            .frequency_penalty = 0.3f, .presence_penalty = 0.1f, .seed = vocab}, recent);
+      if (HasFatalFailure()) return;
+    }
+  }
+  // Candidates beyond the last bin: fewer than top_k within 31.75 of the greatest.
+  std::vector<float> steep(300);
+  for (std::size_t i = 0; i < steep.size(); ++i) steep[i] = -static_cast<float>((i * 7) % 300);
+  check_same_tokens(steep, {.temperature = 50, .top_k = 100}, {}, 8);
+  check_same_tokens(steep, {.temperature = 50, .top_p = 0.999999f}, {}, 8);
+  check_same_tokens(steep, {.temperature = 0, .repetition_penalty = 2}, {0, 43, 86});
 }
 
 TEST(Sample, the_same_call_gives_the_same_tokens) {
@@ -186,6 +265,7 @@ TEST(Sample, the_same_call_gives_the_same_tokens) {
     EXPECT_NE(draw(cpu(2), logits, 100, other, 3).ids, two.ids);
     EXPECT_NE(draw(cpu(2), logits, 100, options, 4).ids, two.ids);
     EXPECT_NE(draw(cpu(2), logits, 100, options, INT64_C(1) << 40).ids, two.ids);
+    check_same_tokens(logits, other);
   }
 }
 
@@ -193,8 +273,10 @@ TEST(Sample, the_same_call_gives_the_same_tokens) {
 TEST(Sample, tokens_of_a_seed_stay_what_they_are) {
   const std::vector<float> logits(1000, 0.0f);
   for (const int step : {0, 1, 1000}) {
-    const double u = ops::philox_uniform(42, static_cast<std::uint64_t>(step), 0);
-    EXPECT_EQ(draw(cpu(1), logits, 1, {.seed = 42}, step).ids[0], static_cast<std::uint32_t>(u * 1000));
+    const double u = static_cast<double>(ops::philox_fraction(42, static_cast<std::uint64_t>(step), 0)) * 0x1p-64;
+    for (const Variant& v : families()) {
+      EXPECT_EQ(draw(v.device, logits, 1, {.seed = 42}, step).ids[0], static_cast<std::uint32_t>(u * 1000)) << v.name;
+    }
   }
 }
 
@@ -204,6 +286,7 @@ TEST(Sample, large_vocabulary) {
   check_distribution({logits.begin(), logits.begin() + 1500}, {.temperature = 0.9f, .top_p = 0.98f});
   for (const SampleOptions& options : {SampleOptions{}, SampleOptions{.top_k = 40}, SampleOptions{.top_k = 150000},
                                        SampleOptions{.top_p = 0.99f}, SampleOptions{.temperature = 0.7f, .min_p = 0.05f}}) {
+    check_same_tokens(logits, options, {}, 1);
     const std::vector<double> p = reference::sample(logits, options);
     const Drawn drawn = draw(cpu(2), logits, 3, options);
     for (std::size_t i = 0; i < 3; ++i) {
@@ -214,43 +297,51 @@ TEST(Sample, large_vocabulary) {
 }
 
 TEST(Sample, graph_binds_the_step_anew) {
-  const Device& device = cpu(2);
   Random random(45);
   const std::vector<float> logits = random.uniform(64, -1, 1);
-  const Tensor x = must(device.allocate(DType::f32, {64})), ids = must(device.allocate(DType::u32, {1}));
-  must(device.upload(x, std::as_bytes(std::span(logits))));
-  Graph graph = must(Graph::record(device, [&](CommandEncoder& e) -> Result<void> {
-    MLXN_TRY(const Scalar<std::int64_t> step, e.parameter("step", 0));
-    return sample(e, x, ids, {.seed = 3}, step);
-  }));
-  for (const int step : {0, 1, 2, 50}) {
-    must(graph.set("step", step));
-    must(graph.replay_and_wait());
-    EXPECT_EQ(must(ids.read<std::uint32_t>())[0], draw(device, logits, 1, {.seed = 3}, step).ids[0]) << "step " << step;
+  for (const Variant& v : families()) {
+    SCOPED_TRACE(v.name);
+    const Tensor x = must(v.device.allocate(DType::f32, {64})), ids = must(v.device.allocate(DType::u32, {1}));
+    must(v.device.upload(x, std::as_bytes(std::span(logits))));
+    for (const std::int64_t k : {0, 20}) {
+      const SampleOptions options{.top_k = k, .seed = 3};
+      Graph graph = must(Graph::record(v.device, [&](CommandEncoder& e) -> Result<void> {
+        MLXN_TRY(const Scalar<std::int64_t> step, e.parameter("step", 0));
+        return sample(e, x, ids, options, step);
+      }));
+      for (const std::int64_t step : {INT64_C(0), INT64_C(1), INT64_C(2), INT64_C(50), INT64_C(1) << 40}) {
+        must(graph.set("step", step));
+        must(graph.replay_and_wait());
+        EXPECT_EQ(id_in(v.device, ids), draw(cpu(2), logits, 1, options, step).ids[0]) << "step " << step;
+      }
+    }
   }
 }
 
 TEST(Sample, graph_takes_counts_inside_the_window) {
-  const Device& device = cpu(2);
   const std::vector<float> logits = {4, 3, 2, 1};
   const std::vector<std::int32_t> used = {0, 1};
-  const Tensor x = must(device.allocate(DType::f32, {4})), ids = must(device.allocate(DType::u32, {1}));
-  const Tensor recent = must(device.allocate(DType::i32, {2}));
-  must(device.upload(x, std::as_bytes(std::span(logits))));
-  must(device.upload(recent, std::as_bytes(std::span(used))));
-  Graph graph = must(Graph::record(device, [&](CommandEncoder& e) -> Result<void> {
-    RecentTokens window;
-    window.ids = recent;
-    MLXN_TRY(window.count, e.parameter("count", 0));
-    return sample(e, x, ids, {.top_k = 1, .presence_penalty = 10}, 0, window);
-  }));
-  for (const std::uint32_t count : {0u, 1u, 2u}) {  // so many of the best are penalised
-    must(graph.set("count", count));
-    must(graph.replay_and_wait());
-    EXPECT_EQ(must(ids.read<std::uint32_t>())[0], count);
+  for (const Variant& v : families()) {
+    SCOPED_TRACE(v.name);
+    const Device& device = v.device;
+    const Tensor x = must(device.allocate(DType::f32, {4})), ids = must(device.allocate(DType::u32, {1}));
+    const Tensor recent = must(device.allocate(DType::i32, {2}));
+    must(device.upload(x, std::as_bytes(std::span(logits))));
+    must(device.upload(recent, std::as_bytes(std::span(used))));
+    Graph graph = must(Graph::record(device, [&](CommandEncoder& e) -> Result<void> {
+      RecentTokens window;
+      window.ids = recent;
+      MLXN_TRY(window.count, e.parameter("count", 0));
+      return sample(e, x, ids, {.top_k = 1, .presence_penalty = 10}, 0, window);
+    }));
+    for (const std::uint32_t count : {0u, 1u, 2u}) {  // so many of the best are penalised
+      must(graph.set("count", count));
+      must(graph.replay_and_wait());
+      EXPECT_EQ(id_in(device, ids), count);
+    }
+    EXPECT_TRUE(fails_with(graph.set("count", 3), ErrorCode::out_of_range, {"count", "3"}));
+    EXPECT_TRUE(fails_with(graph.set("count", -1), ErrorCode::out_of_range, {}));
   }
-  EXPECT_TRUE(fails_with(graph.set("count", 3), ErrorCode::out_of_range, {"count", "3"}));
-  EXPECT_TRUE(fails_with(graph.set("count", -1), ErrorCode::out_of_range, {}));
 }
 
 TEST(Sample, options_outside_their_domain_are_named) {

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <limits>
 
-#include "tests/conformance/cpu_variants.h"
+#include "tests/conformance/variants.h"
 #include "tests/reference/softmax.h"
 
 namespace mlxn::test {
@@ -14,34 +14,29 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 void check(DType type, std::int64_t rows, std::int64_t cols, const std::vector<float>& values, bool in_place) {
   const std::vector<float> x = rounded(type, values);
-  for (const CpuIsa isa : isas()) {
-    std::vector<std::byte> first;
-    for (const int threads : {1, 2}) {
-      SCOPED_TRACE(std::string(to_string(isa)) + " " + std::string(to_string(type)) + " [" + std::to_string(rows) + ", " +
-                   std::to_string(cols) + "] threads " + std::to_string(threads));
-      Guarded gx(cpu(threads), type, {rows, cols}, {rows % 3, block_bytes(type)});
-      Guarded gy(cpu(threads), type, {rows, cols}, {5, 0});
-      write(gx, type, x);
-      const Guarded& out = in_place ? gx : gy;
-      must(run(cpu(threads), [&](CommandEncoder& e) { return ops::encode_softmax(e, gx.tensor(), out.tensor(), isa); }));
-      EXPECT_TRUE(out.intact());
-      if (!in_place) {
-        EXPECT_TRUE(gx.unchanged());
-      }
-      const std::vector<std::byte> bytes = out.read_bytes();
-      if (!first.empty()) {
-        ASSERT_EQ(bytes, first) << "bits depend on the number of threads";
-        continue;
-      }
-      first = bytes;
-      const std::vector<float> y = out.read();
-      for (std::int64_t r = 0; r < rows; ++r) {
-        const auto wanted = reference::softmax_row(std::span(x).subspan(static_cast<std::size_t>(r * cols), static_cast<std::size_t>(cols)));
-        // An exponential of two units and its argument's rounding, a sum of at most cols / 4 terms a lane, quotient, product.
-        const Tolerance tolerance{.out = type, .terms = 8 + static_cast<double>(cols) / 4};
-        for (std::size_t i = 0; i < wanted.size(); ++i) {
-          ASSERT_TRUE(is_near(y[static_cast<std::size_t>(r * cols) + i], wanted[i], tolerance)) << "row " << r << " element " << i;
-        }
+  SameInFamily<std::vector<std::byte>> same_isa;  // the contract leaves sums to the instruction set, not to the threads
+  for (const Variant& v : variants()) {
+    SCOPED_TRACE(v.name + " " + std::string(to_string(type)) + " [" + std::to_string(rows) + ", " + std::to_string(cols) + "]");
+    Guarded gx(v.device, type, {rows, cols}, {rows % 3, block_bytes(type)});
+    Guarded gy(v.device, type, {rows, cols}, {5, 0});
+    write(gx, type, x);
+    const Guarded& out = in_place ? gx : gy;
+    must(run(v.device, [&](CommandEncoder& e) { return ops::encode_softmax(e, gx.tensor(), out.tensor(), v.isa); }));
+    EXPECT_TRUE(out.intact());
+    if (!in_place) {
+      EXPECT_TRUE(gx.unchanged());
+    }
+    Variant by_isa = v;
+    if (v.isa) by_isa.family = std::string(to_string(*v.isa));
+    ASSERT_TRUE(same_isa(by_isa, out.read_bytes()));
+    const std::vector<float> y = out.read();
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const auto wanted = reference::softmax_row(std::span(x).subspan(static_cast<std::size_t>(r * cols), static_cast<std::size_t>(cols)));
+      // An exponential of two units and its argument's rounding, a sum of at most cols / 4 terms a lane (on a GPU cols / 32 and
+      // ten more, of which those of zeros are exact), quotient, product.
+      const Tolerance tolerance{.out = type, .terms = 8 + static_cast<double>(cols) / 4};
+      for (std::size_t i = 0; i < wanted.size(); ++i) {
+        ASSERT_TRUE(is_near(y[static_cast<std::size_t>(r * cols) + i], wanted[i], tolerance)) << "row " << r << " element " << i;
       }
     }
   }
@@ -56,6 +51,12 @@ TEST(Softmax, sizes_and_types) {
         check(type, rows, cols, random.uniform(static_cast<std::size_t>(rows * cols), -4, 4), rows == 2);
         if (HasFatalFailure()) return;
       }
+    }
+  }
+  for (const DType type : kFloats) {  // what a GPU keeps in registers, and what it does not
+    for (const std::int64_t cols : {255, 256, 257, 511, 4096, 4097}) {
+      check(type, 1, cols, random.uniform(static_cast<std::size_t>(cols), -4, 4), cols == 4097);
+      if (HasFatalFailure()) return;
     }
   }
   check(DType::f32, 1, 100003, random.uniform(100003, -8, 8), false);
@@ -74,7 +75,7 @@ TEST(Softmax, large_and_small_logits) {
 }
 
 TEST(Softmax, masks_infinities_and_nan) {
-  for (const std::int64_t cols : {3, 16, 37}) {
+  for (const std::int64_t cols : {3, 16, 37, 300, 5000}) {
     std::vector<float> x(static_cast<std::size_t>(6 * cols), 0.5f);
     const auto row = [&](std::int64_t r) { return x.begin() + r * cols; };
     std::fill(row(0), row(1), -kInf);           // masked throughout: zeros

@@ -3,16 +3,16 @@
 #include <algorithm>
 
 #include "mlxn/ops/sample.h"
-#include "tests/conformance/cpu_variants.h"
+#include "tests/conformance/variants.h"
 
 namespace mlxn::test {
 namespace {
 
-std::vector<std::uint32_t> ids_of(std::int64_t rows, const std::vector<float>& x, bool by_sample = false) {
+std::vector<std::uint32_t> ids_of(const Device& device, std::int64_t rows, const std::vector<float>& x, bool by_sample = false) {
   const std::int64_t n = static_cast<std::int64_t>(x.size()) / rows;
-  Guarded gx(cpu(2), DType::f32, {rows, n}), ids(cpu(2), DType::u32, {rows});
+  Guarded gx(device, DType::f32, {rows, n}), ids(device, DType::u32, {rows});
   write(gx, DType::f32, x);
-  must(run(cpu(2), [&](CommandEncoder& e) {
+  must(run(device, [&](CommandEncoder& e) {
     return by_sample ? sample(e, gx.tensor(), ids.tensor(), {.temperature = 0}, 0) : argmax(e, gx.tensor(), ids.tensor());
   }));
   const std::vector<std::byte> bytes = ids.read_bytes();
@@ -22,31 +22,40 @@ std::vector<std::uint32_t> ids_of(std::int64_t rows, const std::vector<float>& x
 }
 
 TEST(ArgmaxProperty, a_row_equals_itself_in_any_batch) {
-  Random random(71);
-  const std::vector<float> x = random.uniform(9 * 20001, -3, 3);
-  const std::vector<std::uint32_t> all = ids_of(9, x);
-  EXPECT_EQ(ids_of(9, x), all) << "twice equals once";
-  for (std::ptrdiff_t r = 0; r < 9; ++r) {
-    EXPECT_EQ(ids_of(1, {x.begin() + r * 20001, x.begin() + (r + 1) * 20001})[0], all[static_cast<std::size_t>(r)]);
+  for (const Variant& v : families()) {
+    SCOPED_TRACE(v.name);
+    Random random(71);
+    const std::vector<float> x = random.uniform(9 * 20001, -3, 3);
+    const std::vector<std::uint32_t> all = ids_of(v.device, 9, x);
+    EXPECT_EQ(ids_of(v.device, 9, x), all) << "twice equals once";
+    for (std::ptrdiff_t r = 0; r < 9; ++r) {
+      EXPECT_EQ(ids_of(v.device, 1, {x.begin() + r * 20001, x.begin() + (r + 1) * 20001})[0], all[static_cast<std::size_t>(r)]);
+    }
   }
 }
 
 TEST(ArgmaxProperty, a_shift_and_a_rotation_move_it_along) {
-  Random random(72);
-  std::vector<float> x = random.uniform(777, -3, 3);
-  const std::uint32_t at = ids_of(1, x)[0];
-  for (float& v : x) v *= 2;
-  EXPECT_EQ(ids_of(1, x)[0], at);
-  std::rotate(x.begin(), x.begin() + 100, x.end());
-  EXPECT_EQ(ids_of(1, x)[0], (at + 677) % 777);
+  for (const Variant& v : families()) {
+    SCOPED_TRACE(v.name);
+    Random random(72);
+    std::vector<float> x = random.uniform(777, -3, 3);
+    const std::uint32_t at = ids_of(v.device, 1, x)[0];
+    for (float& value : x) value *= 2;
+    EXPECT_EQ(ids_of(v.device, 1, x)[0], at);
+    std::rotate(x.begin(), x.begin() + 100, x.end());
+    EXPECT_EQ(ids_of(v.device, 1, x)[0], (at + 677) % 777);
+  }
 }
 
 TEST(ArgmaxProperty, sampling_at_temperature_zero_is_argmax) {
-  Random random(73);
-  for (const std::int64_t n : {1, 17, 1000, 50000}) {
-    std::vector<float> x = random.uniform(static_cast<std::size_t>(4 * n), -3, 3);
-    for (float& v : x) v = std::round(v * 4) / 4;  // many ties
-    EXPECT_EQ(ids_of(4, x, true), ids_of(4, x));
+  for (const Variant& v : families()) {
+    SCOPED_TRACE(v.name);
+    Random random(73);
+    for (const std::int64_t n : {1, 17, 1000, 50000}) {
+      std::vector<float> x = random.uniform(static_cast<std::size_t>(4 * n), -3, 3);
+      for (float& value : x) value = std::round(value * 4) / 4;  // many ties
+      EXPECT_EQ(ids_of(v.device, 4, x, true), ids_of(v.device, 4, x));
+    }
   }
 }
 

@@ -2,7 +2,7 @@
 
 #include <functional>
 
-#include "tests/conformance/cpu_variants.h"
+#include "tests/conformance/variants.h"
 
 namespace mlxn::test {
 

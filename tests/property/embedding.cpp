@@ -1,6 +1,6 @@
 #include "mlxn/ops/embedding.h"
 
-#include "tests/conformance/cpu_variants.h"
+#include "tests/conformance/variants.h"
 #include "tests/support/weights.h"
 
 namespace mlxn::test {

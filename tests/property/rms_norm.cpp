@@ -1,6 +1,6 @@
 #include "mlxn/ops/rms_norm.h"
 
-#include "tests/conformance/cpu_variants.h"
+#include "tests/conformance/variants.h"
 
 namespace mlxn::test {
 namespace {

@@ -1,15 +1,15 @@
 #include "mlxn/ops/sample.h"
 
-#include "tests/conformance/cpu_variants.h"
+#include "tests/conformance/variants.h"
 
 namespace mlxn::test {
 namespace {
 
-std::vector<std::uint32_t> draw(std::int64_t rows, const std::vector<float>& logits, const SampleOptions& options) {
+std::vector<std::uint32_t> draw(const Device& device, std::int64_t rows, const std::vector<float>& logits, const SampleOptions& options) {
   const std::int64_t vocab = static_cast<std::int64_t>(logits.size()) / rows;
-  Guarded x(cpu(2), DType::f32, {rows, vocab}), ids(cpu(2), DType::u32, {rows});
+  Guarded x(device, DType::f32, {rows, vocab}), ids(device, DType::u32, {rows});
   write(x, DType::f32, logits);
-  must(run(cpu(2), [&](CommandEncoder& e) { return sample(e, x.tensor(), ids.tensor(), options, 17); }));
+  must(run(device, [&](CommandEncoder& e) { return sample(e, x.tensor(), ids.tensor(), options, 17); }));
   const std::vector<std::byte> bytes = ids.read_bytes();
   std::vector<std::uint32_t> out(static_cast<std::size_t>(rows));
   std::memcpy(out.data(), bytes.data(), bytes.size());
@@ -20,34 +20,43 @@ const SampleOptions kOptions[] = {
     {.seed = 1}, {.top_k = 30, .seed = 2}, {.top_p = 0.8f, .seed = 3}, {.temperature = 0.7f, .min_p = 0.02f, .seed = 4}};
 
 TEST(SampleProperty, a_row_depends_on_its_place_and_its_logits_only) {
-  Random random(81);
-  const std::vector<float> logits = random.uniform(6 * 500, -3, 3);
-  for (const SampleOptions& options : kOptions) {
-    const std::vector<std::uint32_t> all = draw(6, logits, options);
-    EXPECT_EQ(draw(6, logits, options), all) << "twice equals once";
-    for (std::ptrdiff_t rows = 1; rows < 6; ++rows) {
-      const std::vector<std::uint32_t> some = draw(rows, {logits.begin(), logits.begin() + rows * 500}, options);
-      EXPECT_EQ(some, std::vector<std::uint32_t>(all.begin(), all.begin() + rows));
+  for (const Variant& v : families()) {
+    SCOPED_TRACE(v.name);
+    Random random(81);
+    const std::vector<float> logits = random.uniform(6 * 500, -3, 3);
+    for (const SampleOptions& options : kOptions) {
+      const std::vector<std::uint32_t> all = draw(v.device, 6, logits, options);
+      EXPECT_EQ(draw(v.device, 6, logits, options), all) << "twice equals once";
+      for (std::ptrdiff_t rows = 1; rows < 6; ++rows) {
+        const std::vector<std::uint32_t> some = draw(v.device, rows, {logits.begin(), logits.begin() + rows * 500}, options);
+        EXPECT_EQ(some, std::vector<std::uint32_t>(all.begin(), all.begin() + rows));
+      }
     }
   }
 }
 
 TEST(SampleProperty, a_common_shift_changes_nothing) {
-  Random random(82);
-  std::vector<float> logits = random.uniform(100 * 64, -3, 3);
-  for (float& v : logits) v = std::round(v * 256) / 256;  // so that the shift is exact
-  std::vector<float> shifted = logits;
-  for (float& v : shifted) v += 16;
-  for (const SampleOptions& options : kOptions) EXPECT_EQ(draw(100, shifted, options), draw(100, logits, options));
+  for (const Variant& v : families()) {
+    SCOPED_TRACE(v.name);
+    Random random(82);
+    std::vector<float> logits = random.uniform(100 * 64, -3, 3);
+    for (float& value : logits) value = std::round(value * 256) / 256;  // so that the shift is exact
+    std::vector<float> shifted = logits;
+    for (float& value : shifted) value += 16;
+    for (const SampleOptions& options : kOptions) EXPECT_EQ(draw(v.device, 100, shifted, options), draw(v.device, 100, logits, options));
+  }
 }
 
 TEST(SampleProperty, filters_that_keep_all_equal_no_filter) {
-  Random random(83);
-  const std::vector<float> logits = random.uniform(50 * 64, -3, 3);
-  const std::vector<std::uint32_t> plain = draw(50, logits, {.seed = 5});
-  EXPECT_EQ(draw(50, logits, {.top_k = 64, .seed = 5}), plain);
-  EXPECT_EQ(draw(50, logits, {.top_k = 1000, .seed = 5}), plain);
-  EXPECT_EQ(draw(50, logits, {.top_k = -1, .min_p = 1e-6f, .seed = 5}), plain);
+  for (const Variant& v : families()) {
+    SCOPED_TRACE(v.name);
+    Random random(83);
+    const std::vector<float> logits = random.uniform(50 * 64, -3, 3);
+    const std::vector<std::uint32_t> plain = draw(v.device, 50, logits, {.seed = 5});
+    EXPECT_EQ(draw(v.device, 50, logits, {.top_k = 64, .seed = 5}), plain);
+    EXPECT_EQ(draw(v.device, 50, logits, {.top_k = 1000, .seed = 5}), plain);
+    EXPECT_EQ(draw(v.device, 50, logits, {.top_k = -1, .min_p = 1e-6f, .seed = 5}), plain);
+  }
 }
 
 }  // namespace

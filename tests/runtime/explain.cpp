@@ -27,7 +27,7 @@ bool any_says(const std::vector<std::string>& lines, std::string_view text) {
 }
 
 TEST(Explain, TheThresholdsAreThoseOfThePlan) {
-  const Device device = must(Device::open("cpu"));
+  const Device device = must(Device::open("cpu", {.threads = 2}));
   for (const DType type : {DType::q4_0, DType::q6_K, DType::f16}) {
     for (const Numerics numerics : {Numerics::exact, Numerics::int8act}) {
       MatmulOptions options;
@@ -39,7 +39,7 @@ TEST(Explain, TheThresholdsAreThoseOfThePlan) {
         shape.m = m;
         SCOPED_TRACE(std::string(to_string(type)) + ", m = " + std::to_string(m));
         const MatmulPlan plan = must(plan_matmul(device, shape, true, options));
-        const auto lines = must(ops::explain_matmul(shape, true, options, 2));
+        const auto lines = must(ops::explain_matmul(device, shape, true, options));
         EXPECT_TRUE(any_says(lines, "class " + std::string(to_string(plan.numerics))));
         EXPECT_TRUE(any_says(lines, plan.route == Route::vector ? "route vector: tiles are taken " + from : "route tile: taken " + from));
         EXPECT_EQ(any_says(lines, "has no class int8act"), plan.numerics != numerics);
@@ -49,15 +49,16 @@ TEST(Explain, TheThresholdsAreThoseOfThePlan) {
 }
 
 TEST(Explain, SaysWhatWasAskedFor) {
+  const Device device = must(Device::open("cpu", {.threads = 1}));
   MatmulOptions options;
   options.route = Route::tile;
   options.numerics = Numerics::f16;
-  const auto lines = must(ops::explain_matmul({1, 64, 256, DType::q8_0}, false, options, 1));
+  const auto lines = must(ops::explain_matmul(device, {1, 64, 256, DType::q8_0}, false, options));
   EXPECT_TRUE(any_says(lines, "route tile: the call asks for it"));
   EXPECT_TRUE(any_says(lines, "class f16: the call asks for it"));
   EXPECT_TRUE(any_says(lines, "as they are read"));
-  EXPECT_TRUE(any_says(must(ops::explain_matmul({1, 64, 256, DType::q8_0}, true, {}, 1)), "prepared at load"));
-  EXPECT_TRUE(test::fails_with(ops::explain_matmul({1, 64, 100, DType::q8_0}, true, {}, 1), ErrorCode::bad_shape, {"100", "32"}));
+  EXPECT_TRUE(any_says(must(ops::explain_matmul(device, {1, 64, 256, DType::q8_0}, true, {})), "prepared at load"));
+  EXPECT_TRUE(test::fails_with(ops::explain_matmul(device, {1, 64, 100, DType::q8_0}, true, {}), ErrorCode::bad_shape, {"100", "32"}));
 }
 
 }  // namespace

@@ -1,21 +1,43 @@
 #pragma once
 
+#include <algorithm>
+#include <cstdlib>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#if defined(MLXN_TEST_SIMT)
+#include "backends/simt/device.h"
+#endif
 #include "tests/support/must.h"
 
 namespace mlxn::test {
 
-/// The names of the devices that a suite runs on: the CPU and every GPU that this build can open, as Device::open takes
-/// them. Use as testing::ValuesIn(device_names()).
+/// Whether tests are to run on devices of this kind. MLXN_TEST_DEVICES names the kinds, commas between them; unset: all.
+inline bool wants_device(std::string_view backend) {
+  const char* wanted = std::getenv("MLXN_TEST_DEVICES");
+  if (wanted == nullptr) return true;
+  for (std::string_view rest = wanted; !rest.empty();) {
+    const std::string_view name = rest.substr(0, rest.find(','));
+    if (name == backend) return true;
+    rest.remove_prefix(std::min(rest.size(), name.size() + 1));
+  }
+  return false;
+}
+
+/// The names of the devices that a suite runs on: the CPU, every GPU that this build can open and, in programs that link
+/// the emulator, "simt", as Device::open takes them. Use as testing::ValuesIn(device_names()).
 inline std::vector<std::string> device_names() {
+#if defined(MLXN_TEST_SIMT)
+  simt::add_emulator();
+#endif
   std::vector<std::string> names;
   int cuda = 0;
   const Result<std::vector<Capabilities>> all = Device::enumerate();
   if (!all) return {"cpu"};
   for (const Capabilities& device : *all) {
-    names.push_back(device.backend == "cuda" ? "cuda:" + std::to_string(cuda++) : device.backend);
+    const std::string name = device.backend == "cuda" ? "cuda:" + std::to_string(cuda++) : device.backend;
+    if (wants_device(device.backend)) names.push_back(name);
   }
   return names;
 }

@@ -39,7 +39,7 @@ struct AttentionOptions {
 /// kv_len  keys in the cache, 0 <= kv_len <= capacity. As parameters of a Graph kv_len, p0 and ring_start keep their bounds:
 ///         Graph::set refuses others. That ring_start is 0 until the cache is full is then up to the caller.
 /// All four may have one more axis in front, the batch, equal in all of them; kv_len and the options hold for all of it.
-/// head_dim is 1 to 512.
+/// head_dim is 1 to 512; on a GPU, capacity is at most 2^31 - 65.
 /// Numerics: dots, softmax and sums in f32; f16 keys and values are exact. Same call, same bits, whatever the number of
 /// threads. A key that a row does not see, and a slot that holds no key, never influence the row, even if they hold NaN.
 /// A row that sees no key is exactly 0.

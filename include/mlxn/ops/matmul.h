@@ -10,8 +10,8 @@ enum class Numerics : std::uint8_t {
   automatic,  ///< the device's default for the weight's type: exact or f16, never a lesser one
   exact,      ///< f32 operands
   f16,        ///< x rounded to f16 (nearest even), weights exact or rounded to f16
-  bf16,       ///< x rounded to bf16
-  int8act,    ///< x quantised per 32 values: d = max|x| / 127, q = nearest even of x / d; block formats only
+  bf16,       ///< x rounded to bf16; GPUs only
+  int8act,    ///< x quantised per 32 values: d = max|x| / 127, q = nearest even of x / d; block formats on CPUs only
 };
 [[nodiscard]] std::string_view to_string(Numerics numerics) noexcept;
 
@@ -24,7 +24,8 @@ enum class Route : std::uint8_t {
 struct MatmulOptions {
   Numerics numerics = Numerics::automatic;
   Route route = Route::automatic;
-  /// Row m of the result does not depend on how many rows x has, bit for bit.
+  /// Row m of the result does not depend on how many rows x has, bit for bit. On a GPU, where the routes add in different
+  /// orders, Route::automatic is then the vector route for any m.
   bool batch_invariant = false;
 };
 
@@ -41,7 +42,8 @@ struct MatmulShape {
 /// shape m, n, k > 0, k a multiple of the type's block; must agree with the tensors
 /// Numerics: MatmulOptions::numerics; sums in f32. Same call, same bits, whatever the number of threads.
 /// A class that the type does not have (int8act with f32, f16 or bf16 weights) runs as exact; plan_matmul says so.
-/// Errors: bad_shape, bad_dtype, aliased, unsupported, wrong_device, wrong_state, out_of_memory.
+/// Errors: bad_shape, bad_dtype, aliased, unsupported (a type without kernels, a class that the device does not have),
+/// limit_exceeded (rows of raw of 4 GiB or more on a GPU), wrong_device, wrong_state, out_of_memory.
 /// Order: recorded on `encoder`, which keeps the arguments alive until its submission completes.
 [[nodiscard]] Result<void> quantized_matmul_ggml(CommandEncoder& encoder, const Tensor& x, const Tensor& raw, const Tensor& y,
                                                  const MatmulShape& shape, const MatmulOptions& options = {});
@@ -57,7 +59,7 @@ struct MatmulPlan {
   Route route = Route::vector;
 };
 /// The variant, class and route that a product of this shape takes on the device. `prepared` says which door; on
-/// a CPU both take the same.
+/// a CPU both take the same, on a GPU raw blocks are taken to begin where an allocation does.
 [[nodiscard]] Result<MatmulPlan> plan_matmul(const Device& device, const MatmulShape& shape, bool prepared,
                                              const MatmulOptions& options = {});
 /// The largest m that takes the vector route by itself.

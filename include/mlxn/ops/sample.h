@@ -32,6 +32,7 @@ struct RecentTokens {
 /// Order of the filters: penalties, top_k, top_p, min_p, temperature. top_p and min_p see probabilities at temperature 1.
 /// Randomness: Philox4x32-10 with key `seed` and counter (step, r). The same logits, options, seed, step and r give the same
 /// token on every machine and with any number of threads; logits are not changed.
+/// A token's weight is a multiple of 2^-b of the greatest one's, b = 62 - log2(vocab) (44 for 2^18 tokens); less is not drawn.
 /// NaN and -infinity are never drawn while another logit is left, and +infinity shares with +infinity alone; a row that has
 /// neither a number nor +infinity gives id 0 with log-probability -infinity.
 /// No two of logits, ids, logprobs and recent.ids may overlap.

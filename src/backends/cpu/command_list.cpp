@@ -4,8 +4,10 @@
 #include <cstring>
 #include <mutex>
 
+#include "backends/copy_rows.h"
 #include "backends/cpu/device.h"
 #include "base/error.h"
+#include "ops/check.h"
 
 namespace mlxn::cpu {
 
@@ -24,9 +26,6 @@ struct CallableCall {
 namespace {
 
 constexpr std::uint32_t kNoneFailed = 0xffffffffu;
-constexpr std::uint64_t kArenaBytes = std::uint64_t{1} << 20;
-constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 48;  // beyond any machine's memory, and sums of them stay in 64 bits
-
 /// Copies and fills move this much per chunk: enough to amortise the counter, little enough to balance the team.
 constexpr std::uint64_t kCopyChunk = std::uint64_t{128} << 10;
 
@@ -122,20 +121,10 @@ CpuCommandList::Node* CpuCommandList::make_node(std::size_t args_bytes) {
 
 Result<void> CpuCommandList::encode(std::string_view name, ErasedKernel entry, const void* args, std::size_t args_bytes,
                                     const LaunchRecord& record, CallableCall* call) {
-  if (args_bytes > kMaxArgsBytes || record.range_count > kMaxBindings || record.patch_count > kMaxScalarPatches) {
-    return make_error(ErrorCode::internal, "{}: {} argument bytes, {} bindings, {} parameters; at most {}, {}, {}", name, args_bytes,
-                      record.range_count, record.patch_count, kMaxArgsBytes, kMaxBindings, kMaxScalarPatches);
-  }
-  for (int i = 0; i < record.patch_count; ++i) {
-    if (static_cast<std::size_t>(record.patches[static_cast<std::size_t>(i)].parameter) >= parameters.size()) {
-      return make_error(ErrorCode::wrong_state, "{}: a parameter of another graph", name);
-    }
-  }
+  MLXN_CHECK(check_record(name, args_bytes, record));
   return mlxn::detail::guarded([&]() -> Result<void> {
     // All that can fail comes first: a dispatch is recorded as a whole or not at all.
-    make_room_to_track();
-    make_room(patches_, static_cast<std::size_t>(record.patch_count));
-    if (recording_graph) make_room(bound_, static_cast<std::size_t>(record.range_count));
+    make_room_for(record);
     Node* node = make_node(args_bytes);
     if (node == nullptr) return make_error(ErrorCode::out_of_memory, "{}: no memory to record it", name);
     node->run = entry;
@@ -143,41 +132,21 @@ Result<void> CpuCommandList::encode(std::string_view name, ErasedKernel entry, c
     node->index = static_cast<std::uint32_t>(dispatches_);
     node->wait = track(record) && first_ != nullptr;
     std::memcpy(node->args(), args, args_bytes);
+    keep(record, node->args(), call == nullptr ? nullptr : call->bindings.data());
+    for (int i = 0; i < record.patch_count; ++i) {
+      const ScalarPatch& patch = record.patches[static_cast<std::size_t>(i)];
+      add_patch(patch, name, node->args() + patch.field);
+    }
     (first_ == nullptr ? first_ : last_->next) = node;
     last_ = node;
     ++dispatches_;
     barriers_ += node->wait ? 1 : 0;
-    for (int i = 0; i < record.patch_count; ++i) {
-      const ScalarPatch& patch = record.patches[static_cast<std::size_t>(i)];
-      patches_.push_back({node, patch.parameter, patch.field, patch.size, patch.min, patch.max});
-    }
-    for (int i = 0; i < record.range_count; ++i) {
-      const BoundRange& range = record.ranges[static_cast<std::size_t>(i)];
-      if (*range.allocation == arena_) arena_bound_ = true;
-      if (!recording_graph || (*range.allocation)->scratch) continue;
-      bound_.push_back({*range.allocation, range.begin, range.end, node, call, range.field});
-    }
     return {};
   });
 }
 
 Result<Tensor> CpuCommandList::scratch(std::uint64_t bytes) {
-  if (bytes > kMostBytes) return make_error(ErrorCode::out_of_memory, "scratch: {} bytes wanted", bytes);
-  const std::uint64_t wanted = (bytes + 63) / 64 * 64;
-  const std::uint64_t room = arena_ ? arena_->bytes() : 0;
-  // From its start again, unless an operation still holds a piece: besides that there are the handle here and, once a
-  // dispatch has bound the arena, the one that keeps it alive.
-  const bool may_restart = arena_ && wanted <= room && arena_.use_count() == (arena_bound_ ? 2 : 1);
-  if (room - arena_used_ < wanted && may_restart) arena_used_ = 0;
-  if (room - arena_used_ < wanted) {
-    // Twice the request, so that two dispatches in a row need not share the bytes and can overlap.
-    MLXN_TRY(arena_, cpu().allocate_scratch(std::max(kArenaBytes, wanted * 2)));
-    arena_used_ = 0;
-    arena_bound_ = false;
-  }
-  MLXN_TRY(Tensor tensor, Tensor::make(arena_, DType::u8, {static_cast<std::int64_t>(wanted)}, arena_used_));
-  arena_used_ += wanted;
-  return tensor;
+  return take_scratch(bytes, 64, [this](std::uint64_t wanted) { return cpu().allocate_scratch(wanted); });
 }
 
 Result<void> CpuCommandList::dispatch(const CommandEncoder::Dispatch& dispatch, const LaunchRecord& record) {
@@ -210,58 +179,23 @@ Result<void> CpuCommandList::upload(const Tensor& to, std::span<const std::byte>
   return copy(bytes, staged);
 }
 
-namespace {
-
-/// A tensor as evenly spaced rows of contiguous bytes.
-struct Rows {
-  std::uint64_t count, bytes, pitch;
-};
-/// With rows of `inner` trailing axes; nothing if the axes before them are not evenly spaced.
-std::optional<Rows> rows_of(const Tensor& tensor, int inner) noexcept {
-  const DTypeInfo& type = info(tensor.dtype());
-  const auto to_bytes = [&](std::int64_t elems) { return static_cast<std::uint64_t>(elems) / type.block_elems * type.block_bytes; };
-  std::int64_t row_elems = 1, count = 1, pitch = 0;
-  const int rank = tensor.rank();
-  for (int axis = rank - 1; axis >= 0; --axis) {
-    const std::int64_t size = tensor.dim(axis), stride = tensor.stride(axis);
-    if (axis >= rank - inner) {
-      if (size != 1 && stride != row_elems) return std::nullopt;
-      row_elems *= size;
-    } else if (size != 1) {
-      if (count == 1) {
-        pitch = stride;
-      } else if (stride != pitch * count) {
-        return std::nullopt;
-      }
-      count *= size;
-    }
-  }
-  return Rows{static_cast<std::uint64_t>(count), to_bytes(row_elems), to_bytes(pitch)};
+Result<void> CpuCommandList::download(std::span<std::byte> to, const Tensor& from) {
+  const Shape shape = {static_cast<std::int64_t>(to.size())};
+  MLXN_TRY(const Tensor bytes, from.reinterpret(DType::u8, shape));
+  MLXN_TRY(const Tensor host, Device(device_).import_memory(to.data(), to.size(), nullptr, DType::u8, shape));
+  MLXN_CHECK(ops::check_no_overlap("download", "to", host, "from", from));
+  return copy(host, bytes);
 }
 
-}  // namespace
-
 Result<void> CpuCommandList::copy(const Tensor& to, const Tensor& from) {
+  MLXN_TRY(const CopyRows rows, copy_rows_of(to, from));
   Launch<CopyArgs> launch;
   launch.bind(launch.args.from, from);
   launch.bind(launch.args.to, to);
-  launch.args.rows = 1;
-  launch.args.row_bytes = from.bytes();
-  if (!from.is_contiguous() || !to.is_contiguous()) {
-    std::optional<Rows> source, target;
-    // Rows as long as possible: of all trailing axes that both tensors have without gaps.
-    for (int inner = from.rank(); inner > 0 && !(source && target); --inner) {
-      source = rows_of(from, inner);
-      target = rows_of(to, inner);
-    }
-    if (!source || !target) {
-      return make_error(ErrorCode::bad_shape, "copy: the rows of one tensor have gaps or are not evenly spaced");
-    }
-    launch.args.rows = source->count;
-    launch.args.row_bytes = source->bytes;
-    launch.args.from_pitch = source->pitch;
-    launch.args.to_pitch = target->pitch;
-  }
+  launch.args.rows = rows.rows;
+  launch.args.row_bytes = rows.row_bytes;
+  launch.args.from_pitch = rows.from_pitch;
+  launch.args.to_pitch = rows.to_pitch;
   return encode(kCopy.name, kCopy.run, &launch.args, sizeof(CopyArgs), launch.record);
 }
 
@@ -271,64 +205,6 @@ Result<void> CpuCommandList::fill(const Tensor& to, std::byte value) {
   launch.args.bytes = to.bytes();
   launch.args.value = std::to_integer<std::uint32_t>(value);
   return encode(kFill.name, kFill.run, &launch.args, sizeof(FillArgs), launch.record);
-}
-
-Result<void> CpuCommandList::patch(int parameter, std::int64_t value) {
-  for (const Patch& patch : patches_) {
-    if (patch.parameter != parameter || (value >= patch.min && value <= patch.max)) continue;
-    return make_error(ErrorCode::out_of_range, "graph: parameter '{}' is {}, {} takes {} to {}",
-                      parameters[static_cast<std::size_t>(parameter)].name, value, patch.node->name, patch.min, patch.max);
-  }
-  for (const Patch& patch : patches_) {
-    if (patch.parameter != parameter) continue;
-    // Little-endian, so the low bytes of the 64-bit value are the 32-bit one.
-    std::memcpy(patch.node->args() + patch.field, &value, patch.size);
-  }
-  return {};
-}
-
-Result<void> CpuCommandList::rebind(const Tensor& from, const Tensor& to) {
-  const auto* const from_begin = static_cast<const std::byte*>(from.unsafe_data());
-  const auto* const to_begin = static_cast<const std::byte*>(to.unsafe_data());
-  const std::byte* const from_end = from_begin + from.bytes();
-  const std::byte* const to_end = to_begin + to.bytes();
-  // Operations choose their kernel by the alignment they see while recording.
-  const auto alignment = [](const std::byte* p) { return reinterpret_cast<std::uintptr_t>(p) & -reinterpret_cast<std::uintptr_t>(p); };
-  if (alignment(to_begin) < std::min<std::uintptr_t>(64, alignment(from_begin))) {
-    return make_error(ErrorCode::bad_shape, "graph: the new buffer is aligned to {} bytes only", alignment(to_begin));
-  }
-  const auto is_from = [&](const Bound& bound) { return bound.first() < from_end && from_begin < bound.last(); };
-  if (std::none_of(bound_.begin(), bound_.end(), is_from)) {
-    return make_error(ErrorCode::not_found, "graph: no dispatch binds the tensor to replace");
-  }
-  for (const Bound& bound : bound_) {
-    if (is_from(bound) && (bound.first() < from_begin || bound.last() > from_end)) {
-      return make_error(ErrorCode::aliased, "graph: dispatch {} binds more than the tensor to replace", bound.node->index);
-    }
-    if (!is_from(bound) && bound.first() < to_end && to_begin < bound.last()) {
-      return make_error(ErrorCode::aliased, "graph: the new buffer overlaps one that dispatch {} binds", bound.node->index);
-    }
-  }
-  return mlxn::detail::guarded([&]() -> Result<void> {
-    std::vector<std::shared_ptr<Allocation>> kept;
-    kept.reserve(bound_.size());
-    for (const Bound& bound : bound_) kept.push_back(is_from(bound) ? to.allocation() : bound.allocation);
-    retain_only(std::move(kept));
-    for (Bound& bound : bound_) {
-      if (!is_from(bound)) continue;
-      const auto offset = static_cast<std::uint64_t>(bound.first() - from_begin) + to.byte_offset();
-      bound.end = bound.end - bound.begin + offset;
-      bound.begin = offset;
-      bound.allocation = to.allocation();
-      std::byte* const address = bound.allocation->data() + bound.begin;
-      if (bound.call != nullptr) {
-        bound.call->bindings[bound.field] = {address, bound.end - bound.begin};
-      } else {
-        std::memcpy(bound.node->args() + bound.field, &address, sizeof(address));
-      }
-    }
-    return {};
-  });
 }
 
 void CpuCommandList::walk(Team& team, int thread, Outcome* outcome) noexcept {
@@ -376,16 +252,24 @@ CpuCommandList::Outcome CpuCommandList::run(Team& team) noexcept {
   return outcome;
 }
 
-int threads(const CommandEncoder& encoder) noexcept {
-  return static_cast<CpuDevice&>(*encoder.list()->device()).team().size();
+namespace {
+/// A GPU's list where an operation has no kernel for it.
+Result<void> check_cpu(std::string_view name, const CommandEncoder& encoder) {
+  if (!encoder.list()->device()->is_gpu()) return {};
+  return make_error(ErrorCode::unsupported, "{}: no variant for {}", name, encoder.list()->device()->capabilities().backend);
 }
+}  // namespace
+
+int threads(const CommandEncoder& encoder) noexcept { return encoder.list()->device()->capabilities().threads; }
 
 Result<Tensor> scratch(CommandEncoder& encoder, std::uint64_t bytes) {
+  MLXN_CHECK(check_cpu("scratch", encoder));
   return static_cast<CpuCommandList*>(encoder.list())->scratch(bytes);
 }
 
 Result<void> encode_erased(CommandEncoder& encoder, std::string_view name, ErasedKernel run, const void* args,
                            std::size_t args_bytes, const LaunchRecord& record) {
+  MLXN_CHECK(check_cpu(name, encoder));
   return static_cast<CpuCommandList*>(encoder.list())->encode(name, run, args, args_bytes, record);
 }
 

@@ -37,10 +37,9 @@ class CpuCommandList final : public CommandList {
   [[nodiscard]] std::size_t barriers() const noexcept override { return barriers_; }
   [[nodiscard]] Result<void> dispatch(const CommandEncoder::Dispatch& dispatch, const LaunchRecord& record) override;
   [[nodiscard]] Result<void> upload(const Tensor& to, std::span<const std::byte> from) override;
+  [[nodiscard]] Result<void> download(std::span<std::byte> to, const Tensor& from) override;
   [[nodiscard]] Result<void> copy(const Tensor& to, const Tensor& from) override;
   [[nodiscard]] Result<void> fill(const Tensor& to, std::byte value) override;
-  [[nodiscard]] Result<void> patch(int parameter, std::int64_t value) override;
-  [[nodiscard]] Result<void> rebind(const Tensor& from, const Tensor& to) override;
 
   struct Outcome {
     std::optional<Error> error;
@@ -62,22 +61,6 @@ class CpuCommandList final : public CommandList {
     [[nodiscard]] std::byte* args() noexcept { return reinterpret_cast<std::byte*>(this + 1); }
   };
   static_assert(sizeof(Node) == 64);
-  struct Patch {
-    Node* node;
-    int parameter;
-    std::uint16_t field, size;
-    std::int64_t min, max;
-  };
-  struct Bound {
-    std::shared_ptr<Allocation> allocation;
-    std::uint64_t begin, end;
-    Node* node;
-    CallableCall* call;
-    std::uint16_t field;
-    [[nodiscard]] const std::byte* first() const noexcept { return allocation->data() + begin; }
-    [[nodiscard]] const std::byte* last() const noexcept { return allocation->data() + end; }
-  };
-
   [[nodiscard]] CpuDevice& cpu() const noexcept;
   /// Room for a node with its launch struct; null without memory.
   [[nodiscard]] Node* make_node(std::size_t args_bytes);
@@ -88,13 +71,8 @@ class CpuCommandList final : public CommandList {
   std::size_t dispatches_ = 0, barriers_ = 0;
   std::unique_ptr<RecordBlock> blocks_;  // the one being filled first
   std::size_t block_used_ = RecordBlock::kBytes;
-  std::vector<Patch> patches_;
-  std::vector<Bound> bound_;  // only of a graph, for rebind
   std::vector<std::unique_ptr<CallableCall>> calls_;
   std::atomic<std::uint32_t> failed_;  // index of the first dispatch that failed in the current run
-  std::shared_ptr<Allocation> arena_;
-  std::uint64_t arena_used_ = 0;
-  bool arena_bound_ = false;
 };
 
 }  // namespace mlxn::cpu

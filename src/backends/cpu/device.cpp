@@ -43,7 +43,6 @@ std::uint32_t simd_lanes() noexcept {
   return 1;
 }
 
-constexpr std::size_t kFreeScratchBlocks = 16;
 constexpr std::size_t kFreeRecordBlocks = 64;  // 2 MiB
 constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 48;  // beyond any machine's memory, and sums of them stay in 64 bits
 
@@ -60,23 +59,17 @@ Capabilities CpuDevice::describe(int threads, std::string_view reason) {
   c.largest_allocation_bytes = memory.total_bytes;
   c.last_level_cache_bytes = last_level_cache_bytes();
   c.threads = threads;
+  c.compute_units = threads;
   c.simd_width = simd_lanes();
   return c;
 }
 
 Result<std::shared_ptr<CpuDevice>> CpuDevice::open(const DeviceOptions& options, std::string_view reason) {
   return mlxn::detail::guarded([&]() -> Result<std::shared_ptr<CpuDevice>> {
-    if (options.threads < 0 || options.threads > kMaxThreads) {
-      return make_error(ErrorCode::invalid_argument, "cpu: {} threads, wanted 1 to {} (0 for the default)", options.threads,
-                        kMaxThreads);
-    }
-    if (options.max_in_flight < 1) {
-      return make_error(ErrorCode::invalid_argument, "cpu: max_in_flight is {}, wanted at least 1", options.max_in_flight);
-    }
+    MLXN_CHECK(check_options("cpu", options));
     const int threads = options.threads == 0 ? usable_cores() : options.threads;
     MLXN_TRY(auto team, Team::create(threads));
     auto device = std::make_shared<CpuDevice>(std::move(team), describe(threads, reason), options);
-    device->free_scratch_.reserve(kFreeScratchBlocks);
     MLXN_TRY(device->default_queue_, device->add_queue(nullptr));
     return device;
   });
@@ -125,10 +118,11 @@ void CpuDevice::give_back_records(std::unique_ptr<RecordBlock> chain) noexcept {
 }
 
 bool CpuDevice::drop_free_scratch() noexcept {
-  const std::lock_guard lock(mutex_);
-  const bool any = !free_scratch_.empty();
-  for (const Block& block : free_scratch_) give_back(block.data, block.bytes, capabilities_.alignment_bytes);
-  free_scratch_.clear();
+  bool any = false;
+  while (const auto block = free_scratch_.pop()) {
+    give_back(block->data, block->bytes, capabilities_.alignment_bytes);
+    any = true;
+  }
   return any;
 }
 
@@ -189,19 +183,7 @@ Result<std::shared_ptr<Allocation>> CpuDevice::allocate(std::uint64_t bytes, con
 
 Result<std::shared_ptr<Allocation>> CpuDevice::allocate_scratch(std::uint64_t bytes) {
   return mlxn::detail::guarded([&]() -> Result<std::shared_ptr<Allocation>> {
-    Block block{nullptr, 0};
-    {
-      const std::lock_guard lock(mutex_);
-      // The smallest free block that holds the request and wastes no more than three quarters of itself.
-      auto best = free_scratch_.end();
-      for (auto it = free_scratch_.begin(); it != free_scratch_.end(); ++it) {
-        if (it->bytes >= bytes && it->bytes / 4 <= bytes && (best == free_scratch_.end() || it->bytes < best->bytes)) best = it;
-      }
-      if (best != free_scratch_.end()) {
-        block = *best;
-        free_scratch_.erase(best);
-      }
-    }
+    ScratchCache::Block block = free_scratch_.take(bytes).value_or(ScratchCache::Block{});
     const std::uint64_t alignment = capabilities_.alignment_bytes;
     if (block.data == nullptr) {
       block.bytes = (std::max<std::uint64_t>(bytes, 1) + alignment - 1) / alignment * alignment;
@@ -211,13 +193,7 @@ Result<std::shared_ptr<Allocation>> CpuDevice::allocate_scratch(std::uint64_t by
       auto self = std::static_pointer_cast<CpuDevice>(shared_from_this());
       auto scratch = std::make_shared<Allocation>(
           self, static_cast<std::byte*>(block.data), block.bytes, [device = self.get(), block] {
-            {
-              const std::lock_guard lock(device->mutex_);
-              if (device->free_scratch_.size() < kFreeScratchBlocks) {
-                device->free_scratch_.push_back(block);
-                return;
-              }
-            }
+            if (device->free_scratch_.keep(block)) return;
             device->give_back(block.data, block.bytes, device->capabilities_.alignment_bytes);
           });
       scratch->scratch = true;

@@ -5,6 +5,7 @@
 
 #include "backends/cpu/team.h"
 #include "backends/device_impl.h"
+#include "backends/scratch_cache.h"
 
 namespace mlxn::cpu {
 
@@ -39,10 +40,6 @@ class CpuDevice final : public DeviceImpl {
   std::mutex team_mutex;
 
  private:
-  struct Block {
-    void* data;
-    std::uint64_t bytes;
-  };
   [[nodiscard]] Result<std::shared_ptr<CpuQueue>> add_queue(std::shared_ptr<CpuDevice> keep);
   [[nodiscard]] Result<void*> take(std::uint64_t bytes, std::uint64_t alignment);
   void* try_take(std::uint64_t bytes, std::uint64_t alignment) noexcept;
@@ -53,7 +50,7 @@ class CpuDevice final : public DeviceImpl {
   std::unique_ptr<Team> team_;
   Capabilities capabilities_;
   std::mutex mutex_;
-  std::vector<Block> free_scratch_;  // never grows beyond the room it got at the start
+  ScratchCache free_scratch_;
   std::unique_ptr<RecordBlock> free_records_;
   std::size_t free_record_count_ = 0;
   std::vector<std::weak_ptr<CpuQueue>> queues_;

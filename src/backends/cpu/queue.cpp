@@ -106,19 +106,19 @@ void CpuQueue::run_and_release_head(std::unique_lock<std::mutex>& lock) noexcept
 }
 
 Result<void> CpuQueue::wait(SubmissionImpl& submission, std::optional<std::chrono::steady_clock::time_point> deadline) {
-  if (submission.done()) return {};
+  if (submission.finished()) return {};
   MLXN_CHECK(check_outside("wait"));
   count_sync(device_);
   counters.syncs.fetch_add(1, std::memory_order_relaxed);
   std::unique_lock lock(mutex_);
   if (deadline) {
     // A wait that may give up leaves the work to the lane: whoever has a submission to wait for has started it.
-    while (!submission.done() && changed_.wait_until(lock, *deadline) != std::cv_status::timeout) {
+    while (!submission.finished() && changed_.wait_until(lock, *deadline) != std::cv_status::timeout) {
     }
     return {};
   }
   ++waiters_;
-  while (!submission.done()) {
+  while (!submission.finished()) {
     if (current_) {
       changed_.wait(lock);
     } else {
@@ -169,7 +169,7 @@ Result<void> CpuQueue::add_callback(const std::shared_ptr<SubmissionImpl>& submi
     const std::lock_guard lock(mutex_);
     MLXN_CHECK(start_lane());
     submission->callbacks.push_back(std::move(done));
-    if (submission->done()) list_to_call(submission);
+    if (submission->finished()) list_to_call(submission);
     changed_.notify_all();
     return {};
   });

@@ -23,6 +23,7 @@ constexpr VariantInfo kInfos[] = {
     variant_info<CpuIsa::neon>("add_neon"),
 #endif
     variant_info<CpuIsa::scalar>("add_scalar"),
+    gpu_variant_info("add_gpu"),
 };
 
 }  // namespace
@@ -32,7 +33,7 @@ const OpInfo op_add = {"add", kInfos};
 
 Result<void> encode_add(CommandEncoder& encoder, const Tensor& a, const Tensor& b, const Tensor& y,
                         std::optional<CpuIsa> isa) {
-  return encode_elementwise({"add", "a", "b", true, kVariants}, encoder, a, b, y, 0.0f, isa);
+  return encode_elementwise({"add", "a", "b", true, kVariants, &add_gpu}, encoder, a, b, y, 0.0f, isa);
 }
 
 }  // namespace mlxn::ops

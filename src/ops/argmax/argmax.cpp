@@ -26,7 +26,19 @@ constexpr VariantInfo kInfos[] = {
     variant_info<CpuIsa::neon>("argmax_neon"),
 #endif
     variant_info<CpuIsa::scalar>("argmax_scalar"),
+    gpu_variant_info("argmax_gpu"),
 };
+
+/// What the launch structs have in common.
+template <class Args>
+void fill(Launch<Args>& launch, const Tensor& x, const Tensor& ids, const Tensor& values) noexcept {
+  launch.bind(launch.args.x, x);
+  launch.bind(launch.args.ids, ids);
+  if (values.defined()) launch.bind(launch.args.values, values);
+  launch.args.rows = row_count(x);
+  launch.args.n = x.dim(-1);
+  launch.args.row_stride = x.rank() == 1 ? 0 : x.stride(0);
+}
 
 }  // namespace
 
@@ -57,13 +69,16 @@ Result<void> encode_argmax(CommandEncoder& encoder, const Tensor& x, const Tenso
     MLXN_CHECK(check_no_overlap(kOp, "values", values, "ids", ids));
   }
 
-  MLXN_TRY(const auto* variant, pick<ArgmaxSelect>(kOp, kVariants, isa));
+  MLXN_TRY(const auto* variant, pick_for<ArgmaxSelect>(encoder, kOp, kVariants, isa));
   if (rows == 0) return {};
 
+  if (variant == nullptr) {
+    Launch<ArgmaxGpuArgs> launch;
+    fill(launch, x, ids, values);
+    return argmax_gpu(encoder, launch, x.dtype());
+  }
   Launch<ArgmaxArgs> launch;
-  launch.bind(launch.args.x, x);
-  launch.bind(launch.args.ids, ids);
-  if (values.defined()) launch.bind(launch.args.values, values);
+  fill(launch, x, ids, values);
   Tensor parts;  // the launch refers to it until it is recorded
   const int threads = cpu::threads(encoder);
   if (rows < threads && n >= kSharedRowElems) {
@@ -71,9 +86,6 @@ Result<void> encode_argmax(CommandEncoder& encoder, const Tensor& x, const Tenso
     MLXN_TRY(parts, cpu::scratch(encoder, count * sizeof(ArgmaxPart)));
     launch.bind(launch.args.parts, parts);
   }
-  launch.args.rows = rows;
-  launch.args.n = n;
-  launch.args.row_stride = x.rank() == 1 ? 0 : x.stride(0);
   return cpu::encode(encoder, variant->select(variant->name, x.dtype()), launch);
 }
 

@@ -1,24 +1,10 @@
 #pragma once
 
 #include "backends/cpu/launch.h"
+#include "ops/argmax/args.h"
 #include "ops/elements.h"
 
 namespace mlxn::ops {
-
-/// The greatest element of a part of a row.
-struct ArgmaxPart {
-  std::int64_t index;  ///< -1: nothing but NaN
-  float value;
-  std::int32_t padding;
-};
-
-struct ArgmaxArgs {
-  In<void> x;
-  InOut<ArgmaxPart> parts;  ///< [rows, threads] if threads share the rows, else null
-  Out<std::uint32_t> ids;
-  Out<float> values;  ///< null: not wanted
-  std::int64_t rows, n, row_stride;
-};
 
 /// Bound by memory: one pass keeps a block's greatest value in vectors and remembers the block, then looks up the index.
 template <class S, class T>

@@ -15,6 +15,7 @@ namespace {
 constexpr std::string_view kOp = "attention";
 constexpr std::int64_t kMaxHeads = 1 << 20;
 constexpr std::int64_t kMaxRows = std::int64_t{1} << 40;
+constexpr std::int64_t kWide = std::int64_t{1} << 60;  // a window that no sum of positions comes near
 
 using Handle = cpu::Kernel<AttentionArgs>;
 struct Kernels {
@@ -61,6 +62,7 @@ constexpr VariantInfo kInfos[] = {
 #endif
     variant_info<CpuIsa::scalar>("attention_tiled_f32_scalar"), variant_info<CpuIsa::scalar>("attention_tiled_f16_scalar"),
     variant_info<CpuIsa::scalar>("attention_split_f32_scalar"), variant_info<CpuIsa::scalar>("attention_split_f16_scalar"),
+    gpu_variant_info("attention_split_gpu"), gpu_variant_info("attention_tiled_gpu"),
 };
 
 /// A tensor [batch, heads, rows, dim], or without the first axis.
@@ -181,7 +183,7 @@ Result<void> encode_attention(CommandEncoder& encoder, const Tensor& q, const Te
   MLXN_CHECK(check_encoder(kOp, encoder));
   MLXN_CHECK(check_tensors(encoder, q, k, v, y, options));
   MLXN_CHECK(check_numbers(k.dim(-2), kv_len, options));
-  MLXN_TRY(const auto* variant, pick<const Kernels*>(kOp, kVariants, isa));
+  MLXN_TRY(const auto* variant, pick_for<const Kernels*>(encoder, kOp, kVariants, isa));
   const View qv(q), kv(k), vv(v), yv(y);
   const std::int64_t rows = qv.heads / kv.heads * qv.rows;  // query rows per key head
   if (route == AttentionRoute::automatic) route = rows <= kAttentionSplitRows ? AttentionRoute::split : AttentionRoute::tiled;
@@ -193,27 +195,12 @@ Result<void> encode_attention(CommandEncoder& encoder, const Tensor& q, const Te
 
   Launch<AttentionArgs> launch;
   AttentionArgs& a = launch.args;
-  const int dim = static_cast<int>(qv.dim);
-  a.work_floats = attention_work_floats(dim);
-  const auto parts = static_cast<std::int64_t>(ceil_div(static_cast<std::uint64_t>(kv.rows), kAttentionPart));
-  if (parts > INT32_MAX) return make_error(ErrorCode::bad_shape, "{}: k has {} slots, too many", kOp, kv.rows);
-  a.max_parts = static_cast<std::int32_t>(parts);
-  std::optional<std::uint64_t> floats = checked_product(static_cast<std::uint64_t>(cpu::threads(encoder)), a.work_floats);
-  if (route == AttentionRoute::split) {
-    const auto states = checked_product(static_cast<std::uint64_t>(qv.batch), qv.heads, qv.rows, parts, attention_state_floats(dim));
-    floats = floats && states ? checked_add(*floats, *states) : std::nullopt;
-  }
-  if (floats) floats = checked_mul(*floats, sizeof(float));
-  if (!floats) return make_error(ErrorCode::out_of_memory, "{}: scratch memory beyond 64 bits", kOp);
-  MLXN_TRY(const Tensor work, cpu::scratch(encoder, *floats));
-
   launch.bind(a.q, q);
   launch.bind(a.k, k);
   launch.bind(a.v, v);
   launch.bind(a.y, y);
   if (options.sinks.defined()) launch.bind(a.sinks, options.sinks);
   if (options.lse.defined()) launch.bind(a.lse, options.lse);
-  launch.bind(a.work, work);
   a.q_batch = qv.batch_stride, a.q_head = qv.head_stride, a.q_row = qv.row_stride;
   a.y_batch = yv.batch_stride, a.y_head = yv.head_stride, a.y_row = yv.row_stride;
   a.k_batch = kv.batch_stride, a.k_head = kv.head_stride, a.k_slot = kv.row_stride;
@@ -222,16 +209,28 @@ Result<void> encode_attention(CommandEncoder& encoder, const Tensor& q, const Te
   a.capacity = kv.rows;
   launch.set(a.kv_len, kv_len, 0, kv.rows);
   if (options.p0) launch.set(a.p0, *options.p0, -kAttentionMaxPosition, kAttentionMaxPosition);
-  a.p0_is_given = options.p0 ? 1 : 0;
   launch.set(a.ring_start, options.ring_start, 0, kv.rows - 1);
   a.batch = static_cast<std::int32_t>(qv.batch);
   a.heads = static_cast<std::int32_t>(qv.heads);
   a.kv_heads = static_cast<std::int32_t>(kv.heads);
   a.head_dim = static_cast<std::int32_t>(qv.dim);
-  a.causal = options.causal ? 1 : 0;
-  a.window = options.window;
+  a.flags = (options.causal ? kAttentionCausal : 0) | (options.p0 ? kAttentionHasP0 : 0);
+  a.window = std::min(options.window, kWide);
   a.scale = options.scale ? *options.scale : 1.0f / std::sqrt(static_cast<float>(qv.dim));
   a.softcap = options.softcap;
+  if (variant == nullptr) return attention_gpu(encoder, launch, q, k, v, route);
+
+  const int dim = static_cast<int>(qv.dim);
+  std::optional<std::uint64_t> floats = checked_product(static_cast<std::uint64_t>(cpu::threads(encoder)), attention_work_floats(dim));
+  if (route == AttentionRoute::split) {
+    const std::uint64_t parts = ceil_div(static_cast<std::uint64_t>(kv.rows), kAttentionPart);
+    const auto states = checked_product(static_cast<std::uint64_t>(qv.batch), qv.heads, qv.rows, parts, attention_state_floats(dim));
+    floats = floats && states ? checked_add(*floats, *states) : std::nullopt;
+  }
+  if (floats) floats = checked_mul(*floats, sizeof(float));
+  if (!floats) return make_error(ErrorCode::out_of_memory, "{}: scratch memory beyond 64 bits", kOp);
+  MLXN_TRY(const Tensor work, cpu::scratch(encoder, *floats));
+  launch.bind(a.work, work);
   const Kernels& kernels = *variant->select;
   const std::size_t type = k.dtype() == DType::f16 ? 1 : 0;
   return cpu::encode(encoder, route == AttentionRoute::split ? kernels.split[type] : kernels.tiled[type], launch);

@@ -2,8 +2,10 @@
 
 #include <optional>
 
+#include "backends/gpu/launch.h"
 #include "base/cpu_features.h"
 #include "mlxn/ops/attention.h"
+#include "ops/attention/args.h"
 
 namespace mlxn::ops {
 
@@ -17,5 +19,9 @@ enum class AttentionRoute : std::uint8_t {
 [[nodiscard]] Result<void> encode_attention(CommandEncoder& encoder, const Tensor& q, const Tensor& k, const Tensor& v,
                                             const Tensor& y, const Scalar<std::int64_t>& kv_len,
                                             const AttentionOptions& options, std::optional<CpuIsa> isa, AttentionRoute route);
+
+/// Chooses kernels and grid; fills what `launch` lacks for a GPU.
+[[nodiscard]] Result<void> attention_gpu(CommandEncoder& encoder, Launch<AttentionArgs>& launch, const Tensor& q, const Tensor& k,
+                                         const Tensor& v, AttentionRoute route);
 
 }  // namespace mlxn::ops

@@ -17,9 +17,6 @@
 
 namespace mlxn::ops {
 
-/// Start of the running maximum: far below any logit, yet exp(-inf - start) is an exact 0 without a special case.
-inline constexpr float kAttentionLowest = -1.7014117e38f;
-
 template <class S, class T>
 struct Attention {
   using F = typename S::F;
@@ -35,13 +32,14 @@ struct Attention {
   const AttentionArgs& a;
   std::int64_t kv_len, p0, window, ring_start;
   int group, dim, padded, state_floats;
+  bool causal;
 
   explicit MLXN_SIMD Attention(const AttentionArgs& args) : a(args) {
-    constexpr std::int64_t kWide = std::int64_t{1} << 60;  // no position comes near it
-    kv_len = a.kv_len;
-    p0 = a.p0_is_given != 0 ? a.p0 : kv_len - a.seq;
-    window = a.window > kWide ? kWide : a.window;
-    ring_start = a.ring_start;
+    kv_len = a.kv_len.value;
+    p0 = (a.flags & kAttentionHasP0) != 0 ? a.p0.value : kv_len - a.seq;
+    causal = (a.flags & kAttentionCausal) != 0;
+    window = a.window;
+    ring_start = a.ring_start.value;
     group = a.heads / a.kv_heads;
     dim = a.head_dim;
     padded = attention_padded_dim(dim);
@@ -55,7 +53,7 @@ struct Attention {
   MLXN_SIMD Range visible(std::int64_t i) const {
     const std::int64_t p = p0 + i;
     std::int64_t begin = window > 0 ? p - window + 1 : 0;
-    std::int64_t end = a.causal != 0 ? p + 1 : kv_len;
+    std::int64_t end = causal ? p + 1 : kv_len;
     if (begin < 0) begin = 0;
     if (end > kv_len) end = kv_len;
     if (begin >= end) begin = end = 0;
@@ -66,7 +64,7 @@ struct Attention {
     Range all{0, 0};
     // Rows at the edges may see nothing while rows between them see something only if the range is cut by 0 or kv_len.
     std::int64_t begin = window > 0 ? p0 + first - window + 1 : 0;
-    std::int64_t end = a.causal != 0 ? p0 + last + 1 : kv_len;
+    std::int64_t end = causal ? p0 + last + 1 : kv_len;
     if (begin < 0) begin = 0;
     if (end > kv_len) end = kv_len;
     if (begin < end) all = {begin, end};
@@ -382,7 +380,7 @@ struct Attention {
   }
 
   MLXN_SIMD void tiled(const CpuContext& context) const {
-    float* base = a.work.ptr + static_cast<std::int64_t>(context.thread) * a.work_floats;
+    float* base = a.work.ptr + static_cast<std::int64_t>(context.thread) * attention_work_floats(dim);
     TiledWork w;
     w.q = base;
     w.kt = w.q + kAttentionBlock * padded;
@@ -544,12 +542,13 @@ struct Attention {
   }
 
   MLXN_SIMD void split(const CpuContext& context) const {
-    float* q = a.work.ptr + static_cast<std::int64_t>(context.thread) * a.work_floats;
+    float* q = a.work.ptr + static_cast<std::int64_t>(context.thread) * attention_work_floats(dim);
     float* s = q + kAttentionSplitRows * padded;
-    float* parts = a.work.ptr + static_cast<std::int64_t>(context.threads) * a.work_floats;
+    float* parts = a.work.ptr + static_cast<std::int64_t>(context.threads) * attention_work_floats(dim);
     const std::int64_t rows = a.seq * group;
     const std::int64_t kv_heads = static_cast<std::int64_t>(a.batch) * a.kv_heads;
-    const std::int64_t head_floats = a.max_parts * rows * state_floats;
+    const std::int64_t max_parts = (a.capacity + kAttentionPart - 1) / kAttentionPart;
+    const std::int64_t head_floats = max_parts * rows * state_floats;
     const Range all = visible(0, a.seq - 1);
     const std::int64_t first = all.begin / kAttentionPart;
     const std::int64_t count = (all.end + kAttentionPart - 1) / kAttentionPart - first;  // 0 if nothing is seen

@@ -4,13 +4,14 @@
 
 #include "backends/weight_impl.h"
 #include "ops/embedding/cpu.h"
+#include "ops/embedding/gpu.h"
 #include "ops/row_check.h"
 
 namespace mlxn::ops {
 namespace {
 
 constexpr std::string_view kOp = "embedding";
-constexpr VariantInfo kInfos[] = {variant_info<CpuIsa::scalar>("embedding_scalar")};
+constexpr VariantInfo kInfos[] = {variant_info<CpuIsa::scalar>("embedding_scalar"), gpu_variant_info("embedding_gpu")};
 
 Result<void> encode_embedding(CommandEncoder& encoder, const Tensor& ids, const Weight& table, const Tensor& y,
                               float scale) {
@@ -31,6 +32,7 @@ Result<void> encode_embedding(CommandEncoder& encoder, const Tensor& ids, const 
   MLXN_CHECK(check_no_overlap(kOp, "y", y, "table", weight.storage));
   MLXN_CHECK(check_finite(kOp, "scale", scale));
   if (ids.dim(0) == 0) return {};
+  if (gpu::on_gpu(encoder)) return embedding_gpu(encoder, ids, table, y, scale);
 
   Launch<EmbeddingArgs> launch;
   EmbeddingArgs& args = launch.args;

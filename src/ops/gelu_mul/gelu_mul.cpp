@@ -23,6 +23,7 @@ constexpr VariantInfo kInfos[] = {
     variant_info<CpuIsa::neon>("gelu_mul_neon"),
 #endif
     variant_info<CpuIsa::scalar>("gelu_mul_scalar"),
+    gpu_variant_info("gelu_mul_gpu"),
 };
 
 }  // namespace
@@ -32,7 +33,7 @@ const OpInfo op_gelu_mul = {"gelu_mul", kInfos};
 
 Result<void> encode_gelu_mul(CommandEncoder& encoder, const Tensor& g, const Tensor& u, const Tensor& y,
                              std::optional<CpuIsa> isa) {
-  return encode_elementwise({"gelu_mul", "g", "u", false, kVariants}, encoder, g, u, y, 0.0f, isa);
+  return encode_elementwise({"gelu_mul", "g", "u", false, kVariants, &gelu_mul_gpu}, encoder, g, u, y, 0.0f, isa);
 }
 
 }  // namespace mlxn::ops

@@ -2,22 +2,9 @@
 
 #include "backends/cpu/launch.h"
 #include "ops/elements.h"
+#include "ops/kv_append/args.h"
 
 namespace mlxn::ops {
-
-/// One of the two: new rows and their cache. Strides are in elements.
-struct KvAppendSide {
-  std::int64_t new_row, new_head, cache_head, cache_slot;
-  std::int32_t head_dim, f16_cache;
-};
-struct KvAppendArgs {
-  In<float> k_new, v_new;        // [seq, kv_heads, head_dim]
-  Out<void> k_cache, v_cache;    // [kv_heads, capacity, head_dim]
-  KvAppendSide k, v;
-  std::int64_t seq, kv_heads, capacity;
-  std::int64_t position;         // may be a graph parameter
-  std::int64_t ring;
-};
 
 template <class S, class T>
 MLXN_SIMD void kv_append_row(const float* from, T* to, std::int64_t dim) {
@@ -43,7 +30,7 @@ void kv_append_rows(const KvAppendArgs& args, const CpuContext& context) {
   const auto share = context.share(static_cast<std::uint64_t>(args.seq * args.kv_heads));
   for (std::uint64_t item = share.begin; item < share.end; ++item) {
     const auto head = static_cast<std::int64_t>(item) / args.seq, t = static_cast<std::int64_t>(item) % args.seq;
-    const std::int64_t position = args.position + t;
+    const std::int64_t position = args.position.value + t;
     const std::int64_t slot = args.ring != 0 ? position % args.capacity : position;
     kv_append_side<S>(args.k, args.k_new.ptr, args.k_cache.ptr, t, head, slot);
     kv_append_side<S>(args.v, args.v_new.ptr, args.v_cache.ptr, t, head, slot);

@@ -27,6 +27,7 @@ constexpr VariantInfo kInfos[] = {
     variant_info<CpuIsa::neon>("kv_append_neon"),
 #endif
     variant_info<CpuIsa::scalar>("kv_append_scalar"),
+    gpu_variant_info("kv_append_gpu"),
 };
 
 Result<void> check_side(const CommandEncoder& encoder, std::string_view new_name, const Tensor& rows,
@@ -81,7 +82,7 @@ Result<void> encode_kv_append(CommandEncoder& encoder, const Tensor& k_new, cons
     return make_error(ErrorCode::out_of_range, "{}: position is {} for {} tokens, wanted 0 to {}", kOp, position.value, seq, last);
   }
 
-  MLXN_TRY(const auto* variant, pick<KvAppendSelect>(kOp, kVariants, isa));
+  MLXN_TRY(const auto* variant, pick_for<KvAppendSelect>(encoder, kOp, kVariants, isa));
   if (seq == 0) return {};
 
   Launch<KvAppendArgs> launch;
@@ -96,6 +97,7 @@ Result<void> encode_kv_append(CommandEncoder& encoder, const Tensor& k_new, cons
   launch.args.capacity = capacity;
   launch.set(launch.args.position, position, 0, last);
   launch.args.ring = options.ring ? 1 : 0;
+  if (variant == nullptr) return kv_append_gpu(encoder, launch);
   return cpu::encode(encoder, variant->select(variant->name), launch);
 }
 

@@ -1,9 +1,11 @@
 #include "ops/matmul/matmul.h"
 
 #include "backends/cpu/launch.h"
+#include "backends/device_impl.h"
 #include "backends/weight_impl.h"
 #include "base/checked.h"
 #include "ops/matmul/cpu.h"
+#include "ops/matmul/gpu.h"
 #include "ops/row_check.h"
 
 namespace mlxn {
@@ -43,6 +45,7 @@ constexpr VariantInfo kInfos[] = {
     variant_info<CpuIsa::neon>("matmul_rows16_neon"),
 #endif
     variant_info<CpuIsa::scalar>("matmul_rows16_scalar"),
+    gpu_variant_info("matmul_gpu"),
 };
 
 /// Type, dimensions and whole blocks; and that the bytes of the matrices can be counted.
@@ -79,27 +82,35 @@ struct Choice {
   Numerics numerics;
   Route route;
 };
-Result<Choice> choose(std::string_view op, const MatmulShape& shape, const MatmulOptions& options) {
+/// On a CPU every route adds in the same order, so batch_invariant holds without being asked for. On a GPU each route has an
+/// order of its own, which m does not change: there the mode stays with the vector route unless the call names one.
+Result<Choice> choose(std::string_view op, const MatmulShape& shape, const MatmulOptions& options, bool gpu) {
   Choice choice{options.numerics, options.route};
   switch (options.numerics) {
     case Numerics::automatic: choice.numerics = Numerics::exact; break;
     case Numerics::exact:
     case Numerics::f16: break;
-    case Numerics::bf16: return make_error(ErrorCode::unsupported, "{}: the CPU has no class bf16", op);
+    case Numerics::bf16:
+      if (!gpu) return make_error(ErrorCode::unsupported, "{}: the CPU has no class bf16", op);
+      break;
     case Numerics::int8act:
       if (!is_block(shape.type)) choice.numerics = Numerics::exact;
+      else if (gpu) return make_error(ErrorCode::unsupported, "{}: a GPU has no class int8act", op);
       break;
   }
-  if (choice.route == Route::automatic) choice.route = shape.m <= rows16::kVectorThreshold ? Route::vector : Route::tile;
+  if (choice.route == Route::automatic) {
+    const std::int64_t threshold = gpu ? kGpuVectorThreshold : rows16::kVectorThreshold;
+    choice.route = shape.m <= threshold || (gpu && options.batch_invariant) ? Route::vector : Route::tile;
+  }
   return choice;
 }
 
-/// Records the product of operands that have been checked. Every route adds in the same order, so batch_invariant holds
-/// without being asked for.
+/// Records the product of operands that have been checked.
 Result<void> encode(std::string_view op, CommandEncoder& encoder, const Tensor& x, const Tensor& weights, bool prepared,
                     const Tensor& y, const MatmulShape& shape, const MatmulOptions& options, std::optional<CpuIsa> isa) {
-  MLXN_TRY(const Choice choice, choose(op, shape, options));
-  MLXN_TRY(const auto* variant, pick<cpu::Kernel<rows16::Args>>(op, kVariants, isa));
+  MLXN_TRY(const Choice choice, choose(op, shape, options, gpu::on_gpu(encoder)));
+  MLXN_TRY(const auto* variant, pick_for<cpu::Kernel<rows16::Args>>(encoder, op, kVariants, isa));
+  if (variant == nullptr) return matmul_gpu(op, encoder, x, weights, prepared, y, shape, choice.numerics, choice.route);
   Launch<rows16::Args> launch;
   rows16::Args& args = launch.args;
   launch.bind(args.x, x);
@@ -175,12 +186,22 @@ namespace {
 /// What planning makes of a problem.
 struct Planned {
   Choice choice;
-  bool decoded = false;  // weights go through slabs
-  std::int64_t panel_rows = 0;
+  std::string_view kernel;
+  bool decoded = false;         // weights are unpacked before they are multiplied
+  std::int64_t panel_rows = 0;  // of x that one pass over the weights serves
+  bool taken_apart = false;     // GPU: raw blocks are laid out as prepared ones first
 };
-Result<Planned> plan_problem(std::string_view op, const MatmulShape& shape, bool prepared, const MatmulOptions& options, int threads) {
+Result<Planned> plan_problem(std::string_view op, const Device& device, const MatmulShape& shape, bool prepared,
+                             const MatmulOptions& options) {
+  if (!device.defined()) return make_error(ErrorCode::invalid_argument, "{}: device is an empty handle", op);
   MLXN_CHECK(check_problem(op, shape));
-  MLXN_TRY(const Choice choice, choose(op, shape, options));
+  const bool gpu = device.impl()->is_gpu();
+  MLXN_TRY(const Choice choice, choose(op, shape, options, gpu));
+  if (gpu) {
+    const auto cores = static_cast<std::uint32_t>(device.capabilities().compute_units);
+    const MatmulGpuPlan plan = plan_matmul_gpu(shape, prepared, choice.route, cores);
+    return Planned{choice, plan.kernel, choice.route == Route::tile, plan.rows, plan.taken_apart};
+  }
   MLXN_TRY(const auto* variant, pick<cpu::Kernel<rows16::Args>>(op, kVariants, std::nullopt));
   rows16::Args args{};
   args.m = shape.m;
@@ -191,17 +212,17 @@ Result<Planned> plan_problem(std::string_view op, const MatmulShape& shape, bool
   args.quantised = choice.numerics == Numerics::int8act ? 1 : 0;
   args.to_f16 = choice.numerics == Numerics::f16 ? 1 : 0;
   args.isa = static_cast<std::uint8_t>(variant->isa);
-  rows16::plan(args, choice.route == Route::tile, threads);
-  return Planned{choice, args.decoded != 0, args.panel_rows};
+  rows16::plan(args, choice.route == Route::tile, device.capabilities().threads);
+  return Planned{choice, variant->name, args.decoded != 0, args.panel_rows};
 }
 
 /// The least m above shape.m for which `differs` holds, 0 if none is near.
 template <class Differs>
-Result<std::int64_t> next_m(std::string_view op, MatmulShape shape, bool prepared, const MatmulOptions& options, int threads,
-                            const Differs& differs) {
+Result<std::int64_t> next_m(std::string_view op, const Device& device, MatmulShape shape, bool prepared,
+                            const MatmulOptions& options, const Differs& differs) {
   constexpr std::int64_t kMost = 1024;
   for (++shape.m; shape.m <= kMost; ++shape.m) {
-    MLXN_TRY(const Planned planned, plan_problem(op, shape, prepared, options, threads));
+    MLXN_TRY(const Planned planned, plan_problem(op, device, shape, prepared, options));
     if (differs(planned)) return shape.m;
   }
   return 0;
@@ -209,9 +230,10 @@ Result<std::int64_t> next_m(std::string_view op, MatmulShape shape, bool prepare
 
 }  // namespace
 
-Result<std::vector<std::string>> explain_matmul(const MatmulShape& shape, bool prepared, const MatmulOptions& options, int threads) {
+Result<std::vector<std::string>> explain_matmul(const Device& device, const MatmulShape& shape, bool prepared,
+                                                const MatmulOptions& options) {
   constexpr std::string_view kOp = "explain_matmul";
-  MLXN_TRY(const Planned planned, plan_problem(kOp, shape, prepared, options, threads));
+  MLXN_TRY(const Planned planned, plan_problem(kOp, device, shape, prepared, options));
   std::vector<std::string> lines;
 
   const std::string_view numerics = mlxn::to_string(planned.choice.numerics);
@@ -228,21 +250,29 @@ Result<std::vector<std::string>> explain_matmul(const MatmulShape& shape, bool p
   if (options.route != Route::automatic) {
     lines.push_back(fmt::format("route {}: the call asks for it", route));
   } else if (vector) {
-    MLXN_TRY(const std::int64_t m, next_m(kOp, shape, prepared, options, threads,
+    MLXN_TRY(const std::int64_t m, next_m(kOp, device, shape, prepared, options,
                                           [](const Planned& p) { return p.choice.route == Route::tile; }));
     lines.push_back(m == 0 ? fmt::format("route {}", route) : fmt::format("route {}: tiles are taken from m = {} on", route, m));
   } else {
     MatmulShape one = shape;
     one.m = 0;
-    MLXN_TRY(const std::int64_t m, next_m(kOp, one, prepared, options, threads,
+    MLXN_TRY(const std::int64_t m, next_m(kOp, device, one, prepared, options,
                                           [](const Planned& p) { return p.choice.route == Route::tile; }));
     lines.push_back(fmt::format("route {}: taken from m = {} on", route, m));
   }
 
+  if (device.impl()->is_gpu()) {
+    lines.push_back(planned.decoded ? fmt::format("weights are unpacked once for every {} rows of x", planned.panel_rows)
+                                    : fmt::format("weights are unpacked in registers, read once for every {} rows of x", planned.panel_rows));
+    lines.push_back(prepared              ? "weights lie field by field, prepared at load"
+                    : planned.taken_apart ? "weights are laid out field by field before they are read"
+                                          : "weights are read as they lie in the file");
+    return lines;
+  }
   std::string inner = planned.decoded ? fmt::format("weights are unpacked once for every {} rows of x", planned.panel_rows)
                                       : fmt::format("weights are multiplied as packed, read once for every {} rows of x", planned.panel_rows);
   if (!planned.decoded) {
-    MLXN_TRY(const std::int64_t m, next_m(kOp, shape, prepared, options, threads, [](const Planned& p) { return p.decoded; }));
+    MLXN_TRY(const std::int64_t m, next_m(kOp, device, shape, prepared, options, [](const Planned& p) { return p.decoded; }));
     if (m != 0) inner += fmt::format("; unpacked first from m = {} on", m);
   }
   lines.push_back(std::move(inner));
@@ -262,14 +292,10 @@ Result<void> matmul(CommandEncoder& encoder, const Tensor& x, const Weight& weig
   return detail::guarded([&] { return ops::encode_matmul(encoder, x, weight, y, options, std::nullopt); });
 }
 
-Result<MatmulPlan> plan_matmul(const Device& device, const MatmulShape& shape, bool, const MatmulOptions& options) {
+Result<MatmulPlan> plan_matmul(const Device& device, const MatmulShape& shape, bool prepared, const MatmulOptions& options) {
   return detail::guarded([&]() -> Result<MatmulPlan> {
-    constexpr std::string_view kOp = "plan_matmul";
-    if (!device.defined()) return make_error(ErrorCode::invalid_argument, "{}: device is an empty handle", kOp);
-    MLXN_CHECK(ops::check_problem(kOp, shape));
-    MLXN_TRY(const ops::Choice choice, ops::choose(kOp, shape, options));
-    MLXN_TRY(const auto* variant, ops::pick<cpu::Kernel<rows16::Args>>(kOp, ops::kVariants, std::nullopt));
-    return MatmulPlan{variant->name, choice.numerics, choice.route};
+    MLXN_TRY(const ops::Planned planned, ops::plan_problem("plan_matmul", device, shape, prepared, options));
+    return MatmulPlan{planned.kernel, planned.choice.numerics, planned.choice.route};
   });
 }
 
@@ -278,7 +304,7 @@ Result<std::int64_t> matmul_vector_threshold(const Device& device, const MatmulS
     constexpr std::string_view kOp = "matmul_vector_threshold";
     if (!device.defined()) return make_error(ErrorCode::invalid_argument, "{}: device is an empty handle", kOp);
     MLXN_CHECK(ops::check_problem(kOp, shape));
-    return rows16::kVectorThreshold;
+    return device.impl()->is_gpu() ? ops::kGpuVectorThreshold : rows16::kVectorThreshold;
   });
 }
 

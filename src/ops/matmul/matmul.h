@@ -16,9 +16,9 @@ namespace mlxn::ops {
 [[nodiscard]] Result<void> encode_matmul(CommandEncoder& encoder, const Tensor& x, const Weight& weight, const Tensor& y,
                                          const MatmulOptions& options, std::optional<CpuIsa> isa);
 
-/// Why a product takes the class, the route and the inner loop that it takes on a machine with so many threads: one line of
-/// text each, from the same functions that record it. The thresholds in them are found by asking these for other m.
-[[nodiscard]] Result<std::vector<std::string>> explain_matmul(const MatmulShape& shape, bool prepared, const MatmulOptions& options,
-                                                              int threads);
+/// Why a product takes the class, the route and the inner loop that it takes on a device: one line of text each, from the
+/// same functions that record it. The thresholds in them are found by asking these for other m.
+[[nodiscard]] Result<std::vector<std::string>> explain_matmul(const Device& device, const MatmulShape& shape, bool prepared,
+                                                              const MatmulOptions& options);
 
 }  // namespace mlxn::ops

@@ -23,6 +23,7 @@ constexpr VariantInfo kInfos[] = {
     variant_info<CpuIsa::neon>("mul_neon"),
 #endif
     variant_info<CpuIsa::scalar>("mul_scalar"),
+    gpu_variant_info("mul_gpu"),
 };
 
 }  // namespace
@@ -32,7 +33,7 @@ const OpInfo op_mul = {"mul", kInfos};
 
 Result<void> encode_mul(CommandEncoder& encoder, const Tensor& a, const Tensor& b, const Tensor& y,
                         std::optional<CpuIsa> isa) {
-  return encode_elementwise({"mul", "a", "b", true, kVariants}, encoder, a, b, y, 0.0f, isa);
+  return encode_elementwise({"mul", "a", "b", true, kVariants, &mul_gpu}, encoder, a, b, y, 0.0f, isa);
 }
 
 }  // namespace mlxn::ops

@@ -2,18 +2,9 @@
 
 #include "backends/cpu/launch.h"
 #include "ops/elements.h"
-#include "ops/rows.h"
+#include "ops/rms_norm/args.h"
 
 namespace mlxn::ops {
-
-struct RmsNormArgs {
-  In<void> x;
-  In<void> w;  ///< null: all ones
-  Out<void> y;
-  std::int64_t rows, dim;
-  RowStrides x_strides, y_strides;
-  float eps;
-};
 
 /// 1 / sqrt(mean square + eps). Element j adds to partial sum j mod 32, whatever the width of a vector, and the partial sums
 /// are added as a tree: the order depends on nothing but dim, so every instruction set gives the same bits.

@@ -25,6 +25,7 @@ constexpr VariantInfo kInfos[] = {
     variant_info<CpuIsa::neon>("rms_norm_neon"),
 #endif
     variant_info<CpuIsa::scalar>("rms_norm_scalar"),
+    gpu_variant_info("rms_norm_gpu"),
 };
 
 }  // namespace
@@ -53,7 +54,7 @@ Result<void> encode_rms_norm(CommandEncoder& encoder, const Tensor& x, const Ten
     return make_error(ErrorCode::invalid_argument, "{}: eps is {}, wanted a finite number above 0", kOp, eps);
   }
 
-  MLXN_TRY(const auto* variant, pick<RmsNormSelect>(kOp, kVariants, isa));
+  MLXN_TRY(const auto* variant, pick_for<RmsNormSelect>(encoder, kOp, kVariants, isa));
   if (row_count(x) == 0) return {};
 
   Launch<RmsNormArgs> launch;
@@ -66,6 +67,7 @@ Result<void> encode_rms_norm(CommandEncoder& encoder, const Tensor& x, const Ten
   launch.args.y_strides = row_strides(y);
   launch.args.eps = eps;
   const DType w_type = w.defined() ? w.dtype() : DType::f32;
+  if (variant == nullptr) return rms_norm_gpu(encoder, launch, x.dtype(), w_type);
   return cpu::encode(encoder, variant->select(variant->name, x.dtype(), w_type), launch);
 }
 

@@ -3,21 +3,9 @@
 #include "backends/cpu/launch.h"
 #include "mlxn/ops/rope.h"
 #include "ops/elements.h"
+#include "ops/rope/args.h"
 
 namespace mlxn::ops {
-
-/// Strides are in elements.
-struct RopeArgs {
-  In<void> x;                // [seq, heads, head_dim]
-  In<std::int32_t> positions;  // [seq]
-  In<float> inv_freq;        // [pairs], null if there are none
-  Out<void> y;               // [seq, heads, head_dim]
-  std::int64_t x_row, x_head, y_row, y_head;
-  std::int64_t seq, heads, head_dim, pairs, split_offset;
-  std::int32_t adjacent;
-  float sign;       // of the angles
-  float magnitude;  // of the sines and cosines
-};
 
 /// Sine and cosine of position * inv_freq. The product is formed and reduced to |r| <= pi / 4 in float64, the polynomials
 /// (of Cephes' sinf and cosf) are in f32. Without fused operations, so that every width gives the same bits.

@@ -23,6 +23,7 @@ constexpr VariantInfo kInfos[] = {
     variant_info<CpuIsa::neon>("rope_neon"),
 #endif
     variant_info<CpuIsa::scalar>("rope_scalar"),
+    gpu_variant_info("rope_gpu"),
 };
 
 }  // namespace
@@ -54,7 +55,7 @@ Result<void> encode_rope(CommandEncoder& encoder, const Tensor& x, const Tensor&
     MLXN_CHECK(check_no_overlap(kOp, "y", y, "the table", table.inv_freq()));
   }
 
-  MLXN_TRY(const auto* variant, pick<RopeSelect>(kOp, kVariants, isa));
+  MLXN_TRY(const auto* variant, pick_for<RopeSelect>(encoder, kOp, kVariants, isa));
   if (x.elems() == 0) return {};
 
   const bool inverse = direction == RopeDirection::inverse;
@@ -75,6 +76,7 @@ Result<void> encode_rope(CommandEncoder& encoder, const Tensor& x, const Tensor&
   launch.args.adjacent = table.pairing() == RopePairing::adjacent ? 1 : 0;
   launch.args.sign = inverse ? -1.0f : 1.0f;
   launch.args.magnitude = inverse ? 1.0f / table.magnitude() : table.magnitude();
+  if (variant == nullptr) return rope_gpu(encoder, launch, x.dtype());
   return cpu::encode(encoder, variant->select(variant->name, x.dtype()), launch);
 }
 

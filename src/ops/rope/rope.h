@@ -2,8 +2,10 @@
 
 #include <optional>
 
+#include "backends/gpu/launch.h"
 #include "base/cpu_features.h"
 #include "mlxn/ops/rope.h"
+#include "ops/rope/args.h"
 
 namespace mlxn::ops {
 
@@ -11,5 +13,7 @@ namespace mlxn::ops {
 [[nodiscard]] Result<void> encode_rope(CommandEncoder& encoder, const Tensor& x, const Tensor& positions,
                                        const RopeTable& table, const Tensor& y, RopeDirection direction,
                                        std::optional<CpuIsa> isa);
+
+[[nodiscard]] Result<void> rope_gpu(CommandEncoder& encoder, const Launch<RopeArgs>& launch, DType x);
 
 }  // namespace mlxn::ops

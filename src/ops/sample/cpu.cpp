@@ -9,19 +9,18 @@
 #include "ops/activation_math.h"
 #include "ops/elements.h"
 #include "ops/sample/philox.h"
+#include "portable/dialect.h"
 
 namespace mlxn::ops {
 namespace {
 
 // One body for every machine: with top_k the work is two passes over the logits, which memory bounds, and the tokens that
-// come out must not differ between instruction sets.
+// come out must not differ between instruction sets, nor from those of kernel.h.
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
 
 /// A candidate as one number: ascending order is that of descending logits, then of ascending ids.
 std::uint64_t candidate(float logit, std::size_t id) noexcept {
-  const auto bits = std::bit_cast<std::uint32_t>(logit);
-  const std::uint32_t ascending = bits ^ ((bits & 0x80000000u) != 0 ? 0xFFFFFFFFu : 0x80000000u);
-  return (std::uint64_t{~ascending} << 32) | id;
+  return (std::uint64_t{~gpu::ascending_bits(logit)} << 32) | id;
 }
 std::size_t id_of(std::uint64_t c) noexcept { return static_cast<std::uint32_t>(c); }
 
@@ -34,9 +33,9 @@ void penalise(const SampleArgs& args, std::span<float> logits, std::span<std::ui
     while (end < window.size() && window[end] == id) ++end;
     float& logit = logits[id];
     const float repeated = logit > 0 ? logit / args.repetition_penalty : logit * args.repetition_penalty;
-    const double penalty = static_cast<double>(end - i) * args.frequency_penalty + args.presence_penalty;
-    logit = static_cast<float>(repeated - penalty);
-    if (std::isnan(logit)) logit = kLowest;  // infinity less infinity, or 0 times infinity
+    const float penalty = gpu::add_rn(gpu::mul_rn(static_cast<float>(end - i), args.frequency_penalty), args.presence_penalty);
+    logit = gpu::add_rn(repeated, -penalty) + 0.0f;
+    if (std::isnan(logit)) logit = kLowest;  // infinity less infinity
     i = end;
   }
 }
@@ -73,74 +72,78 @@ void to_weights(std::span<const float> x, float top, float temperature, float* w
   if (rest > 0) E::store_part(weights + i, weight(E::load_part(&x[i], rest)), rest);
 }
 
+/// A weight as a whole number, see SampleArgs. The product is exact.
+std::uint64_t units(const SampleArgs& args, float weight) noexcept {
+  return static_cast<std::uint64_t>(static_cast<std::int64_t>(weight * args.weight_scale));
+}
+
 struct Draw {
   std::size_t index;
   float logprob;
 };
 
-/// The first index whose running sum exceeds u times the total; the last one with a weight if rounding leaves none.
-Draw draw(std::span<const float> weights, double u) noexcept {
-  double total = 0;
-  for (const float w : weights) total += w;
-  const double target = u * total;
-  double running = 0;
-  std::size_t chosen = 0;
-  for (std::size_t i = 0; i < weights.size(); ++i) {
-    if (weights[i] == 0) continue;
-    chosen = i;
-    running += weights[i];
-    if (running > target) break;
+/// The first index whose running sum exceeds u 2^-64 times the total.
+Draw draw(const SampleArgs& args, std::span<const float> weights, std::uint64_t u) noexcept {
+  std::uint64_t total = 0;
+  for (const float w : weights) total += units(args, w);
+  std::uint64_t left = gpu::upper_product(u, total);
+  for (std::size_t i = 0;; ++i) {
+    const std::uint64_t weight = units(args, weights[i]);
+    if (weight > left) return {i, static_cast<float>(std::log(static_cast<double>(weight) / static_cast<double>(total)))};
+    left -= weight;
   }
-  return {chosen, static_cast<float>(std::log(weights[chosen] / total))};
 }
 
-/// The number of leading candidates that top_p keeps, one more than there are if they do not reach p of `total`: the sum of all
-/// weights at temperature 1, or 0 for that of the candidates alone. `weights` has room for one per candidate.
-std::size_t nucleus(std::span<const std::uint64_t> candidates, std::span<const float> logits, float top, double total,
-                    float top_p, float* weights) noexcept {
+/// What top_p's part of a sum of weights comes to, rounded up; at least one.
+std::uint64_t nucleus_target(const SampleArgs& args, std::uint64_t total) noexcept {
+  return std::max<std::uint64_t>(1, gpu::upper_product(args.top_p, total) + (args.top_p * total != 0 ? 1 : 0));
+}
+
+/// The number of leading candidates whose weights at temperature 1 reach the target; 0: the one for their own sum. `weights` has
+/// room for one per candidate.
+std::size_t nucleus(const SampleArgs& args, std::span<const std::uint64_t> candidates, std::span<const float> logits, float top,
+                    std::uint64_t target, float* weights) noexcept {
   for (std::size_t i = 0; i < candidates.size(); ++i) weights[i] = logits[id_of(candidates[i])];
   to_weights({weights, candidates.size()}, top, 1.0f, weights);
-  if (total == 0) {
-    for (std::size_t i = 0; i < candidates.size(); ++i) total += weights[i];
+  if (target == 0) {
+    std::uint64_t total = 0;
+    for (std::size_t i = 0; i < candidates.size(); ++i) total += units(args, weights[i]);
+    target = nucleus_target(args, total);
   }
-  double sum = 0;
-  for (std::size_t i = 0; i < candidates.size(); ++i) {
-    sum += weights[i];
-    if (sum >= top_p * total) return i + 1;
-  }
-  return candidates.size() + 1;
+  std::uint64_t sum = 0;
+  std::size_t kept = 0;
+  while (sum < target) sum += units(args, weights[kept++]);
+  return kept;
 }
 
 /// Candidates that survive top_k and top_p, in order.
 std::span<const std::uint64_t> leaders(const SampleArgs& args, std::span<const float> logits, float top,
                                        std::uint64_t* candidates, float* weights) noexcept {
   const auto k = static_cast<std::size_t>(args.top_k);
-  if (args.top_p >= 1.0f) return greatest(logits, k, candidates);
+  if (args.nucleus == 0) return greatest(logits, k, candidates);
   if (k < logits.size()) {
     const auto best = greatest(logits, k, candidates);
-    return best.first(std::min(k, nucleus(best, logits, top, 0, args.top_p, weights)));
+    return best.first(nucleus(args, best, logits, top, 0, weights));
   }
   // The weight of each bin tells how far the nucleus reaches before anything is sorted.
-  double mass[kBins] = {}, total = 0;
+  std::uint64_t mass[kBins] = {}, total = 0;
   std::uint32_t count[kBins] = {};
   to_weights(logits, top, 1.0f, weights);
   for (std::size_t i = 0; i < logits.size(); ++i) {
     const std::size_t bin = candidate(logits[i], i) >> kBinShift;
-    mass[bin] += weights[i];
+    const std::uint64_t weight = units(args, weights[i]);
+    mass[bin] += weight;
     ++count[bin];
-    total += weights[i];
+    total += weight;
   }
+  const std::uint64_t target = nucleus_target(args, total);
   std::size_t reach = 0;
-  double sum = 0;
-  for (std::size_t bin = 0; bin < kBins && (reach == 0 || sum < args.top_p * total); ++bin) {
+  for (std::uint64_t sum = 0, bin = 0; sum < target; ++bin) {
     reach += count[bin];
     sum += mass[bin];
   }
   const auto best = greatest(logits, reach, candidates);
-  const std::size_t kept = nucleus(best, logits, top, total, args.top_p, weights);
-  if (kept <= reach) return best.first(kept);
-  const auto all = greatest(logits, k, candidates);  // the sums differ by a rounding
-  return all.first(std::min(k, nucleus(all, logits, top, total, args.top_p, weights)));
+  return best.first(nucleus(args, best, logits, top, target, weights));
 }
 
 Draw sample_row(const SampleArgs& args, std::int64_t row, std::uint8_t* slot) noexcept {
@@ -153,7 +156,7 @@ Draw sample_row(const SampleArgs& args, std::int64_t row, std::uint8_t* slot) no
     const std::uint32_t* recent = args.recent.ptr + row * args.recent_stride;
     auto* window = reinterpret_cast<std::uint32_t*>(logits.data() + vocab);
     std::size_t used = 0;
-    for (std::int64_t i = 0; i < args.count; ++i) {
+    for (std::int64_t i = 0; i < args.count.value; ++i) {
       if (recent[i] < vocab) window[used++] = recent[i];
     }
     penalise(args, logits, {window, used});
@@ -170,12 +173,12 @@ Draw sample_row(const SampleArgs& args, std::int64_t row, std::uint8_t* slot) no
     top = 0;
   }
 
-  const double u = philox_uniform(args.seed, static_cast<std::uint64_t>(args.step), static_cast<std::uint64_t>(row));
-  const auto kept = [&](float logit) { return static_cast<double>(logit) - top >= args.min_log; };
-  if (args.top_k == args.vocab && args.top_p >= 1.0f) {  // no order needed: tokens by id
+  const std::uint64_t u = philox_fraction(args.seed, static_cast<std::uint64_t>(args.step.value), static_cast<std::uint64_t>(row));
+  const auto kept = [&](float logit) { return logit - top >= args.min_log; };
+  if (!is_ordered(args)) {  // tokens by id
     for (float& l : logits) l = kept(l) ? l : kLowest;
     to_weights(logits, top, args.temperature, logits.data());
-    return draw(logits, u);
+    return draw(args, logits, u);
   }
   auto* room = reinterpret_cast<float*>(slot + args.vocab * 12 + args.window * 4);
   const auto best = leaders(args, logits, top, candidates, room);
@@ -183,7 +186,7 @@ Draw sample_row(const SampleArgs& args, std::int64_t row, std::uint8_t* slot) no
   for (; count < best.size() && kept(logits[id_of(best[count])]); ++count) room[count] = logits[id_of(best[count])];
   const std::span<float> weights(room, count);
   to_weights(weights, top, args.temperature, room);
-  const Draw drawn = draw(weights, u);
+  const Draw drawn = draw(args, weights, u);
   return {id_of(best[drawn.index]), drawn.logprob};
 }
 
@@ -197,7 +200,7 @@ std::uint64_t sample_slot_bytes(std::int64_t vocab, std::int64_t window) noexcep
 void sample_rows(const SampleArgs& args, const CpuContext& context) {
   const auto share = context.share(static_cast<std::uint64_t>(args.rows));
   std::uint8_t* slot =
-      args.workspace.ptr + static_cast<std::uint64_t>(context.thread) * sample_slot_bytes(args.vocab, args.window);
+      args.workspace.ptr + static_cast<std::uint64_t>(context.thread) * args.slot_bytes;
   for (auto row = static_cast<std::int64_t>(share.begin); row < static_cast<std::int64_t>(share.end); ++row) {
     const Draw drawn = sample_row(args, row, slot);
     args.ids.ptr[row] = static_cast<std::uint32_t>(drawn.index);

@@ -1,31 +1,42 @@
 #pragma once
 
-#include <array>
-#include <cstdint>
+#include "portable/args.h"
 
-namespace mlxn::ops {
+namespace mlxn {
+namespace ops {
+
+/// Four words: a counter or what comes of it.
+struct PhiloxWords {
+  uint32_t a, b, c, d;
+};
 
 /// Philox4x32 with ten rounds (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011): 128 random bits for a
 /// counter and a key, without any state.
-[[nodiscard]] constexpr std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter,
-                                                                std::array<std::uint32_t, 2> key) noexcept {
+MLXN_ARGS_FN inline PhiloxWords philox4x32(PhiloxWords counter, uint32_t key0, uint32_t key1) {
   for (int round = 0; round < 10; ++round) {
-    const std::uint64_t a = std::uint64_t{0xD2511F53} * counter[0];
-    const std::uint64_t b = std::uint64_t{0xCD9E8D57} * counter[2];
-    counter = {static_cast<std::uint32_t>(b >> 32) ^ counter[1] ^ key[0], static_cast<std::uint32_t>(b),
-               static_cast<std::uint32_t>(a >> 32) ^ counter[3] ^ key[1], static_cast<std::uint32_t>(a)};
-    key[0] += 0x9E3779B9;
-    key[1] += 0xBB67AE85;
+    const uint64_t x = uint64_t(0xD2511F53u) * counter.a, y = uint64_t(0xCD9E8D57u) * counter.c;
+    PhiloxWords next;
+    next.a = uint32_t(y >> 32) ^ counter.b ^ key0;
+    next.b = uint32_t(y);
+    next.c = uint32_t(x >> 32) ^ counter.d ^ key1;
+    next.d = uint32_t(x);
+    counter = next;
+    key0 += 0x9E3779B9u;
+    key1 += 0xBB67AE85u;
   }
   return counter;
 }
 
-/// Uniform in [0, 1) with 53 bits.
-[[nodiscard]] constexpr double philox_uniform(std::uint64_t seed, std::uint64_t step, std::uint64_t row) noexcept {
-  const auto low = [](std::uint64_t v) { return static_cast<std::uint32_t>(v); };
-  const auto high = [](std::uint64_t v) { return static_cast<std::uint32_t>(v >> 32); };
-  const auto bits = philox4x32({low(step), high(step), low(row), high(row)}, {low(seed), high(seed)});
-  return ((std::uint64_t{bits[0]} >> 5 << 26) | (bits[1] >> 6)) * 0x1p-53;
+/// Uniform in [0, 1) with 53 bits, in units of 2^-64.
+MLXN_ARGS_FN inline uint64_t philox_fraction(uint64_t seed, uint64_t step, uint64_t row) {
+  PhiloxWords counter;
+  counter.a = uint32_t(step);
+  counter.b = uint32_t(step >> 32);
+  counter.c = uint32_t(row);
+  counter.d = uint32_t(row >> 32);
+  const PhiloxWords bits = philox4x32(counter, uint32_t(seed), uint32_t(seed >> 32));
+  return ((uint64_t(bits.a >> 5) << 26) | (bits.b >> 6)) << 11;
 }
 
-}  // namespace mlxn::ops
+}  // namespace ops
+}  // namespace mlxn

@@ -1,16 +1,28 @@
 #include "mlxn/ops/sample.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "ops/row_check.h"
 #include "ops/sample/cpu.h"
+#include "ops/sample/sample.h"
 
 namespace mlxn::ops {
 namespace {
 
 constexpr std::string_view kOp = "sample";
-constexpr VariantInfo kInfos[] = {variant_info<CpuIsa::scalar>("sample_scalar")};
+constexpr VariantInfo kInfos[] = {variant_info<CpuIsa::scalar>("sample_scalar"), gpu_variant_info("sample_gpu")};
+
+/// The bits behind the point of a weight: the sum of `vocab` weights, each at most 1, is at most 2^62.
+int weight_bits(std::int64_t vocab) noexcept { return 62 - static_cast<int>(std::bit_width(static_cast<std::uint64_t>(vocab - 1))); }
+
+/// log(min_p), rounded up to f32: a difference of logits in f32 is below the one if it is below the other.
+float log_upward(float min_p) noexcept {
+  const double exact = std::log(static_cast<double>(min_p));
+  const auto rounded = static_cast<float>(exact);
+  return rounded < exact ? std::nextafter(rounded, 1.0f) : rounded;
+}
 
 Result<void> check_options(const SampleOptions& options) {
   const auto check = [](std::string_view name, float value, bool good, std::string_view wanted) -> Result<void> {
@@ -82,21 +94,25 @@ Result<void> encode_sample(CommandEncoder& encoder, const Tensor& logits, const 
     args.recent_stride = recent.ids.rank() == 1 ? 0 : recent.ids.stride(0);
     launch.set(args.count, recent.count, 0, args.window);
   }
-  const auto slots = static_cast<std::uint64_t>(std::min<std::int64_t>(rows, cpu::threads(encoder)));
-  MLXN_TRY(const Tensor workspace, cpu::scratch(encoder, slots * sample_slot_bytes(vocab, args.window)));
-  launch.bind(args.workspace, workspace);
   args.rows = rows;
   args.vocab = vocab;
   args.logits_stride = logits.rank() == 1 ? 0 : logits.stride(0);
   args.top_k = options.top_k <= 0 ? vocab : std::min(options.top_k, vocab);
   args.seed = options.seed;
   launch.set(args.step, step);
-  args.min_log = std::log(static_cast<double>(options.min_p));
+  args.min_log = log_upward(options.min_p);
+  args.nucleus = options.top_p < 1.0f ? 1 : 0;
+  if (args.nucleus != 0) args.top_p = static_cast<std::uint64_t>(std::ceil(static_cast<double>(options.top_p) * 0x1p64));
+  args.weight_scale = std::ldexp(1.0f, weight_bits(vocab));
   args.temperature = options.temperature;
-  args.top_p = options.top_p;
   args.repetition_penalty = options.repetition_penalty;
   args.frequency_penalty = options.frequency_penalty;
   args.presence_penalty = options.presence_penalty;
+  if (gpu::on_gpu(encoder)) return sample_gpu(encoder, launch);
+  args.slot_bytes = sample_slot_bytes(vocab, args.window);
+  const auto slots = static_cast<std::uint64_t>(std::min<std::int64_t>(rows, cpu::threads(encoder)));
+  MLXN_TRY(const Tensor workspace, cpu::scratch(encoder, slots * args.slot_bytes));
+  launch.bind(args.workspace, workspace);
   return cpu::encode(encoder, cpu::kernel<&sample_rows>("sample_scalar"), launch);
 }
 

@@ -23,6 +23,7 @@ constexpr VariantInfo kInfos[] = {
     variant_info<CpuIsa::neon>("scale_neon"),
 #endif
     variant_info<CpuIsa::scalar>("scale_scalar"),
+    gpu_variant_info("scale_gpu"),
 };
 
 }  // namespace
@@ -33,7 +34,7 @@ const OpInfo op_scale = {"scale", kInfos};
 Result<void> encode_scale(CommandEncoder& encoder, const Tensor& x, const Tensor& y, float factor,
                           std::optional<CpuIsa> isa) {
   MLXN_CHECK(check_finite("scale", "factor", factor));
-  return encode_elementwise({"scale", "x", "", false, kVariants}, encoder, x, {}, y, factor, isa);
+  return encode_elementwise({"scale", "x", "", false, kVariants, &scale_gpu}, encoder, x, {}, y, factor, isa);
 }
 
 }  // namespace mlxn::ops

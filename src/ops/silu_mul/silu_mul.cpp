@@ -23,6 +23,7 @@ constexpr VariantInfo kInfos[] = {
     variant_info<CpuIsa::neon>("silu_mul_neon"),
 #endif
     variant_info<CpuIsa::scalar>("silu_mul_scalar"),
+    gpu_variant_info("silu_mul_gpu"),
 };
 
 }  // namespace
@@ -32,7 +33,7 @@ const OpInfo op_silu_mul = {"silu_mul", kInfos};
 
 Result<void> encode_silu_mul(CommandEncoder& encoder, const Tensor& g, const Tensor& u, const Tensor& y,
                              std::optional<CpuIsa> isa) {
-  return encode_elementwise({"silu_mul", "g", "u", false, kVariants}, encoder, g, u, y, 0.0f, isa);
+  return encode_elementwise({"silu_mul", "g", "u", false, kVariants, &silu_mul_gpu}, encoder, g, u, y, 0.0f, isa);
 }
 
 }  // namespace mlxn::ops

@@ -25,6 +25,7 @@ constexpr VariantInfo kInfos[] = {
     variant_info<CpuIsa::neon>("softcap_neon"),
 #endif
     variant_info<CpuIsa::scalar>("softcap_scalar"),
+    gpu_variant_info("softcap_gpu"),
 };
 
 }  // namespace
@@ -37,7 +38,7 @@ Result<void> encode_softcap(CommandEncoder& encoder, const Tensor& x, const Tens
   if (!std::isfinite(cap) || cap <= 0) {
     return make_error(ErrorCode::invalid_argument, "softcap: cap is {}, wanted a finite number above 0", cap);
   }
-  return encode_elementwise({"softcap", "x", "", false, kVariants}, encoder, x, {}, y, cap, isa);
+  return encode_elementwise({"softcap", "x", "", false, kVariants, &softcap_gpu}, encoder, x, {}, y, cap, isa);
 }
 
 }  // namespace mlxn::ops

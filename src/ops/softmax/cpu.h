@@ -2,14 +2,9 @@
 
 #include "backends/cpu/launch.h"
 #include "ops/elements.h"
+#include "ops/softmax/args.h"
 
 namespace mlxn::ops {
-
-struct SoftmaxArgs {
-  In<void> x;   // [rows, cols]
-  Out<void> y;  // [rows, cols]
-  std::int64_t rows, cols, x_row, y_row;  // strides in elements
-};
 
 /// Three passes over a row, of which the last two form the same exponentials: nothing but the result is rounded to T.
 template <class S, class T>

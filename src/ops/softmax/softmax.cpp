@@ -23,6 +23,7 @@ constexpr VariantInfo kInfos[] = {
     variant_info<CpuIsa::neon>("softmax_neon"),
 #endif
     variant_info<CpuIsa::scalar>("softmax_scalar"),
+    gpu_variant_info("softmax_gpu"),
 };
 
 }  // namespace
@@ -42,7 +43,7 @@ Result<void> encode_softmax(CommandEncoder& encoder, const Tensor& x, const Tens
   MLXN_CHECK(check_rows_apart(kOp, "y", y));
   MLXN_CHECK(check_same_or_apart(kOp, "y", y, "x", x));
 
-  MLXN_TRY(const auto* variant, pick<SoftmaxSelect>(kOp, kVariants, isa));
+  MLXN_TRY(const auto* variant, pick_for<SoftmaxSelect>(encoder, kOp, kVariants, isa));
   if (x.dim(0) == 0) return {};
 
   Launch<SoftmaxArgs> launch;
@@ -52,6 +53,7 @@ Result<void> encode_softmax(CommandEncoder& encoder, const Tensor& x, const Tens
   launch.args.cols = x.dim(1);
   launch.args.x_row = x.stride(0);
   launch.args.y_row = y.stride(0);
+  if (variant == nullptr) return softmax_gpu(encoder, launch, x.dtype());
   return cpu::encode(encoder, variant->select(variant->name, x.dtype()), launch);
 }
 

@@ -1,6 +1,9 @@
 #pragma once
 
+#include <cstdlib>
 #include <iterator>
+#include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -22,6 +25,66 @@ inline std::vector<CpuIsa> isas() {
   }
   return present;
 }
+
+/// What a case runs on: a CPU with one instruction set and a number of threads, or a GPU.
+struct Variant {
+  std::string name;  ///< "cpu avx2 2 threads", "simt"
+  Device device;
+  std::optional<CpuIsa> isa;  ///< as the encode_ functions take it; nothing on a GPU
+  /// Variants of one family give the same bits where a contract says so: all of the CPU, each GPU by itself.
+  std::string family;
+};
+
+inline const Device& cpu(int threads);
+
+/// Every variant of operations on floats: the instruction sets with one and two threads each, then the GPUs.
+inline const std::vector<Variant>& variants() {
+  static const std::vector<Variant> all = [] {
+    std::vector<Variant> list;
+    for (const int threads : {1, 2}) {
+      for (const CpuIsa isa : isas()) {
+        if (!wants_device("cpu")) break;
+        list.push_back({"cpu " + std::string(to_string(isa)) + ", threads " + std::to_string(threads), cpu(threads), isa, "cpu"});
+      }
+    }
+    for (const std::string& name : device_names()) {
+      if (name != "cpu") list.push_back({name, device_named(name), {}, name});
+    }
+    if (list.empty()) throw std::runtime_error("no device of those that MLXN_TEST_DEVICES names");
+    return list;
+  }();
+  return all;
+}
+/// One variant of each family: the CPU with its best instruction set and two threads, then the GPUs.
+inline const std::vector<Variant>& families() {
+  static const std::vector<Variant> all = [] {
+    std::vector<Variant> list;
+    for (const Variant& v : variants()) {
+      if (!list.empty() && list.back().family == v.family) list.pop_back();
+      list.push_back(v);
+    }
+    return list;
+  }();
+  return all;
+}
+
+/// Holds the first result of each family and says whether later ones are the same.
+template <class T>
+class SameInFamily {
+ public:
+  testing::AssertionResult operator()(const Variant& variant, const T& result) {
+    for (const auto& [family, first] : first_) {
+      if (family != variant.family) continue;
+      if (first == result) return testing::AssertionSuccess();
+      return testing::AssertionFailure() << "the bits on " << variant.name << " are not those of the first variant of " << family;
+    }
+    first_.emplace_back(variant.family, result);
+    return testing::AssertionSuccess();
+  }
+
+ private:
+  std::vector<std::pair<std::string, T>> first_;
+};
 
 /// An instruction set that no machine of this architecture has.
 inline constexpr CpuIsa kForeignIsa = kIsas[std::size(kIsas) - 1] == CpuIsa::avx512 ? CpuIsa::neon : CpuIsa::avx2;

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string_view>
+
+#include "backends/launch.h"
+
+namespace mlxn::gpu {
+
+/// What host code knows of a portable kernel. One object per kernel, made by MLXN_GPU_HANDLE.
+struct KernelInfo {
+  std::string_view name;
+  std::uint32_t threads;       ///< of a group
+  std::uint32_t shared_bytes;  ///< of a group
+  std::uint32_t args_bytes;
+  /// The backend's function, found by name at the first use. A process has one GPU backend at a time that keeps it here;
+  /// the emulator's functions have a slot of their own.
+  mutable std::atomic<const void*> device_function{nullptr};
+  mutable std::atomic<const void*> simt_function{nullptr};
+};
+
+/// A typed handle of a portable kernel: the wrong launch struct does not compile.
+template <class Args>
+struct Kernel {
+  const KernelInfo* info = nullptr;
+};
+
+/// Groups of threads.
+struct Grid {
+  std::uint32_t x = 1, y = 1, z = 1;
+};
+inline constexpr std::uint32_t kMaxGridYZ = 65535;
+
+/// Groups of `per_group` items each that hold `items` (> 0). bad_shape if they are more than a grid takes.
+[[nodiscard]] Result<std::uint32_t> groups_for(std::string_view op, std::int64_t items, std::uint32_t per_group);
+
+/// Whether the encoder's device runs portable kernels.
+[[nodiscard]] bool on_gpu(const CommandEncoder& encoder) noexcept;
+/// Groups that a launch needs at least to occupy the encoder's device: its multiprocessors or cores.
+[[nodiscard]] std::uint32_t device_cores(const CommandEncoder& encoder) noexcept;
+
+/// Scratch memory for the dispatches being recorded, aligned to 256 bytes, uninitialised: later requests may hand out the
+/// same bytes again, which the order of dispatches allows. Bind it like any tensor. u8 [bytes].
+[[nodiscard]] Result<Tensor> scratch(CommandEncoder& encoder, std::uint64_t bytes);
+
+/// Records one dispatch. An empty grid is an error; x is at most 2^31 - 1, y and z kMaxGridYZ.
+[[nodiscard]] Result<void> encode_erased(CommandEncoder& encoder, const KernelInfo& kernel, Grid grid, const void* args,
+                                         const LaunchRecord& record);
+template <class Args>
+[[nodiscard]] Result<void> encode(CommandEncoder& encoder, const Kernel<Args>& kernel, Grid grid, const Launch<Args>& launch) {
+  return encode_erased(encoder, *kernel.info, grid, &launch.args, launch.record);
+}
+
+}  // namespace mlxn::gpu
+
+/// For a kernel header's list: MLXN_KERNELS(MLXN_GPU_HANDLE) makes a handle of each name.
+#define MLXN_GPU_HANDLE(name, ...)                                                                                        \
+  [[maybe_unused]] static const ::mlxn::gpu::KernelInfo name##_info{#name, __VA_ARGS__::kThreads, sizeof(__VA_ARGS__::Shared),               \
+                                                   sizeof(__VA_ARGS__::Args)};                                              \
+  [[maybe_unused]] static constexpr ::mlxn::gpu::Kernel<__VA_ARGS__::Args> name{&name##_info};

@@ -1,0 +1,21 @@
+#include "backends/gpu/launch.h"
+#include "ops/softcap/kernel.h"
+
+namespace mlxn {
+
+namespace gpu {
+namespace {
+MLXN_KERNELS(MLXN_GPU_HANDLE)
+}  // namespace
+}  // namespace gpu
+
+namespace ops {
+
+gpu::Kernel<ElementwiseArgs> softcap_gpu(DType a, DType) noexcept {
+  if (a == DType::f16) return gpu::softcap_f16;
+  if (a == DType::bf16) return gpu::softcap_bf16;
+  return gpu::softcap_f32;
+}
+
+}  // namespace ops
+}  // namespace mlxn
