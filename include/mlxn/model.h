@@ -18,6 +18,7 @@
 namespace mlxn {
 
 class ModelImpl;
+class Sampler;
 class SessionImpl;
 class SamplerImpl;
 
@@ -87,6 +88,11 @@ class Session {
   /// The same, and `logits` (f32 [tokens, vocab], else bad_shape) receives those that follow every token. Not cancelled.
   [[nodiscard]] Result<void> append_with_logits(std::span<const TokenId> tokens, const Tensor& logits);
 
+  /// append({token}) and sampler.next() of the logits that follow, as one replay of a recorded graph: for a token drawn on the
+  /// device the host waits once and reads four bytes. `sampler` is of the model's device and vocabulary.
+  /// Errors: those of append() and, wrong_device and bad_shape, of a sampler that does not fit.
+  [[nodiscard]] Result<TokenId> next(TokenId token, Sampler& sampler);
+
   /// Forgets all positions from `length` on. Errors: out_of_range.
   [[nodiscard]] Result<void> truncate(std::int64_t length);
   [[nodiscard]] std::int64_t length() const noexcept;
@@ -122,6 +128,7 @@ class Sampler {
   [[nodiscard]] Result<TokenId> next(const Tensor& logits);
 
  private:
+  friend class Session;
   explicit Sampler(std::unique_ptr<SamplerImpl> impl) noexcept;
   std::unique_ptr<SamplerImpl> impl_;
 };

@@ -106,13 +106,16 @@ class Conversation {
     return logits;
   }
 
-  Result<bool> reply(Tensor logits) {
+  Result<bool> reply(const Tensor& logits) {
     const auto begin = Clock::now();
     std::string text;
     StreamDecoder shown(tokenizer_, {});
-    bool full = false;
+    bool full = false, unread = false;
+    TokenId token = 0;
     for (std::int64_t count = 0; !interrupted() && (predict_ < 0 || count < predict_); ++count) {
-      MLXN_TRY(const TokenId token, sampler_.next(logits));
+      MLXN_TRY(token, unread ? session_.next(token, sampler_) : sampler_.next(logits));
+      timing_.decoded += unread ? 1 : 0;
+      unread = false;
       if (timing_.generated == 0) timing_.first_token = seconds_since(start_);
       ++timing_.generated;
       if (template_.ends_reply(token)) break;
@@ -121,10 +124,10 @@ class Conversation {
       if (!print(piece)) return false;
       full = session_.length() == session_.context();
       if (full) break;
-      // The last token of a reply is read, too: the next message comes after it.
-      MLXN_TRY(logits, session_.append({&token, 1}));
-      ++timing_.decoded;
+      unread = true;
     }
+    // The last token of a reply is read, too: the next message comes after it.
+    if (unread) MLXN_CHECK(session_.append({&token, 1}));
     timing_.generate += seconds_since(begin);
     const std::string rest = shown.flush();
     text += rest;

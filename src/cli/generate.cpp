@@ -57,9 +57,15 @@ Result<int> generate(const GenerateFlags& f) {
 
   const auto generate_start = Clock::now();
   const std::int64_t predict = f.inference.predict;
+  TokenId token = 0;
+  Counters at_first_token;
   while (logits && !interrupted() && (predict < 0 || static_cast<std::int64_t>(timing.generated) < predict)) {
-    MLXN_TRY(const TokenId token, sampler.next(*logits));
-    if (timing.generated == 0) timing.first_token = seconds_since(start);
+    // The prompt's pass gives the first token, the pass over a token the one after it.
+    MLXN_TRY(token, timing.generated == 0 ? sampler.next(*logits) : session.next(token, sampler));
+    if (timing.generated == 0) {
+      timing.first_token = seconds_since(start);
+      at_first_token = opened.device.counters();
+    }
     ++timing.generated;
     if (!f.ignore_eos && tokenizer.is_end_of_generation(token)) break;
     MLXN_TRY(const std::string piece, shown.push(token));
@@ -68,9 +74,6 @@ Result<int> generate(const GenerateFlags& f) {
       if (predict >= 0) complain(fmt::format("stopped: the context of {} positions is full", session.context()));
       break;
     }
-    if (predict >= 0 && static_cast<std::int64_t>(timing.generated) == predict) break;
-    logits = session.append({&token, 1});
-    if (!logits) return logits.error();
   }
   timing.generate = seconds_since(generate_start);
   timing.decoded = timing.generated > 0 ? timing.generated - 1 : 0;  // the prompt's pass gives the first one
@@ -81,6 +84,14 @@ Result<int> generate(const GenerateFlags& f) {
     show(fmt::format("dispatches recorded {}, run {}; joins {}; submissions {}; waits {}; allocations {}, peak {}\n",
                      c.dispatches_encoded, c.dispatches_executed, c.barriers, c.submissions, c.syncs, c.allocations,
                      human_bytes(c.peak_bytes_in_use)));
+    if (timing.decoded > 0) {
+      const auto each = [&](std::uint64_t Counters::*counter) {
+        return static_cast<double>(c.*counter - at_first_token.*counter) / static_cast<double>(timing.decoded);
+      };
+      show(fmt::format("for each decoded token: submissions {:.2f}, dispatches recorded {:.2f}, run {:.2f}; waits {:.2f}; allocations {:.2f}\n",
+                       each(&Counters::submissions), each(&Counters::dispatches_encoded), each(&Counters::dispatches_executed),
+                       each(&Counters::syncs), each(&Counters::allocations)));
+    }
     show(fmt::format("peak resident memory {} bytes\n", peak_resident_bytes()));
   }
   return kOk;

@@ -35,6 +35,7 @@ struct Step {
   KvCache* cache = nullptr;
   Scalar<std::int64_t> position = 0;  // of the first token
   Scalar<std::int64_t> kv_len = 0;    // position + tokens
+  std::int64_t kv_bound = 0;          // most that kv_len will be: what attention is planned for
   Tensor logits;                      // f32 [rows, vocab]: of the last `rows` tokens
   MatmulOptions matmul;
 };

@@ -2,7 +2,6 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "base/system_memory.h"
 
 namespace mlxn::models {
 
@@ -11,8 +10,8 @@ Result<KvCache> KvCache::create(const Device& device, DType type, std::int64_t l
   KvCache cache;
   cache.capacity = capacity;
   const auto wanted = checked_product(static_cast<std::uint64_t>(layer_count), kv_heads, capacity, k_dim + v_dim, block_bytes(type));
-  // The system hands out more than it has and kills the process later, so ask first.
-  const std::uint64_t available = system_memory().available_bytes;
+  // A CPU's system hands out more than it has and kills the process later, so ask first.
+  const std::uint64_t available = device.free_bytes();
   if (!wanted || *wanted > available) {
     return make_error(ErrorCode::out_of_memory, "the KV cache of {} positions wants {} bytes, {} are available", capacity,
                       wanted ? *wanted : UINT64_MAX, available);

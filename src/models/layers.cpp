@@ -101,7 +101,9 @@ Result<void> SelfAttention::forward(CommandEncoder& encoder, const KvCache::Laye
   MLXN_CHECK(kv_append(encoder, w.k, w.v, cache.k, cache.v, step.position));
   MLXN_TRY(const Tensor q_by_head, w.q.permute({1, 0, 2}));
   MLXN_TRY(const Tensor attended_by_head, w.attended.permute({1, 0, 2}));
-  MLXN_CHECK(attention(encoder, q_by_head, cache.k, cache.v, attended_by_head, step.kv_len, options));
+  MLXN_TRY(const Tensor keys, cache.k.slice(1, 0, step.kv_bound));
+  MLXN_TRY(const Tensor values, cache.v.slice(1, 0, step.kv_bound));
+  MLXN_CHECK(attention(encoder, q_by_head, keys, values, attended_by_head, step.kv_len, options));
   MLXN_TRY(const Tensor attended, flatten_heads(w.attended));
   return apply(encoder, output, attended, w.h, step.matmul);
 }

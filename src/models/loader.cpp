@@ -1,8 +1,8 @@
 #include "models/loader.h"
 
 #include "base/error.h"
-#include "base/system_memory.h"
 #include "mlxn/quant.h"
+#include "models/host_copy.h"
 
 namespace mlxn::models {
 namespace {
@@ -17,7 +17,7 @@ Loader::Loader(const GgufFile& file, const Device& device, const LoadOptions& op
   for (const GgufTensor& tensor : file_.tensors()) file_bytes_ += tensor.bytes;
   if (mode_ == PrepareMode::automatic) {
     // Decided once for the whole model, so that it does not depend on the order of its tensors.
-    const bool fits = file_bytes_ <= system_memory().available_bytes / 100 * kPrepareShare;
+    const bool fits = file_bytes_ <= device_.free_bytes() / 100 * kPrepareShare;
     mode_ = fits ? PrepareMode::on : PrepareMode::off;
     if (!fits) prepare_note_ = "the prepared weights would take more than 70 % of the available memory";
   }
@@ -38,15 +38,23 @@ Result<void> Loader::count(const GgufTensor& tensor, std::uint64_t device_bytes)
   return {};
 }
 
-Result<Tensor> Loader::blocks(const GgufTensor& tensor, const Shape& shape) const {
+Result<Tensor> Loader::blocks(const GgufTensor& tensor, const Shape& shape) {
+  if (!host_.defined()) {
+    // Weight::prepare reads the file's bytes where the CPU sees them.
+    if (device_.capabilities().unified_memory) {
+      host_ = device_;
+    } else {
+      MLXN_TRY(host_, Device::open("cpu"));
+    }
+  }
   if (file_.in_place()) {
     MLXN_TRY(const std::span<const std::byte> bytes, file_.data(tensor));
     file_.will_need(tensor);
     // The weights are never written, so the constant bytes may stand behind a Tensor.
-    return device_.import_memory(const_cast<std::byte*>(bytes.data()), bytes.size(), [keep = file_.keep_alive()] {}, *tensor.dtype,
+    return host_.import_memory(const_cast<std::byte*>(bytes.data()), bytes.size(), [keep = file_.keep_alive()] {}, *tensor.dtype,
                                  shape);
   }
-  MLXN_TRY(Tensor out, device_.allocate(*tensor.dtype, shape));
+  MLXN_TRY(Tensor out, host_.allocate(*tensor.dtype, shape));
   {
     MLXN_TRY(const auto bytes, out.write<std::byte>());
     MLXN_CHECK(file_.read(tensor, 0, bytes));
@@ -85,10 +93,9 @@ Result<Tensor> Loader::vector(const std::string& name, std::int64_t n) {
   std::vector<std::byte> bytes(tensor->bytes);
   MLXN_CHECK(file_.read(*tensor, 0, bytes));
   MLXN_TRY(Tensor out, device_.allocate(DType::f32, {n}));
-  {
-    MLXN_TRY(const auto values, out.write<float>());
-    MLXN_CHECK(dequantize(*tensor->dtype, bytes, values));
-  }
+  std::vector<float> values(static_cast<std::size_t>(n));
+  MLXN_CHECK(dequantize(*tensor->dtype, bytes, values));
+  MLXN_CHECK(to_device<float>(out, values));
   MLXN_CHECK(count(*tensor, out.bytes()));
   return out;
 }

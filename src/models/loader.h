@@ -45,12 +45,13 @@ class Loader {
 
  private:
   [[nodiscard]] Result<const GgufTensor*> find(const std::string& name, std::int64_t n, std::int64_t k) const;
-  /// The tensor's blocks where they lie in the file or, from a source, in memory of the device.
-  [[nodiscard]] Result<Tensor> blocks(const GgufTensor& tensor, const Shape& shape) const;
+  /// The tensor's blocks where they lie in the file or, from a source, in memory that the CPU sees.
+  [[nodiscard]] Result<Tensor> blocks(const GgufTensor& tensor, const Shape& shape);
   [[nodiscard]] Result<void> count(const GgufTensor& tensor, std::uint64_t device_bytes);
 
   GgufFile file_;
   Device device_;
+  Device host_;  // the device itself or, if the CPU does not see its memory, a CPU
   LoadOptions options_;
   PrepareMode mode_;
   std::string_view prepare_note_;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "models/host_copy.h"
 
 namespace mlxn {
 namespace {
@@ -82,7 +83,7 @@ Result<PerplexityResult> measure(const Model& model, std::span<const TokenId> to
       const std::int64_t rows = std::min(piece, options.context - 1 - at);
       MLXN_TRY(const Tensor part, logits.slice(0, 0, rows));
       MLXN_CHECK(session.append_with_logits(std::span(ids).subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(rows)), part));
-      MLXN_TRY(const auto values, part.read<float>());
+      MLXN_TRY(const std::vector<float> values, models::to_host<float>(part));
       for (std::int64_t row = 0; row < rows; ++row) {
         tally.add(surprise({values.data() + row * vocab, static_cast<std::size_t>(vocab)}, ids[static_cast<std::size_t>(at + row + 1)]));
       }

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "formats/printable.h"
+#include "models/host_copy.h"
 #include "models/metadata.h"
 
 namespace mlxn::models {
@@ -73,8 +74,8 @@ Result<RopeTables> load_rope(Loader& loader, const GgufArchitecture& architectur
 
   const auto make = [&](const Tensor& factors) -> Result<RopeTable> {
     if (!factors.defined()) return make_table(loader, config);
-    MLXN_TRY(const auto mapped, factors.read<float>());
-    config.frequency_factors = mapped;
+    MLXN_TRY(const std::vector<float> values, to_host<float>(factors));
+    config.frequency_factors = values;
     return make_table(loader, config);
   };
   const std::int64_t pairs = config.rotated_dims / 2;

@@ -1,40 +1,77 @@
+#include "models/sampler_impl.h"
+
 #include <algorithm>
+#include <atomic>
 
 #include "base/error.h"
-#include "mlxn/graph.h"
-#include "mlxn/model.h"
+#include "mlxn/ops/set_element.h"
+#include "models/host_copy.h"
 
 namespace mlxn {
 
-class SamplerImpl {
- public:
-  Device device;
-  std::int64_t vocab = 0;
-  SamplerOptions options;
-  Tensor id;      // u32 [1]
-  Tensor recent;  // u32 [window], a ring; empty for a window of 0
-  std::int64_t accepted = 0;
-  std::int64_t step = 0;
+Result<SamplerImpl::Parameters> SamplerImpl::record(CommandEncoder& encoder, const Tensor& from) const {
+  Parameters p;
+  MLXN_TRY(p.step, encoder.parameter("draw", 0));
+  RecentTokens window;
+  if (recent.defined()) {
+    MLXN_TRY(p.recent, encoder.parameter("recent tokens", 0));
+    MLXN_TRY(p.slot, encoder.parameter("slot of the last token", 0));
+    MLXN_TRY(p.last, encoder.parameter("last token", 0));
+    MLXN_CHECK(set_element(encoder, recent, p.slot, p.last));
+    window.ids = recent;
+    window.count = p.recent;
+  }
+  MLXN_CHECK(sample(encoder, from, id, options.sample, p.step, window));
+  return p;
+}
 
-  Graph draw;     // recorded for the logits tensor of the first draw
-  Tensor logits;  // which it reads
-
-  [[nodiscard]] Result<void> record(const Tensor& from);
-};
-
-Result<void> SamplerImpl::record(const Tensor& from) {
-  MLXN_TRY(draw, Graph::record(device, [&](CommandEncoder& encoder) -> Result<void> {
-             MLXN_TRY(const auto step_parameter, encoder.parameter("step", 0));
-             RecentTokens window;
-             if (recent.defined()) {
-               window.ids = recent;
-               MLXN_TRY(window.count, encoder.parameter("recent", 0));
-             }
-             return sample(encoder, from, id, options.sample, step_parameter, window);
-           }));
-  logits = from;
+Result<void> SamplerImpl::prepare(Graph& graph, const Parameters& parameters) {
+  MLXN_CHECK(graph.set(parameters.step.parameter, step));
+  if (!recent.defined()) return {};
+  if (accepted > on_device + 1) MLXN_CHECK(models::to_device<std::uint32_t>(recent, recent_on_host));
+  const std::int64_t slot = accepted == 0 ? 0 : (accepted - 1) % options.window;
+  MLXN_CHECK(graph.set(parameters.recent.parameter, std::min(accepted, options.window)));
+  MLXN_CHECK(graph.set(parameters.slot.parameter, slot));
+  MLXN_CHECK(graph.set(parameters.last.parameter, recent_on_host[static_cast<std::size_t>(slot)]));
+  on_device = accepted;
   return {};
 }
+
+Result<TokenId> SamplerImpl::take() {
+  ++step;
+  TokenId token = 0;
+  {
+    MLXN_TRY(const auto drawn, id.read<std::uint32_t>());
+    token = static_cast<TokenId>(drawn[0]);
+  }
+  MLXN_CHECK(accept(token));
+  return token;
+}
+
+Result<void> SamplerImpl::accept(TokenId token) {
+  if (token < 0 || token >= vocab) {
+    return make_error(ErrorCode::out_of_range, "sampler: token {} outside the vocabulary of {}", token, vocab);
+  }
+  if (!recent.defined()) return {};
+  recent_on_host[static_cast<std::size_t>(accepted % options.window)] = static_cast<std::uint32_t>(token);
+  ++accepted;
+  return {};
+}
+
+namespace {
+std::uint64_t next_number() noexcept {
+  static std::atomic<std::uint64_t> count{0};
+  return count.fetch_add(1, std::memory_order_relaxed) + 1;
+}
+Result<void> record_draw(SamplerImpl& sampler, const Tensor& from) {
+  MLXN_TRY(sampler.draw, Graph::record(sampler.device, [&](CommandEncoder& encoder) -> Result<void> {
+             MLXN_TRY(sampler.draw_parameters, sampler.record(encoder, from));
+             return {};
+           }));
+  sampler.logits = from;
+  return {};
+}
+}  // namespace
 
 Sampler::Sampler(std::unique_ptr<SamplerImpl> impl) noexcept : impl_(std::move(impl)) {}
 Sampler::Sampler(Sampler&&) noexcept = default;
@@ -52,13 +89,15 @@ Result<Sampler> Sampler::create(const Device& device, std::int64_t vocab, const 
     impl->device = device;
     impl->vocab = vocab;
     impl->options = options;
-    MLXN_TRY(impl->id, device.allocate(DType::u32, {1}));
+    impl->number = next_number();
+    MLXN_TRY(impl->id, device.allocate(DType::u32, {1}, {.kind = MemoryKind::pinned}));
     if (options.window > 0) {
       MLXN_TRY(impl->recent, device.allocate(DType::u32, {options.window}));
+      impl->recent_on_host.resize(static_cast<std::size_t>(options.window));
     }
     // A draw from zeros checks the options before any model has run.
     MLXN_TRY(const Tensor zeros, device.allocate(DType::f32, {1, vocab}));
-    MLXN_CHECK(impl->record(zeros));
+    MLXN_CHECK(record_draw(*impl, zeros));
     return Sampler(std::move(impl));
   });
 }
@@ -66,14 +105,7 @@ Result<Sampler> Sampler::create(const Device& device, std::int64_t vocab, const 
 Result<void> Sampler::accept(TokenId token) {
   return detail::guarded([&]() -> Result<void> {
     if (!impl_) return make_error(ErrorCode::wrong_state, "sampler: it was moved from");
-    if (token < 0 || token >= impl_->vocab) {
-      return make_error(ErrorCode::out_of_range, "sampler: token {} outside the vocabulary of {}", token, impl_->vocab);
-    }
-    if (!impl_->recent.defined()) return {};
-    MLXN_TRY(const auto ring, impl_->recent.write<std::uint32_t>());
-    ring[static_cast<std::size_t>(impl_->accepted % impl_->options.window)] = static_cast<std::uint32_t>(token);
-    ++impl_->accepted;
-    return {};
+    return impl_->accept(token);
   });
 }
 
@@ -84,20 +116,10 @@ Result<TokenId> Sampler::next(const Tensor& logits) {
       return make_error(ErrorCode::bad_shape, "sampler: logits must be f32 [1, {}]", impl_->vocab);
     }
     const bool same = logits.allocation() == impl_->logits.allocation() && logits.byte_offset() == impl_->logits.byte_offset();
-    if (!same) MLXN_CHECK(impl_->record(logits));
-    MLXN_CHECK(impl_->draw.set("step", impl_->step));
-    if (impl_->recent.defined()) {
-      MLXN_CHECK(impl_->draw.set("recent", std::min(impl_->accepted, impl_->options.window)));
-    }
+    if (!same) MLXN_CHECK(record_draw(*impl_, logits));
+    MLXN_CHECK(impl_->prepare(impl_->draw, impl_->draw_parameters));
     MLXN_CHECK(impl_->draw.replay_and_wait());
-    ++impl_->step;
-    TokenId token = 0;
-    {
-      MLXN_TRY(const auto id, impl_->id.read<std::uint32_t>());
-      token = static_cast<TokenId>(id[0]);
-    }
-    MLXN_CHECK(accept(token));
-    return token;
+    return impl_->take();
   });
 }
 

@@ -1,10 +1,14 @@
 #include <algorithm>
 #include <atomic>
+#include <map>
 
 #include "base/error.h"
 #include "mlxn/graph.h"
 #include "mlxn/model.h"
+#include "mlxn/ops/set_element.h"
+#include "models/host_copy.h"
 #include "models/model_impl.h"
+#include "models/sampler_impl.h"
 
 namespace mlxn {
 
@@ -18,14 +22,23 @@ class SessionImpl {
   std::int64_t length = 0;
   std::atomic<bool> cancelled{false};
 
-  Graph decode;  // one token; recorded at its first use
+  /// One token, for contexts up to `bound`; recorded at its first use.
+  struct Decode {
+    Graph graph;
+    Scalar<std::int64_t> token = 0, position = 0, kv_len = 0;
+    SamplerImpl::Parameters draw;
+  };
+  using DecodeKey = std::pair<std::int64_t, std::uint64_t>;  // its bound, and the sampler's number or 0
+  std::map<DecodeKey, Decode> decodes;
   models::Workspace decode_work;
 
   [[nodiscard]] Result<void> check(std::span<const TokenId> tokens) const;
   /// Writes ids and positions of the next tokens.
   [[nodiscard]] Result<void> place(const models::Workspace& rows, std::span<const TokenId> tokens) const;
   [[nodiscard]] Result<void> run_chunk(std::span<const TokenId> tokens, const Tensor& logits);
-  [[nodiscard]] Result<void> run_decode(TokenId token);
+  [[nodiscard]] Result<Decode*> decode_graph(const SamplerImpl* sampler);
+  /// With a sampler also draws the token that follows.
+  [[nodiscard]] Result<void> run_decode(TokenId token, SamplerImpl* sampler);
 };
 
 Result<void> SessionImpl::check(std::span<const TokenId> tokens) const {
@@ -44,13 +57,14 @@ Result<void> SessionImpl::check(std::span<const TokenId> tokens) const {
 }
 
 Result<void> SessionImpl::place(const models::Workspace& rows, std::span<const TokenId> tokens) const {
-  MLXN_TRY(const auto ids, rows.ids.write<std::uint32_t>());
-  MLXN_TRY(const auto positions, rows.positions.write<std::int32_t>());
+  std::vector<std::uint32_t> ids(tokens.size());
+  std::vector<std::int32_t> positions(tokens.size());
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     ids[i] = static_cast<std::uint32_t>(tokens[i]);
     positions[i] = static_cast<std::int32_t>(length + static_cast<std::int64_t>(i));
   }
-  return {};
+  MLXN_CHECK(models::to_device<std::uint32_t>(rows.ids, ids));
+  return models::to_device<std::int32_t>(rows.positions, positions);
 }
 
 Result<void> SessionImpl::run_chunk(std::span<const TokenId> tokens, const Tensor& logits) {
@@ -61,6 +75,7 @@ Result<void> SessionImpl::run_chunk(std::span<const TokenId> tokens, const Tenso
   step.cache = &cache;
   step.position = length;
   step.kv_len = length + count;
+  step.kv_bound = length + count;
   step.logits = logits;
   step.matmul = matmul;
   EncoderOptions options;
@@ -72,29 +87,53 @@ Result<void> SessionImpl::run_chunk(std::span<const TokenId> tokens, const Tenso
   return {};
 }
 
-Result<void> SessionImpl::run_decode(TokenId token) {
-  if (!decode.defined()) {
+Result<SessionImpl::Decode*> SessionImpl::decode_graph(const SamplerImpl* sampler) {
+  // One graph per power of two, so that short contexts do not pay for the whole cache.
+  constexpr std::int64_t kLeastBound = 256;
+  std::int64_t bound = kLeastBound;
+  while (bound <= length) bound *= 2;
+  const DecodeKey key(std::min(bound, cache.capacity), sampler == nullptr ? 0 : sampler->number);
+  if (const auto known = decodes.find(key); known != decodes.end()) return &known->second;
+  // Graphs of other samplers are of no more use.
+  std::erase_if(decodes, [&](const auto& entry) { return entry.first.second != 0 && entry.first.second != key.second; });
+  if (!decode_work.x.defined()) {
     MLXN_TRY(decode_work, work.first(1));
-    EncoderOptions options;
-    options.label = "decode";
-    MLXN_TRY(decode, Graph::record(
-                         model.device(),
-                         [&](CommandEncoder& encoder) -> Result<void> {
-                           models::Step step;
-                           step.work = decode_work;
-                           step.cache = &cache;
-                           MLXN_TRY(step.position, encoder.parameter("position", 0));
-                           MLXN_TRY(step.kv_len, encoder.parameter("kv_len", 1));
-                           step.logits = work.logits;
-                           step.matmul = matmul;
-                           return model.impl()->decoder->forward(encoder, step);
-                         },
-                         options));
   }
-  MLXN_CHECK(place(decode_work, {&token, 1}));
-  MLXN_CHECK(decode.set("position", length));
-  MLXN_CHECK(decode.set("kv_len", length + 1));
-  MLXN_CHECK(decode.replay_and_wait());
+  Decode decode;
+  EncoderOptions options;
+  options.label = "decode";
+  MLXN_TRY(decode.graph, Graph::record(
+                             model.device(),
+                             [&](CommandEncoder& encoder) -> Result<void> {
+                               MLXN_TRY(decode.token, encoder.parameter("token", 0));
+                               MLXN_TRY(decode.position, encoder.parameter("position", 0));
+                               MLXN_TRY(decode.kv_len, encoder.parameter("kv_len", 1));
+                               MLXN_CHECK(set_element(encoder, decode_work.ids, 0, decode.token));
+                               MLXN_CHECK(set_element(encoder, decode_work.positions, 0, decode.position));
+                               models::Step step;
+                               step.work = decode_work;
+                               step.cache = &cache;
+                               step.position = decode.position;
+                               step.kv_len = decode.kv_len;
+                               step.kv_bound = key.first;
+                               step.logits = work.logits;
+                               step.matmul = matmul;
+                               MLXN_CHECK(model.impl()->decoder->forward(encoder, step));
+                               if (sampler == nullptr) return {};
+                               MLXN_TRY(decode.draw, sampler->record(encoder, work.logits));
+                               return {};
+                             },
+                             options));
+  return &(decodes[key] = std::move(decode));
+}
+
+Result<void> SessionImpl::run_decode(TokenId token, SamplerImpl* sampler) {
+  MLXN_TRY(Decode * decode, decode_graph(sampler));
+  MLXN_CHECK(decode->graph.set(decode->token.parameter, token));
+  MLXN_CHECK(decode->graph.set(decode->position.parameter, length));
+  MLXN_CHECK(decode->graph.set(decode->kv_len.parameter, length + 1));
+  if (sampler != nullptr) MLXN_CHECK(sampler->prepare(decode->graph, decode->draw));
+  MLXN_CHECK(decode->graph.replay_and_wait());
   ++length;
   return {};
 }
@@ -140,7 +179,7 @@ Result<Tensor> Session::append(std::span<const TokenId> tokens) {
     if (!impl_) return moved_from();
     MLXN_CHECK(impl_->check(tokens));
     if (tokens.size() == 1) {
-      MLXN_CHECK(impl_->run_decode(tokens[0]));
+      MLXN_CHECK(impl_->run_decode(tokens[0], nullptr));
       return impl_->work.logits;
     }
     for (std::size_t at = 0; at < tokens.size();) {
@@ -153,6 +192,23 @@ Result<Tensor> Session::append(std::span<const TokenId> tokens) {
       }
     }
     return impl_->work.logits;
+  });
+}
+
+Result<TokenId> Session::next(TokenId token, Sampler& sampler) {
+  return detail::guarded([&]() -> Result<TokenId> {
+    if (!impl_) return moved_from();
+    if (!sampler.impl_) return make_error(ErrorCode::wrong_state, "session: the sampler was moved from");
+    if (!(sampler.impl_->device == impl_->model.device())) {
+      return make_error(ErrorCode::wrong_device, "session: the sampler lives on another device than the model");
+    }
+    if (sampler.impl_->vocab != impl_->model.info().vocab) {
+      return make_error(ErrorCode::bad_shape, "session: the sampler's vocabulary is {}, the model's {}", sampler.impl_->vocab,
+                        impl_->model.info().vocab);
+    }
+    MLXN_CHECK(impl_->check({&token, 1}));
+    MLXN_CHECK(impl_->run_decode(token, sampler.impl_.get()));
+    return sampler.impl_->take();
   });
 }
 
