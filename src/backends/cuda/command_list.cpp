@@ -1,0 +1,373 @@
+#include "backends/cuda/command_list.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "backends/cuda/kernel_table.h"
+
+namespace mlxn::cuda {
+
+/// A dispatch of a user's kernel: a node's kernel whose arguments are pointers, in the node, and constants, here.
+struct CudaCommandList::UserCall : gpu::KernelInfo {
+  UserCall(const mlxn::Kernel& k, const UserCode& code)
+      : gpu::KernelInfo{k.info().name, code.group_threads(), code.shared_bytes(), 0} {
+    device_function.store(code.function(), std::memory_order_relaxed);
+  }
+  std::shared_ptr<const mlxn::Kernel> kept;
+  std::size_t pointers = 0;
+  std::vector<std::byte> constants;
+};
+
+/// What the runtime takes of a launch.
+struct CudaCommandList::KernelCall {
+  const void* function = nullptr;
+  dim3 grid, threads;
+  std::uint32_t shared_bytes = 0;
+  void* params[kMaxBindings + 1];
+};
+
+namespace {
+
+constexpr std::uint64_t kStagingBytes = std::uint64_t{64} << 10;
+constexpr std::uint64_t kStagingAlignment = 64;
+constexpr std::uint64_t kMostPitch = 0x7fffffff;  // of a two-dimensional copy
+
+/// Whether the rows can go as one copy, of rows that do not overlap.
+bool is_one_copy(const gpu::GpuCommandList::CopyArgs& copy) noexcept {
+  return copy.rows == 1 || (copy.from_pitch >= copy.row_bytes && copy.to_pitch >= copy.row_bytes && copy.from_pitch <= kMostPitch &&
+                            copy.to_pitch <= kMostPitch);
+}
+
+template <class T>
+T args_of(const gpu::GpuCommandList::Node& node) noexcept {
+  T args;
+  std::memcpy(&args, node.args, sizeof(args));
+  return args;
+}
+
+}  // namespace
+
+const KernelEntry* find_kernel(std::string_view name) noexcept {
+  int count = 0;
+  const KernelTable* const* const tables = kernel_tables(count);
+  for (const KernelTable* table : std::span(tables, static_cast<std::size_t>(count))) {
+    for (const KernelEntry& entry : std::span(table->entries, static_cast<std::size_t>(table->count))) {
+      if (entry.name == name) return &entry;
+    }
+  }
+  return nullptr;
+}
+
+const void* kernel_function(const gpu::KernelInfo& kernel) noexcept {
+  if (const void* known = kernel.device_function.load(std::memory_order_acquire)) return known;
+  const KernelEntry* const entry = find_kernel(kernel.name);
+  if (entry == nullptr) return nullptr;
+  kernel.device_function.store(entry->function, std::memory_order_release);
+  return entry->function;
+}
+
+UserCode::~UserCode() {
+  if (cudaSetDevice(ordinal_) == cudaSuccess) static_cast<void>(cudaLibraryUnload(library_));
+  static_cast<void>(cudaGetLastError());
+}
+
+CudaCommandList::CudaCommandList(std::shared_ptr<CudaDevice> device, const EncoderOptions& options)
+    : GpuCommandList(std::move(device), options) {}
+
+CudaCommandList::~CudaCommandList() { drop_graph(); }
+
+void CudaCommandList::drop_graph() noexcept {
+  if (exec_ == nullptr) return;
+  static_cast<void>(cudaSetDevice(cuda().ordinal()));
+  static_cast<void>(cudaGraphExecDestroy(exec_));
+  static_cast<void>(cudaGetLastError());
+  exec_ = nullptr;
+}
+
+// ---- recording ----------------------------------------------------------------------------------------------------------
+
+Result<void> CudaCommandList::dispatch(const CommandEncoder::Dispatch& dispatch, const LaunchRecord& record) {
+  return mlxn::detail::guarded([&]() -> Result<void> {
+    const mlxn::KernelInfo& info = dispatch.kernel->info();
+    const auto* const code = dynamic_cast<const UserCode*>(dispatch.kernel->code().get());
+    if (code == nullptr) {
+      return make_error(ErrorCode::unsupported, "{}: no CUDA source: a GPU does not run callables", info.name);
+    }
+    if (code->ordinal() != cuda().ordinal()) {
+      return make_error(ErrorCode::wrong_device, "{}: a kernel for cuda:{}, the device is cuda:{}", info.name, code->ordinal(),
+                        cuda().ordinal());
+    }
+    const std::uint64_t groups = dispatch.grid / code->group_threads() + (dispatch.grid % code->group_threads() != 0 ? 1 : 0);
+    if (groups > 0x7fffffffu) {
+      return make_error(ErrorCode::limit_exceeded, "{}: {} work items are {} groups of {}, a launch takes {}", info.name, dispatch.grid,
+                        groups, code->group_threads(), 0x7fffffffu);
+    }
+    auto call = std::make_unique<UserCall>(*dispatch.kernel, *code);
+    call->kept = dispatch.kernel;
+    call->pointers = dispatch.bindings.size();
+    call->constants.assign(dispatch.constants.begin(), dispatch.constants.end());
+    std::array<const std::byte*, kMaxBindings> pointers{};
+    for (std::size_t i = 0; i < dispatch.bindings.size(); ++i) {
+      if (dispatch.bindings[i].tensor.bytes() != 0) pointers[i] = device_address(dispatch.bindings[i].tensor);
+    }
+    LaunchRecord by_offset = record;  // fields are numbers of bindings there
+    for (int i = 0; i < by_offset.range_count; ++i) {
+      BoundRange& range = by_offset.ranges[static_cast<std::size_t>(i)];
+      range.field = static_cast<std::uint16_t>(range.field * sizeof(pointers[0]));
+    }
+    make_room(user_calls_, 1);
+    Node node{};
+    node.kind = Kind::user_kernel;
+    node.kernel = call.get();
+    node.grid = {static_cast<std::uint32_t>(groups), 1, 1};
+    node.args_bytes = static_cast<std::uint32_t>(call->pointers * sizeof(pointers[0]));
+    MLXN_CHECK(add(info.name, node, pointers.data(), by_offset));
+    user_calls_.push_back(std::move(call));
+    return {};
+  });
+}
+
+Result<std::span<std::byte>> CudaCommandList::stage(std::uint64_t bytes) {
+  return mlxn::detail::guarded([&]() -> Result<std::span<std::byte>> {
+    const std::uint64_t room = staging_.empty() ? 0 : staging_.back()->bytes() - std::min(staging_.back()->bytes(), staging_used_);
+    if (room < bytes) {
+      make_room(staging_, 1);
+      MLXN_TRY(auto block, cuda().allocate_staging(std::max(bytes, kStagingBytes)));
+      staging_.push_back(std::move(block));
+      staging_used_ = 0;
+    }
+    std::byte* const data = staging_.back()->data() + staging_used_;
+    staging_used_ += (bytes + kStagingAlignment - 1) / kStagingAlignment * kStagingAlignment;
+    return std::span(data, static_cast<std::size_t>(bytes));
+  });
+}
+
+Result<std::shared_ptr<Allocation>> CudaCommandList::allocate_scratch(std::uint64_t bytes) { return cuda().allocate_scratch(bytes); }
+
+Result<void> CudaCommandList::download(std::span<std::byte> to, const Tensor& from) {
+  MLXN_CHECK(cuda().use());
+  if (is_pinned(to.data())) return GpuCommandList::download(to, from);
+  // A copy to other memory would block the host where it is submitted, and a graph takes none.
+  return mlxn::detail::guarded([&]() -> Result<void> {
+    make_room(downloads_, 1);
+    MLXN_TRY(const std::span<std::byte> staged, stage(to.size()));
+    MLXN_CHECK(GpuCommandList::download(staged, from));
+    downloads_.push_back({to.data(), staged.data(), to.size()});
+    return {};
+  });
+}
+
+void CudaCommandList::finish() noexcept {
+  for (const Download& download : downloads_) std::memcpy(download.to, download.from, download.bytes);
+}
+
+// ---- running ------------------------------------------------------------------------------------------------------------
+
+std::string_view CudaCommandList::name_of(const Node& node) noexcept {
+  switch (node.kind) {
+    case Kind::kernel:
+    case Kind::user_kernel: return node.kernel->name;
+    case Kind::copy: return "copy";
+    case Kind::upload: return "upload";
+    case Kind::download: return "download";
+    case Kind::fill: return "fill";
+  }
+  return "";
+}
+
+std::string CudaCommandList::describe() const {
+  constexpr std::size_t kMostNames = 6;
+  std::vector<std::string_view> names;
+  for (const Node& node : nodes()) {
+    const std::string_view name = name_of(node);
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  }
+  std::string text;
+  for (std::size_t i = 0; i < std::min(names.size(), kMostNames); ++i) text.append(i == 0 ? "" : ", ").append(names[i]);
+  if (names.size() > kMostNames) text += ", ...";
+  return text;
+}
+
+Result<void> CudaCommandList::call_of(const Node& node, KernelCall& call) {
+  call.function = kernel_function(*node.kernel);
+  if (call.function == nullptr) return make_error(ErrorCode::internal, "{}: not among the CUDA kernels", node.kernel->name);
+  call.grid = dim3(node.grid.x, node.grid.y, node.grid.z);
+  call.threads = dim3(node.kernel->threads);
+  if (node.kind == Kind::kernel) {
+    call.params[0] = node.args;  // shared memory is declared in the kernel
+    return {};
+  }
+  const auto& user = static_cast<const UserCall&>(*node.kernel);
+  call.shared_bytes = user.shared_bytes;
+  for (std::size_t i = 0; i < user.pointers; ++i) call.params[i] = node.args + i * sizeof(void*);
+  call.params[user.pointers] = const_cast<std::byte*>(user.constants.data());
+  return {};
+}
+
+Result<void> CudaCommandList::issue(const Node& node, cudaStream_t stream) {
+  cudaError_t code = cudaSuccess;
+  switch (node.kind) {
+    case Kind::kernel:
+    case Kind::user_kernel: {
+      KernelCall call;
+      MLXN_CHECK(call_of(node, call));
+      code = cudaLaunchKernel(call.function, call.grid, call.threads, call.params, call.shared_bytes, stream);
+      break;
+    }
+    case Kind::fill: {
+      const auto fill = args_of<FillArgs>(node);
+      code = cudaMemsetAsync(fill.to, static_cast<int>(fill.value), fill.bytes, stream);
+      break;
+    }
+    case Kind::copy:
+    case Kind::upload:
+    case Kind::download: {
+      const auto copy = args_of<CopyArgs>(node);
+      if (copy.rows > 1 && is_one_copy(copy)) {
+        code = cudaMemcpy2DAsync(copy.to, copy.to_pitch, copy.from, copy.from_pitch, copy.row_bytes, copy.rows, cudaMemcpyDefault, stream);
+        break;
+      }
+      for (std::uint64_t row = 0; row < copy.rows && code == cudaSuccess; ++row) {
+        code = cudaMemcpyAsync(copy.to + row * copy.to_pitch, copy.from + row * copy.from_pitch, copy.row_bytes, cudaMemcpyDefault, stream);
+      }
+      break;
+    }
+  }
+  if (code == cudaSuccess && mode_ == HazardMode::serial) code = cudaStreamSynchronize(stream);
+  if (code != cudaSuccess) return cuda().failed(name_of(node), code);
+  return {};
+}
+
+Result<void> CudaCommandList::issue(cudaStream_t stream, std::uint64_t& issued) {
+  if (parameter_block()) {  // a graph's record, in serial mode
+    const cudaError_t code = cudaMemcpyAsync(parameter_block()->data(), parameter_values().data(), parameter_values().size_bytes(),
+                                             cudaMemcpyHostToDevice, stream);
+    if (code != cudaSuccess) return cuda().failed("a graph's parameters", code);
+  }
+  for (const Node& node : nodes()) {
+    MLXN_CHECK(issue(node, stream));
+    ++issued;
+  }
+  return {};
+}
+
+// ---- as a graph ---------------------------------------------------------------------------------------------------------
+
+namespace {
+
+/// A chain: each node after the last.
+struct Dependencies {
+  explicit Dependencies(const cudaGraphNode_t& last) noexcept : nodes(&last), count(last == nullptr ? 0 : 1) {}
+  const cudaGraphNode_t* nodes;
+  std::size_t count;
+};
+
+cudaError_t add_copy_node(cudaGraph_t graph, cudaGraphNode_t& last, std::byte* to, const std::byte* from, std::uint64_t bytes) noexcept {
+  const Dependencies after(last);
+  cudaGraphNode_t node = nullptr;
+  const cudaError_t code = cudaGraphAddMemcpyNode1D(&node, graph, after.nodes, after.count, to, from, bytes, cudaMemcpyDefault);
+  if (code == cudaSuccess) last = node;
+  return code;
+}
+
+}  // namespace
+
+Result<void> CudaCommandList::add_to_graph(const Node& node, cudaGraph_t graph, cudaGraphNode_t& last) {
+  cudaError_t code = cudaSuccess;
+  const Dependencies after(last);
+  cudaGraphNode_t added = nullptr;
+  switch (node.kind) {
+    case Kind::kernel:
+    case Kind::user_kernel: {
+      KernelCall call;
+      MLXN_CHECK(call_of(node, call));
+      cudaKernelNodeParams params{};
+      params.func = const_cast<void*>(call.function);
+      params.gridDim = call.grid;
+      params.blockDim = call.threads;
+      params.sharedMemBytes = call.shared_bytes;
+      params.kernelParams = call.params;
+      code = cudaGraphAddKernelNode(&added, graph, after.nodes, after.count, &params);
+      break;
+    }
+    case Kind::fill: {
+      const auto fill = args_of<FillArgs>(node);
+      cudaMemsetParams params{};
+      params.dst = fill.to;
+      params.value = fill.value;
+      params.elementSize = 1;
+      params.width = fill.bytes;
+      params.height = 1;
+      code = cudaGraphAddMemsetNode(&added, graph, after.nodes, after.count, &params);
+      break;
+    }
+    case Kind::copy:
+    case Kind::upload:
+    case Kind::download: {
+      const auto copy = args_of<CopyArgs>(node);
+      if (copy.rows > 1 && is_one_copy(copy)) {
+        cudaMemcpy3DParms params{};
+        params.srcPtr = {const_cast<std::byte*>(copy.from), copy.from_pitch, copy.row_bytes, copy.rows};
+        params.dstPtr = {copy.to, copy.to_pitch, copy.row_bytes, copy.rows};
+        params.extent = {copy.row_bytes, copy.rows, 1};
+        params.kind = cudaMemcpyDefault;
+        code = cudaGraphAddMemcpyNode(&added, graph, after.nodes, after.count, &params);
+        break;
+      }
+      for (std::uint64_t row = 0; row < copy.rows && code == cudaSuccess; ++row) {
+        code = add_copy_node(graph, last, copy.to + row * copy.to_pitch, copy.from + row * copy.from_pitch, copy.row_bytes);
+      }
+      break;
+    }
+  }
+  if (code != cudaSuccess) return cuda().failed(fmt::format("a graph's node of {}", name_of(node)), code);
+  if (added != nullptr) last = added;
+  return {};
+}
+
+Result<void> CudaCommandList::make_graph() {
+  cudaGraph_t graph = nullptr;
+  if (const cudaError_t code = cudaGraphCreate(&graph, 0); code != cudaSuccess) return cuda().failed("a graph", code);
+  const auto fill = [&]() -> Result<void> {
+    cudaGraphNode_t last = nullptr;
+    if (parameter_block()) {
+      const cudaError_t code = add_copy_node(graph, last, parameter_block()->data(), parameters_, parameter_values().size_bytes());
+      if (code != cudaSuccess) return cuda().failed("a graph's parameters", code);
+    }
+    for (const Node& node : nodes()) MLXN_CHECK(add_to_graph(node, graph, last));
+    if (const cudaError_t code = cudaGraphInstantiate(&exec_, graph, 0); code != cudaSuccess) {
+      exec_ = nullptr;
+      return cuda().failed(fmt::format("a graph of {} nodes", nodes().size()), code);
+    }
+    return {};
+  };
+  auto result = mlxn::detail::guarded(fill);
+  static_cast<void>(cudaGraphDestroy(graph));
+  return result;
+}
+
+Result<void> CudaCommandList::prepare_graph() {
+  if (nodes().empty()) return {};
+  if (exec_ != nullptr && exec_rebinds_ == rebinds()) return {};
+  drop_graph();
+  if (parameter_block() && parameters_ == nullptr) {
+    MLXN_TRY(const std::span<std::byte> pinned, stage(parameter_values().size_bytes()));
+    std::memcpy(pinned.data(), parameter_values().data(), pinned.size());
+    parameters_ = pinned.data();
+  }
+  MLXN_CHECK(make_graph());
+  exec_rebinds_ = rebinds();
+  return {};
+}
+
+Result<void> CudaCommandList::launch_graph(cudaStream_t stream) {
+  if (exec_ == nullptr) return {};
+  // Values change only while no replay is unfinished (Graph::set), so that none reads them now.
+  if (parameters_ != nullptr && std::memcmp(parameters_, parameter_values().data(), parameter_values().size_bytes()) != 0) {
+    std::memcpy(parameters_, parameter_values().data(), parameter_values().size_bytes());
+  }
+  if (const cudaError_t code = cudaGraphLaunch(exec_, stream); code != cudaSuccess) return cuda().failed("launching a graph", code);
+  return {};
+}
+
+}  // namespace mlxn::cuda

@@ -1,0 +1,608 @@
+#include "tests/cuda_host/fake_runtime.h"
+
+#include "backends/cuda/runtime.h"
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+// ---- what the handles point to ------------------------------------------------------------------------------------------
+
+struct CUstream_st {
+  int device = 0;
+  std::deque<std::function<void()>> work;
+  bool running = false, stop = false;
+  std::thread thread;
+};
+struct CUevent_st {
+  /// Of the last record; who waits for one keeps it, whatever is recorded later.
+  std::shared_ptr<bool> ended = std::make_shared<bool>(true);
+  std::chrono::steady_clock::time_point when{};
+};
+struct CUgraph_st {
+  std::vector<std::function<void()>> nodes;
+};
+struct CUgraphExec_st {
+  std::vector<std::function<void()>> nodes;
+};
+struct CUgraphNode_st {};
+
+namespace fake {
+namespace {
+
+struct Kernel {
+  std::vector<std::size_t> param_bytes;
+  std::function<void(const Launch&)> run;
+};
+struct Block {
+  std::uint64_t bytes;
+  cudaMemoryType type;
+  int device;
+};
+struct Machine {
+  std::mutex mutex;
+  std::condition_variable changed;
+  Options options;
+  int holds = 0;
+  cudaError_t fault = cudaSuccess, next_fault = cudaSuccess;
+  std::map<std::string, cudaError_t, std::less<>> failing;
+  std::map<std::string, int, std::less<>> calls;
+  std::map<std::uintptr_t, Block> blocks;
+  std::map<std::string, Kernel, std::less<>> kernels;
+  std::map<const void*, std::string> functions;  // the host's handle of a kernel
+  std::vector<std::unique_ptr<std::string>> names;
+  CUgraphNode_st nodes[1];
+  std::uint64_t device_bytes = 0;
+  int objects = 0;
+};
+Machine& machine() {
+  static Machine* const all = new Machine;  // streams may outlive main()
+  return *all;
+}
+thread_local cudaError_t last = cudaSuccess;
+thread_local int current = 0;
+
+/// Every function of the runtime begins with it: counts, and fails where a test wants it or the device is broken.
+cudaError_t enter(const char* function, bool survives_faults = false) {
+  Machine& m = machine();
+  const std::lock_guard lock(m.mutex);
+  ++m.calls[function];
+  if (const auto it = m.failing.find(function); it != m.failing.end()) {
+    const cudaError_t code = it->second;
+    m.failing.erase(it);
+    return last = code;
+  }
+  if (m.fault != cudaSuccess && !survives_faults) return last = m.fault;
+  return cudaSuccess;
+}
+#define ENTER                                                                       \
+  if (const cudaError_t code = fake::enter(__func__); code != cudaSuccess) return code
+#define ENTER_ALWAYS                                                                      \
+  if (const cudaError_t code = fake::enter(__func__, true); code != cudaSuccess) return code
+
+cudaError_t fail(cudaError_t code) { return last = code; }
+
+void run_stream(CUstream_st* stream) {
+  Machine& m = machine();
+  std::unique_lock lock(m.mutex);
+  for (;;) {
+    m.changed.wait(lock, [&] { return stream->stop || (!stream->work.empty() && m.holds == 0); });
+    if (stream->stop && stream->work.empty()) return;
+    if (m.holds != 0) continue;
+    auto work = std::move(stream->work.front());
+    stream->work.pop_front();
+    stream->running = true;
+    if (m.next_fault != cudaSuccess) {
+      m.fault = m.next_fault;
+      m.next_fault = cudaSuccess;
+    }
+    const bool runs = m.fault == cudaSuccess;
+    lock.unlock();
+    if (runs) work();
+    lock.lock();
+    stream->running = false;
+    m.changed.notify_all();
+  }
+}
+
+CUstream_st* stream_of(cudaStream_t stream) {
+  if (stream != nullptr) return stream;
+  static CUstream_st* const legacy = [] {
+    auto* made = new CUstream_st;
+    made->thread = std::thread([made] { run_stream(made); });
+    made->thread.detach();
+    return made;
+  }();
+  return legacy;
+}
+
+void push(cudaStream_t stream, std::function<void()> work) {
+  Machine& m = machine();
+  CUstream_st* const to = stream_of(stream);
+  const std::lock_guard lock(m.mutex);
+  to->work.push_back(std::move(work));
+  m.changed.notify_all();
+}
+
+void make(int count) {
+  const std::lock_guard lock(machine().mutex);
+  machine().objects += count;
+}
+
+std::uint64_t device_memory_in_use() { return machine().device_bytes; }
+
+cudaError_t allocate(void** data, std::uint64_t bytes, cudaMemoryType type) {
+  Machine& m = machine();
+  const std::lock_guard lock(m.mutex);
+  if (type == cudaMemoryTypeDevice && bytes > m.options.memory_bytes - device_memory_in_use()) return fail(cudaErrorMemoryAllocation);
+  void* const block = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+  if (block == nullptr) return fail(cudaErrorMemoryAllocation);
+  std::memset(block, 0xa5, bytes);
+  m.blocks[reinterpret_cast<std::uintptr_t>(block)] = {bytes, type, current};
+  if (type == cudaMemoryTypeDevice) m.device_bytes += bytes;
+  ++m.objects;
+  *data = block;
+  return cudaSuccess;
+}
+
+cudaError_t release(void* data) {
+  if (data == nullptr) return cudaSuccess;
+  Machine& m = machine();
+  const std::lock_guard lock(m.mutex);
+  const auto it = m.blocks.find(reinterpret_cast<std::uintptr_t>(data));
+  if (it == m.blocks.end()) return fail(cudaErrorInvalidValue);
+  if (it->second.type == cudaMemoryTypeDevice) m.device_bytes -= it->second.bytes;
+  m.blocks.erase(it);
+  --m.objects;
+  std::free(data);
+  return cudaSuccess;
+}
+
+/// The launch with its parameters copied, as the runtime does at once.
+std::function<void()> bind(const void* function, dim3 grid, dim3 threads, void** args, std::uint64_t shared) {
+  Machine& m = machine();
+  const std::lock_guard lock(m.mutex);
+  const auto name = m.functions.find(function);
+  if (name == m.functions.end()) return nullptr;
+  const auto kernel = m.kernels.find(name->second);
+  if (kernel == m.kernels.end()) return nullptr;
+  auto params = std::make_shared<Params>();
+  for (std::size_t i = 0; i < kernel->second.param_bytes.size(); ++i) {
+    const auto* const from = static_cast<const std::byte*>(args[i]);
+    params->emplace_back(from, from + kernel->second.param_bytes[i]);
+  }
+  return [run = kernel->second.run, params, grid, threads, shared] { run(Launch{grid, threads, shared, *params}); };
+}
+
+void copy_rows(const cudaMemcpy3DParms& p) {
+  for (std::size_t row = 0; row < p.extent.height; ++row) {
+    std::memcpy(static_cast<std::byte*>(p.dstPtr.ptr) + row * p.dstPtr.pitch, static_cast<const std::byte*>(p.srcPtr.ptr) + row * p.srcPtr.pitch,
+                p.extent.width);
+  }
+}
+
+cudaError_t add_node(cudaGraphNode_t* node, cudaGraph_t graph, std::size_t dependencies, std::function<void()> work) {
+  if (dependencies != (graph->nodes.empty() ? 0u : 1u)) return fail(cudaErrorInvalidValue);  // a chain is all that is known here
+  graph->nodes.push_back(std::move(work));
+  *node = machine().nodes;
+  return cudaSuccess;
+}
+
+}  // namespace
+
+void reset(const Options& options) {
+  Machine& m = machine();
+  const std::lock_guard lock(m.mutex);
+  m.options = options;
+  m.fault = m.next_fault = last = cudaSuccess;
+  m.failing.clear();
+  m.calls.clear();
+  m.blocks.clear();  // what a broken device did not take back
+  m.device_bytes = 0;
+  m.objects = 0;
+}
+
+Hold::Hold() {
+  const std::lock_guard lock(machine().mutex);
+  ++machine().holds;
+}
+Hold::~Hold() { release(); }
+void Hold::release() {
+  const std::lock_guard lock(machine().mutex);
+  if (held_) --machine().holds;
+  held_ = false;
+  machine().changed.notify_all();
+}
+
+void define_kernel(std::string_view name, std::vector<std::size_t> param_bytes, std::function<void(const Launch&)> run) {
+  const std::lock_guard lock(machine().mutex);
+  machine().kernels[std::string(name)] = {std::move(param_bytes), std::move(run)};
+}
+void break_next_work(cudaError_t code) {
+  const std::lock_guard lock(machine().mutex);
+  machine().next_fault = code;
+}
+void fail_next_call(std::string_view function, cudaError_t code) {
+  const std::lock_guard lock(machine().mutex);
+  machine().failing[std::string(function)] = code;
+}
+int calls(std::string_view function) {
+  const std::lock_guard lock(machine().mutex);
+  const auto it = machine().calls.find(function);
+  return it == machine().calls.end() ? 0 : it->second;
+}
+int live_objects() {
+  const std::lock_guard lock(machine().mutex);
+  return machine().objects;
+}
+std::uint64_t bytes_in_use() {
+  const std::lock_guard lock(machine().mutex);
+  return machine().device_bytes;
+}
+cudaError_t last_error() { return last; }
+
+}  // namespace fake
+
+// ---- the runtime's functions, those that the backend uses ---------------------------------------------------------------
+
+using fake::fail;
+using fake::machine;
+
+extern "C" {
+
+cudaError_t cudaGetLastError() {
+  const cudaError_t code = fake::last;
+  fake::last = cudaSuccess;
+  return code;
+}
+const char* cudaGetErrorString(cudaError_t code) { return code == cudaErrorIllegalAddress ? "an illegal memory access was encountered" : "an error of the stand-in"; }
+const char* cudaGetErrorName(cudaError_t code) {
+  switch (code) {
+    case cudaErrorIllegalAddress: return "cudaErrorIllegalAddress";
+    case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
+    case cudaErrorLaunchOutOfResources: return "cudaErrorLaunchOutOfResources";
+    default: return "cudaError";
+  }
+}
+cudaError_t cudaGetDeviceCount(int* count) {
+  ENTER_ALWAYS;
+  *count = 0;
+  const fake::Options& options = machine().options;
+  if (options.driver_version < 13000) return fail(cudaErrorInsufficientDriver);
+  if (options.devices == 0) return fail(cudaErrorNoDevice);
+  *count = options.devices;
+  return cudaSuccess;
+}
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = machine().options.driver_version;
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+  ENTER_ALWAYS;
+  *properties = {};
+  std::strcpy(properties->name, "Stand-in");
+  properties->major = machine().options.capability / 10;
+  properties->minor = machine().options.capability % 10;
+  properties->multiProcessorCount = 132;
+  properties->maxThreadsPerBlock = 1024;
+  properties->warpSize = 32;
+  properties->l2CacheSize = 60 << 20;
+  properties->totalGlobalMem = machine().options.memory_bytes;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  ENTER_ALWAYS;
+  switch (attribute) {
+    case cudaDevAttrMaxSharedMemoryPerBlock: *value = 48 << 10; break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = 227 << 10; break;
+    case cudaDevAttrComputeCapabilityMajor: *value = machine().options.capability / 10; break;
+    case cudaDevAttrComputeCapabilityMinor: *value = machine().options.capability % 10; break;
+    default: return fail(cudaErrorInvalidValue);
+  }
+  return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int device) {
+  ENTER_ALWAYS;
+  if (device >= machine().options.devices) return fail(cudaErrorInvalidDevice);
+  fake::current = device;
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  ENTER;
+  *total = machine().options.memory_bytes;
+  *free = *total - fake::bytes_in_use();
+  return cudaSuccess;
+}
+cudaError_t cudaMalloc(void** data, size_t bytes) {
+  ENTER;
+  return fake::allocate(data, bytes, cudaMemoryTypeDevice);
+}
+cudaError_t cudaFree(void* data) {
+  ENTER;
+  return fake::release(data);
+}
+cudaError_t cudaHostAlloc(void** data, size_t bytes, unsigned) {
+  ENTER;
+  return fake::allocate(data, bytes, cudaMemoryTypeHost);
+}
+cudaError_t cudaFreeHost(void* data) {
+  ENTER;
+  return fake::release(data);
+}
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* data) {
+  ENTER;
+  *attributes = {};
+  attributes->type = cudaMemoryTypeUnregistered;
+  const std::lock_guard lock(machine().mutex);
+  const auto address = reinterpret_cast<std::uintptr_t>(data);
+  auto it = machine().blocks.upper_bound(address);
+  if (it == machine().blocks.begin()) return cudaSuccess;
+  --it;
+  if (address - it->first >= it->second.bytes) return cudaSuccess;
+  attributes->type = it->second.type;
+  attributes->device = it->second.device;
+  attributes->devicePointer = const_cast<void*>(data);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  ENTER;
+  auto* const made = new CUstream_st;
+  made->device = fake::current;
+  made->thread = std::thread([made] { fake::run_stream(made); });
+  fake::make(1);
+  *stream = made;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  ENTER_ALWAYS;
+  {
+    const std::lock_guard lock(machine().mutex);
+    stream->stop = true;
+    machine().changed.notify_all();
+  }
+  stream->thread.join();
+  delete stream;
+  fake::make(-1);
+  return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  ENTER;
+  std::unique_lock lock(machine().mutex);
+  CUstream_st* const s = fake::stream_of(stream);
+  machine().changed.wait(lock, [&] { return s->work.empty() && !s->running; });
+  return machine().fault == cudaSuccess ? cudaSuccess : fail(machine().fault);
+}
+cudaError_t cudaStreamGetDevice(cudaStream_t stream, int* device) {
+  ENTER;
+  *device = stream->device;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
+  ENTER;
+  *status = cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  ENTER;
+  std::shared_ptr<bool> ended;
+  {
+    const std::lock_guard lock(machine().mutex);
+    ended = event->ended;
+  }
+  fake::push(stream, [ended] {
+    std::unique_lock lock(machine().mutex);
+    machine().changed.wait(lock, [&] { return *ended || machine().fault != cudaSuccess; });
+  });
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  ENTER;
+  *event = new CUevent_st;
+  fake::make(1);
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  ENTER_ALWAYS;
+  if (machine().fault == cudaSuccess) delete event;  // a broken stream may still hold it
+  fake::make(-1);
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  ENTER;
+  auto ended = std::make_shared<bool>(false);
+  {
+    const std::lock_guard lock(machine().mutex);
+    event->ended = ended;
+  }
+  fake::push(stream, [event, ended] {
+    const std::lock_guard lock(machine().mutex);
+    *ended = true;
+    event->when = std::chrono::steady_clock::now();
+  });
+  return cudaSuccess;
+}
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  ENTER;
+  const std::lock_guard lock(machine().mutex);
+  return *event->ended ? cudaSuccess : fail(cudaErrorNotReady);
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  ENTER;
+  std::unique_lock lock(machine().mutex);
+  const std::shared_ptr<bool> ended = event->ended;
+  machine().changed.wait(lock, [&] { return *ended || machine().fault != cudaSuccess; });
+  return machine().fault == cudaSuccess ? cudaSuccess : fail(machine().fault);
+}
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
+  ENTER;
+  const std::lock_guard lock(machine().mutex);
+  *milliseconds = std::chrono::duration<float, std::milli>(end->when - begin->when).count();
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+  ENTER;
+  fake::push(stream, [=] { std::memcpy(to, from, bytes); });
+  return cudaSuccess;
+}
+cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height, cudaMemcpyKind,
+                              cudaStream_t stream) {
+  ENTER;
+  if (width > to_pitch || width > from_pitch) return fail(cudaErrorInvalidPitchValue);
+  cudaMemcpy3DParms p{};
+  p.srcPtr = {const_cast<void*>(from), from_pitch, width, height};
+  p.dstPtr = {to, to_pitch, width, height};
+  p.extent = {width, height, 1};
+  fake::push(stream, [p] { fake::copy_rows(p); });
+  return cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
+  ENTER;
+  fake::push(stream, [=] { std::memset(to, value, bytes); });
+  return cudaSuccess;
+}
+cudaError_t cudaLaunchKernel(const void* function, dim3 grid, dim3 threads, void** args, size_t shared, cudaStream_t stream) {
+  ENTER;
+  auto work = fake::bind(function, grid, threads, args, shared);
+  if (!work) return fail(cudaErrorInvalidDeviceFunction);
+  fake::push(stream, std::move(work));
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphCreate(cudaGraph_t* graph, unsigned) {
+  ENTER;
+  *graph = new CUgraph_st;
+  fake::make(1);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  ENTER_ALWAYS;
+  delete graph;
+  fake::make(-1);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  ENTER;
+  *exec = new CUgraphExec_st{graph->nodes};
+  fake::make(1);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  ENTER_ALWAYS;
+  delete exec;
+  fake::make(-1);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  ENTER;
+  fake::push(stream, [nodes = exec->nodes] {
+    for (const auto& node : nodes) node();
+  });
+  return cudaSuccess;
+}
+cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t*, size_t dependencies,
+                                   const cudaKernelNodeParams* p) {
+  ENTER;
+  auto work = fake::bind(p->func, p->gridDim, p->blockDim, p->kernelParams, p->sharedMemBytes);
+  if (!work) return fail(cudaErrorInvalidDeviceFunction);
+  return fake::add_node(node, graph, dependencies, std::move(work));
+}
+cudaError_t cudaGraphAddMemcpyNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t*, size_t dependencies,
+                                   const cudaMemcpy3DParms* params) {
+  ENTER;
+  return fake::add_node(node, graph, dependencies, [p = *params] { fake::copy_rows(p); });
+}
+cudaError_t cudaGraphAddMemcpyNode1D(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t*, size_t dependencies, void* to,
+                                     const void* from, size_t bytes, cudaMemcpyKind) {
+  ENTER;
+  return fake::add_node(node, graph, dependencies, [=] { std::memcpy(to, from, bytes); });
+}
+cudaError_t cudaGraphAddMemsetNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t*, size_t dependencies,
+                                   const cudaMemsetParams* params) {
+  ENTER;
+  return fake::add_node(node, graph, dependencies, [p = *params] { std::memset(p.dst, static_cast<int>(p.value), p.width); });
+}
+
+cudaError_t cudaLibraryLoadData(cudaLibrary_t* library, const void*, cudaJitOption*, void**, unsigned, cudaLibraryOption*, void**, unsigned) {
+  ENTER;
+  fake::make(1);
+  *library = reinterpret_cast<cudaLibrary_t>(&machine());
+  return cudaSuccess;
+}
+cudaError_t cudaLibraryUnload(cudaLibrary_t) {
+  ENTER_ALWAYS;
+  fake::make(-1);
+  return cudaSuccess;
+}
+cudaError_t cudaLibraryGetKernel(cudaKernel_t* kernel, cudaLibrary_t, const char* name) {
+  ENTER;
+  const std::lock_guard lock(machine().mutex);
+  if (machine().kernels.count(name) == 0) return fail(cudaErrorSymbolNotFound);
+  machine().names.push_back(std::make_unique<std::string>(name));
+  machine().functions[machine().names.back().get()] = name;
+  *kernel = reinterpret_cast<cudaKernel_t>(machine().names.back().get());
+  return cudaSuccess;
+}
+cudaError_t cudaFuncGetParamInfo(const void* function, size_t index, size_t* offset, size_t* size) {
+  ENTER;
+  const std::lock_guard lock(machine().mutex);
+  const auto& sizes = machine().kernels.at(machine().functions.at(function)).param_bytes;
+  if (index >= sizes.size()) return fail(cudaErrorInvalidValue);
+  *offset = 0;
+  *size = sizes[index];
+  return cudaSuccess;
+}
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  ENTER;
+  *attributes = {};
+  attributes->maxThreadsPerBlock = 512;
+  attributes->numRegs = 128;
+  return cudaSuccess;
+}
+cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) {
+  ENTER;
+  return cudaSuccess;
+}
+
+// What nvcc's objects call: they tell the names of their kernels before main().
+void** __cudaRegisterFatBinary(void*) {
+  static void* handle = nullptr;
+  return &handle;
+}
+void __cudaRegisterFatBinaryEnd(void**) {}
+void __cudaUnregisterFatBinary(void**) {}
+void __cudaRegisterFunction(void**, const char* host, char*, const char* name, int, uint3*, uint3*, dim3*, dim3*, int*) {
+  // The device's name is mangled: _ZN4mlxn3gpu7kernels16rms_norm_f16_f32ENS... ; a length stands before each part of it.
+  const std::string_view text = name, prefix = "_ZN4mlxn3gpu7kernels";
+  std::string plain(text);
+  if (text.substr(0, prefix.size()) == prefix) {
+    std::size_t length = 0, at = prefix.size();
+    for (; at < text.size() && text[at] >= '0' && text[at] <= '9'; ++at) length = length * 10 + static_cast<std::size_t>(text[at] - '0');
+    plain = text.substr(at, length);
+  }
+  const std::lock_guard lock(machine().mutex);
+  machine().functions[host] = plain;
+}
+cudaError_t __cudaPopCallConfiguration(dim3*, dim3*, size_t*, void*) { return cudaErrorUnknown; }
+cudaError_t __cudaGetKernel(cudaKernel_t*, const void*) { return cudaErrorUnknown; }
+cudaError_t __cudaLaunchKernel(cudaKernel_t, dim3, dim3, void**, size_t, cudaStream_t) { return cudaErrorUnknown; }
+
+}  // extern "C"
+
+namespace mlxn::cuda {
+bool driver_is_installed() noexcept { return true; }
+}  // namespace mlxn::cuda
