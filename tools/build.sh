@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Configures a preset if its build folder is not there yet and builds targets of it. Used by ./run and ./test.
+# Configures a preset if its build folder is not there yet or is to be another one, and builds targets of it. Used by ./run
+# and ./test.
 # usage: tools/build.sh PRESET [--tests] [TARGET...]
 # --tests: the configuration must have the tests; without it, it has them if GoogleTest is there, so that ./run and ./test
-# share a folder. MLXN_WERROR=ON in the environment makes a new configuration fail on warnings: the project's own check
-# does, somebody else's compiler need not. MLXN_CUDA=ON makes a new configuration of the release
-# preset have the CUDA backend. All output goes to stderr; progress only to a terminal.
+# share a folder.
+# In the environment; where they are not set, a folder stays as it is and a new one gets the default:
+# MLXN_WERROR=ON|OFF        warnings are errors (default OFF): for the project's own check, somebody else's compiler may warn
+# MLXN_CUDA=ON|OFF|AUTO     the CUDA backend, in the release preset only
+# All output goes to stderr; progress only to a terminal.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 preset=$1
@@ -21,27 +24,30 @@ if command -v flock > /dev/null 2>&1; then
   flock 9
 fi
 
-configure=""
+cached() { sed -nE "s/^$1:[A-Z]+=(.*)\$/\1/p" "$cache" 2> /dev/null || true; }
+werror=${MLXN_WERROR:-$(cached MLXN_WERROR)}
+cuda=OFF
+if [ "$preset" = release ]; then cuda=${MLXN_CUDA:-$(cached MLXN_CUDA)}; fi
+
+configure="" tests=$want_tests
 if [ ! -e "$folder/build.ninja" ] || [ ! -e "$cache" ]; then
-  configure="--fresh"
+  configure=--fresh
 elif ! grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$root" "$cache"; then
-  configure="--fresh" # the folder was moved or copied
-elif [ $want_tests = 1 ] && ! grep -qx 'MLXN_TESTS:BOOL=ON' "$cache"; then
-  configure="-DMLXN_TESTS=ON"
+  configure=--fresh # the folder was moved or copied
+else
+  if [ "$(cached MLXN_TESTS)" = ON ]; then tests=1; elif [ $want_tests = 1 ]; then configure=-Wdev; fi
+  if [ "$werror" != "$(cached MLXN_WERROR)" ] || [ "$cuda" != "$(cached MLXN_CUDA)" ]; then configure=-Wdev; fi
 fi
 if [ -n "$configure" ]; then
-  tests=$want_tests
   for include in /usr/include /usr/local/include /opt/homebrew/include; do
     if [ -e "$include/gtest/gtest.h" ]; then tests=1; fi
   done
   if [ $tests = 1 ]; then tests=ON; else tests=OFF; fi
-  cuda=OFF
-  if [ "$preset" = release ]; then cuda=${MLXN_CUDA:-OFF}; fi
   echo "build: configuring build/$preset" >&2
-  if ! cmake -S "$root" --preset "$preset" $configure -DMLXN_TESTS=$tests "-DMLXN_WERROR=${MLXN_WERROR:-OFF}" \
-    "-DMLXN_CUDA=$cuda" > "$folder/configure.log" 2>&1; then
+  if ! cmake -S "$root" --preset "$preset" $configure -DMLXN_TESTS=$tests "-DMLXN_WERROR=${werror:-OFF}" \
+    ${cuda:+"-DMLXN_CUDA=$cuda"} > "$folder/configure.log" 2>&1; then
     cat "$folder/configure.log" >&2
-    rm -f "$folder/build.ninja"
+    rm -f "$folder/build.ninja" "$cache" # what did not work is not asked for again
     exit 1
   fi
 fi
