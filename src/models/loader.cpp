@@ -16,8 +16,9 @@ Loader::Loader(const GgufFile& file, const Device& device, const LoadOptions& op
     : file_(file), device_(device), options_(options), mode_(options.prepare) {
   for (const GgufTensor& tensor : file_.tensors()) file_bytes_ += tensor.bytes;
   if (mode_ == PrepareMode::automatic) {
-    // Decided once for the whole model, so that it does not depend on the order of its tensors.
-    const bool fits = file_bytes_ <= device_.free_bytes() / 100 * kPrepareShare;
+    // Decided once for the whole model, so that it does not depend on the order of its tensors. Where the device has memory of
+    // its own, raw blocks would take as much of it as prepared ones: they are no copy beside what stays in the file.
+    const bool fits = !device_.capabilities().unified_memory || file_bytes_ <= device_.free_bytes() / 100 * kPrepareShare;
     mode_ = fits ? PrepareMode::on : PrepareMode::off;
     if (!fits) prepare_note_ = "the prepared weights would take more than 70 % of the available memory";
   }
