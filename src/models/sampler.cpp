@@ -28,23 +28,26 @@ Result<SamplerImpl::Parameters> SamplerImpl::record(CommandEncoder& encoder, con
 Result<void> SamplerImpl::prepare(Graph& graph, const Parameters& parameters) {
   MLXN_CHECK(graph.set(parameters.step.parameter, step));
   if (!recent.defined()) return {};
-  if (accepted > on_device + 1) MLXN_CHECK(models::to_device<std::uint32_t>(recent, recent_on_host));
+  if (accepted > on_device + 1) {
+    MLXN_CHECK(models::to_device<std::uint32_t>(recent, recent_on_host));
+    on_device = accepted;
+  }
   const std::int64_t slot = accepted == 0 ? 0 : (accepted - 1) % options.window;
   MLXN_CHECK(graph.set(parameters.recent.parameter, std::min(accepted, options.window)));
   MLXN_CHECK(graph.set(parameters.slot.parameter, slot));
   MLXN_CHECK(graph.set(parameters.last.parameter, recent_on_host[static_cast<std::size_t>(slot)]));
-  on_device = accepted;
   return {};
 }
 
 Result<TokenId> SamplerImpl::take() {
-  ++step;
+  on_device = accepted;  // the replay has brought the last one
   TokenId token = 0;
   {
     MLXN_TRY(const auto drawn, id.read<std::uint32_t>());
     token = static_cast<TokenId>(drawn[0]);
   }
   MLXN_CHECK(accept(token));
+  ++step;
   return token;
 }
 

@@ -32,7 +32,8 @@ class SamplerImpl {
 
   /// Records a draw from logits f32 [1, vocab].
   [[nodiscard]] Result<Parameters> record(CommandEncoder& encoder, const Tensor& from) const;
-  /// Brings the recent tokens to the device and gives the graph what the next draw needs.
+  /// Brings the recent tokens to the device and gives the graph what the next draw needs. Nothing counts as drawn before
+  /// take(): after a replay that failed the same draw may be asked for again.
   [[nodiscard]] Result<void> prepare(Graph& graph, const Parameters& parameters);
   /// The token that the graph's replay has drawn, which counts as accepted.
   [[nodiscard]] Result<TokenId> take();
