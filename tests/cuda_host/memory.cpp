@@ -1,5 +1,7 @@
 // Devices and memory of the CUDA backend, on the stand-in of the runtime.
 #include "mlxn/native/cuda.h"
+#include "mlxn/weight.h"
+#include "ops/prepare_weight/args.h"
 #include "tests/cuda_host/support.h"
 
 namespace mlxn {
@@ -52,6 +54,18 @@ TEST_F(Cuda, TellsWhatItIs) {
   EXPECT_TRUE(c.native_bf16 && c.matrix_units);
   EXPECT_EQ(c.total_bytes, 256u << 20);
   EXPECT_EQ(must(native::cuda_ordinal(must(Device::open("cuda:1")))), 1);
+}
+
+TEST_F(Cuda, PreparingTellsTheErrorOfEveryPiece) {
+  const Device device = cuda();
+  const Tensor source = must(must(Device::open("cpu")).allocate(DType::q8_0, {3000, 4096}));  // two pieces
+  fake::define_kernel("prepare_weight", {sizeof(ops::PrepareWeightArgs)}, [](const fake::Launch&) {});
+  PrepareOptions options;
+  options.mode = PrepareMode::on;
+  EXPECT_TRUE(Weight::prepare(device, source, options));
+  fake::fail_next_call("cudaLaunchKernel", cudaErrorLaunchOutOfResources);
+  EXPECT_TRUE(fails_with(Weight::prepare(device, source, options), ErrorCode::device, {"prepare_weight", "cudaErrorLaunchOutOfResources"}));
+  must(device.default_queue().wait_idle());
 }
 
 TEST_F(Cuda, FreshMemoryIsZeroUnlessAskedOtherwise) {

@@ -91,6 +91,7 @@ Result<Tensor> prepare_weight(const Device& device, const Tensor& source, const 
   const auto send = [&](std::uint64_t begin, std::uint64_t end) -> Result<void> {
     MLXN_TRY(const Tensor part, landing.slice(0, 0, static_cast<std::int64_t>(end - begin)));
     MLXN_CHECK(device.upload(part, std::span<const std::byte>(bytes).subspan(begin, end - begin)));
+    if (last.defined()) MLXN_CHECK(last.wait());  // which has ended before the upload; whether it did well is known here only
     MLXN_TRY(CommandEncoder encoder, device.encoder());
     MLXN_CHECK(ops::encode_prepare_weight(encoder, part, prepared, type, n, k, blocks_of(begin), blocks_of(end - begin)));
     MLXN_TRY(last, encoder.commit());
