@@ -104,9 +104,11 @@ Result<std::vector<std::string>> KernelRegistry::names() const {
   return detail::guarded([&]() -> Result<std::vector<std::string>> {
     if (!impl_) return no_device();
     std::vector<std::string> all;
+    const std::string_view backend = impl_->device.is_gpu() ? "gpu" : "cpu";
     for (const ops::OpInfo* op : ops::op_table()) {
       for (const ops::VariantInfo& variant : op->variants) {
-        if (variant.available()) all.emplace_back(variant.name);
+        const bool is_ours = variant.backend == backend || variant.backend == impl_->device.capabilities().backend;
+        if (is_ours && variant.available()) all.emplace_back(variant.name);
       }
     }
     const std::lock_guard lock(impl_->mutex);

@@ -9,7 +9,7 @@ namespace mlxn::ops {
 /// One implementation of an operation.
 struct VariantInfo {
   std::string_view name;     ///< "matmul_rows16_avx512"
-  std::string_view backend;  ///< "cpu"
+  std::string_view backend;  ///< "cpu"; "gpu": portable kernels, for every GPU; "cuda"
   bool (*available)();       ///< whether this build on this machine can run it
   std::string (*lacks)();    ///< what this machine lacks for it; empty if nothing
 };

@@ -1,4 +1,6 @@
 // Devices and memory of the CUDA backend, on the stand-in of the runtime.
+#include <algorithm>
+
 #include "mlxn/native/cuda.h"
 #include "mlxn/weight.h"
 #include "ops/prepare_weight/args.h"
@@ -54,6 +56,15 @@ TEST_F(Cuda, TellsWhatItIs) {
   EXPECT_TRUE(c.native_bf16 && c.matrix_units);
   EXPECT_EQ(c.total_bytes, 256u << 20);
   EXPECT_EQ(must(native::cuda_ordinal(must(Device::open("cuda:1")))), 1);
+}
+
+TEST_F(Cuda, ListsTheKernelsOfGpusOnly) {
+  const auto names = must(cuda().kernels().names());
+  EXPECT_EQ(std::count(names.begin(), names.end(), "rms_norm_gpu"), 1);
+  for (const std::string& name : names) EXPECT_EQ(name.substr(name.size() - std::min<std::size_t>(4, name.size())), "_gpu") << name;
+  const auto on_cpu = must(must(Device::open("cpu")).kernels().names());
+  EXPECT_EQ(std::count(on_cpu.begin(), on_cpu.end(), "rms_norm_gpu"), 0);
+  EXPECT_GT(on_cpu.size(), 1u);
 }
 
 TEST_F(Cuda, PreparingTellsTheErrorOfEveryPiece) {
