@@ -124,7 +124,8 @@ class Device {
   /// Errors: bad_shape (no bytes, overflow, more than kMaxRank axes), bad_dtype, invalid_argument, out_of_memory.
   [[nodiscard]] Result<Tensor> allocate(DType dtype, const Shape& shape, const AllocateOptions& options = {}) const;
   /// A tensor over memory of the caller, which must hold `bytes` bytes; `deleter` runs once, when the last handle and the
-  /// last submission that uses it are gone (also if this call fails). On a GPU that has memory of its own this is an address
+  /// last submission that uses it are gone (also if this call fails). It may commit work; waiting for the queue of that
+  /// submission is wrong_state in it. On a GPU that has memory of its own this is an address
   /// that the GPU can use: its memory, or pinned memory of the host. Errors: invalid_argument, bad_shape, wrong_device.
   [[nodiscard]] Result<Tensor> import_memory(void* data, std::uint64_t bytes, std::function<void()> deleter, DType dtype,
                                              const Shape& shape) const;

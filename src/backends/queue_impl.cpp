@@ -1,5 +1,7 @@
 #include "backends/queue_impl.h"
 
+#include "base/error.h"
+
 namespace mlxn {
 
 SubmissionImpl::~SubmissionImpl() {
@@ -16,6 +18,20 @@ Result<void> SubmissionImpl::result() noexcept {
   if (!error) return {};
   observed.store(true, std::memory_order_relaxed);
   return *error;
+}
+
+constinit thread_local const QueueImpl::Releasing* QueueImpl::Releasing::innermost_ = nullptr;
+
+bool QueueImpl::is_releasing() const noexcept {
+  for (const Releasing* r = Releasing::innermost_; r != nullptr; r = r->outer_) {
+    if (&r->queue_ == this) return true;
+  }
+  return false;
+}
+
+Result<void> QueueImpl::check_no_release(std::string_view what) const noexcept {
+  if (!is_releasing()) return {};
+  return make_error(ErrorCode::wrong_state, "{}: called by the deleter of memory, as work on the queue ends", what);
 }
 
 std::optional<Error> QueueImpl::take_sticky_error() noexcept {

@@ -73,6 +73,26 @@ class QueueImpl : public std::enable_shared_from_this<QueueImpl> {
 
   AtomicCounters counters;
 
+ protected:
+  /// While it lives, this thread lets go of what a submission has bound, and may run deleters of the user.
+  class Releasing {
+   public:
+    explicit Releasing(const QueueImpl& queue) noexcept : queue_(queue), outer_(innermost_) { innermost_ = this; }
+    ~Releasing() { innermost_ = outer_; }
+    Releasing(const Releasing&) = delete;
+    Releasing& operator=(const Releasing&) = delete;
+
+   private:
+    friend class QueueImpl;
+    const QueueImpl& queue_;
+    const Releasing* const outer_;
+    static constinit thread_local const Releasing* innermost_;
+  };
+  /// Whether this is in a deleter that runs as a submission of this queue ends.
+  [[nodiscard]] bool is_releasing() const noexcept;
+  /// wrong_state if so: a wait for the queue would wait for itself.
+  [[nodiscard]] Result<void> check_no_release(std::string_view what) const noexcept;
+
  private:
   std::mutex sticky_mutex_;
   std::optional<Error> sticky_;

@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <thread>
 
 // ---- what the handles point to ------------------------------------------------------------------------------------------
@@ -26,13 +27,22 @@ struct CUevent_st {
   std::shared_ptr<bool> ended = std::make_shared<bool>(true);
   std::chrono::steady_clock::time_point when{};
 };
+/// What a kernel's launch has besides its sizes.
+struct Attributes {
+  dim3 cluster;
+  bool starts_early = false;
+};
+struct CUgraphNode_st {
+  std::function<void()> work;
+  std::shared_ptr<Attributes> attributes;  // of a kernel
+  bool has_dependency = false;
+};
 struct CUgraph_st {
-  std::vector<std::function<void()>> nodes;
+  std::deque<CUgraphNode_st> nodes;
 };
 struct CUgraphExec_st {
-  std::vector<std::function<void()>> nodes;
+  std::deque<CUgraphNode_st> nodes;
 };
-struct CUgraphNode_st {};
 
 namespace fake {
 namespace {
@@ -57,8 +67,9 @@ struct Machine {
   std::map<std::uintptr_t, Block> blocks;
   std::map<std::string, Kernel, std::less<>> kernels;
   std::map<const void*, std::string> functions;  // the host's handle of a kernel
+  std::map<const void*, int> shared_allowed;
   std::vector<std::unique_ptr<std::string>> names;
-  CUgraphNode_st nodes[1];
+  std::set<int> contexts;
   std::uint64_t device_bytes = 0;
   int objects = 0;
 };
@@ -166,7 +177,8 @@ cudaError_t release(void* data) {
 }
 
 /// The launch with its parameters copied, as the runtime does at once.
-std::function<void()> bind(const void* function, dim3 grid, dim3 threads, void** args, std::uint64_t shared) {
+std::function<void()> bind(const void* function, dim3 grid, dim3 threads, void** args, std::uint64_t shared,
+                           std::shared_ptr<Attributes> attributes = std::make_shared<Attributes>()) {
   Machine& m = machine();
   const std::lock_guard lock(m.mutex);
   const auto name = m.functions.find(function);
@@ -178,7 +190,9 @@ std::function<void()> bind(const void* function, dim3 grid, dim3 threads, void**
     const auto* const from = static_cast<const std::byte*>(args[i]);
     params->emplace_back(from, from + kernel->second.param_bytes[i]);
   }
-  return [run = kernel->second.run, params, grid, threads, shared] { run(Launch{grid, threads, shared, *params}); };
+  return [run = kernel->second.run, params, grid, threads, shared, attributes] {
+    run(Launch{grid, threads, shared, *params, attributes->cluster, attributes->starts_early});
+  };
 }
 
 void copy_rows(const cudaMemcpy3DParms& p) {
@@ -188,11 +202,20 @@ void copy_rows(const cudaMemcpy3DParms& p) {
   }
 }
 
-cudaError_t add_node(cudaGraphNode_t* node, cudaGraph_t graph, std::size_t dependencies, std::function<void()> work) {
-  if (dependencies != (graph->nodes.empty() ? 0u : 1u)) return fail(cudaErrorInvalidValue);  // a chain is all that is known here
-  graph->nodes.push_back(std::move(work));
-  *node = machine().nodes;
+/// A chain is all that is known here.
+cudaError_t add_node(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* from, std::size_t dependencies,
+                     std::function<void()> work, std::shared_ptr<Attributes> attributes = nullptr) {
+  if (dependencies > 1 || (dependencies == 1 && (graph->nodes.empty() || *from != &graph->nodes.back()))) return fail(cudaErrorInvalidValue);
+  graph->nodes.push_back({std::move(work), std::move(attributes), dependencies == 1});
+  *node = &graph->nodes.back();
   return cudaSuccess;
+}
+
+/// More shared memory than 48 KiB has to be asked for.
+bool is_too_much_shared(const void* function, std::uint64_t bytes) {
+  const std::lock_guard lock(machine().mutex);
+  const auto allowed = machine().shared_allowed.find(function);
+  return bytes > (48 << 10) && (allowed == machine().shared_allowed.end() || bytes > static_cast<std::uint64_t>(allowed->second));
 }
 
 }  // namespace
@@ -207,6 +230,8 @@ void reset(const Options& options) {
   m.blocks.clear();  // what a broken device did not take back
   m.device_bytes = 0;
   m.objects = 0;
+  m.contexts.clear();
+  m.shared_allowed.clear();
 }
 
 Hold::Hold() {
@@ -225,9 +250,19 @@ void define_kernel(std::string_view name, std::vector<std::size_t> param_bytes, 
   const std::lock_guard lock(machine().mutex);
   machine().kernels[std::string(name)] = {std::move(param_bytes), std::move(run)};
 }
+const void* function_of(std::string_view name) {
+  const std::lock_guard lock(machine().mutex);
+  machine().names.push_back(std::make_unique<std::string>(name));
+  machine().functions[machine().names.back().get()] = std::string(name);
+  return machine().names.back().get();
+}
 void break_next_work(cudaError_t code) {
   const std::lock_guard lock(machine().mutex);
   machine().next_fault = code;
+}
+bool is_broken() {
+  const std::lock_guard lock(machine().mutex);
+  return machine().fault != cudaSuccess;
 }
 void fail_next_call(std::string_view function, cudaError_t code) {
   const std::lock_guard lock(machine().mutex);
@@ -241,6 +276,10 @@ int calls(std::string_view function) {
 int live_objects() {
   const std::lock_guard lock(machine().mutex);
   return machine().objects;
+}
+int contexts() {
+  const std::lock_guard lock(machine().mutex);
+  return static_cast<int>(machine().contexts.size());
 }
 std::uint64_t bytes_in_use() {
   const std::lock_guard lock(machine().mutex);
@@ -268,6 +307,7 @@ const char* cudaGetErrorName(cudaError_t code) {
     case cudaErrorIllegalAddress: return "cudaErrorIllegalAddress";
     case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
     case cudaErrorLaunchOutOfResources: return "cudaErrorLaunchOutOfResources";
+    case cudaErrorDevicesUnavailable: return "cudaErrorDevicesUnavailable";
     default: return "cudaError";
   }
 }
@@ -288,13 +328,18 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
   *version = 13000;
   return cudaSuccess;
 }
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   ENTER_ALWAYS;
+  const fake::Options& options = machine().options;
+  const auto of_device = [&](const std::vector<int>& values, int other) {
+    return static_cast<std::size_t>(device) < values.size() ? values[static_cast<std::size_t>(device)] : other;
+  };
+  const int capability = of_device(options.capabilities, options.capability);
   *properties = {};
   std::strcpy(properties->name, "Stand-in");
-  properties->major = machine().options.capability / 10;
-  properties->minor = machine().options.capability % 10;
-  properties->multiProcessorCount = 132;
+  properties->major = capability / 10;
+  properties->minor = capability % 10;
+  properties->multiProcessorCount = of_device(options.multiprocessors, 132);
   properties->maxThreadsPerBlock = 1024;
   properties->warpSize = 32;
   properties->l2CacheSize = 60 << 20;
@@ -315,6 +360,9 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
 cudaError_t cudaSetDevice(int device) {
   ENTER_ALWAYS;
   if (device >= machine().options.devices) return fail(cudaErrorInvalidDevice);
+  if (device == machine().options.unavailable) return fail(cudaErrorDevicesUnavailable);
+  const std::lock_guard lock(machine().mutex);
+  machine().contexts.insert(device);  // it makes one since CUDA 12
   fake::current = device;
   return cudaSuccess;
 }
@@ -477,9 +525,29 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stre
 }
 cudaError_t cudaLaunchKernel(const void* function, dim3 grid, dim3 threads, void** args, size_t shared, cudaStream_t stream) {
   ENTER;
+  if (fake::is_too_much_shared(function, shared)) return fail(cudaErrorInvalidValue);
   auto work = fake::bind(function, grid, threads, args, shared);
   if (!work) return fail(cudaErrorInvalidDeviceFunction);
   fake::push(stream, std::move(work));
+  return cudaSuccess;
+}
+cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* function, void** args) {
+  ENTER;
+  auto attributes = std::make_shared<Attributes>();
+  for (unsigned i = 0; i < config->numAttrs; ++i) {
+    const cudaLaunchAttribute& a = config->attrs[i];
+    if (a.id == cudaLaunchAttributeClusterDimension) {
+      attributes->cluster = dim3(a.val.clusterDim.x, a.val.clusterDim.y, a.val.clusterDim.z);
+    } else if (a.id == cudaLaunchAttributeProgrammaticStreamSerialization) {
+      attributes->starts_early = a.val.programmaticStreamSerializationAllowed != 0;
+    } else {
+      return fail(cudaErrorInvalidValue);
+    }
+  }
+  if (fake::is_too_much_shared(function, config->dynamicSmemBytes)) return fail(cudaErrorInvalidValue);
+  auto work = fake::bind(function, config->gridDim, config->blockDim, args, config->dynamicSmemBytes, std::move(attributes));
+  if (!work) return fail(cudaErrorInvalidDeviceFunction);
+  fake::push(config->stream, std::move(work));
   return cudaSuccess;
 }
 
@@ -497,6 +565,9 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
   ENTER;
+  for (std::size_t i = 1; i < graph->nodes.size(); ++i) {
+    if (!graph->nodes[i].has_dependency) return fail(cudaErrorInvalidValue);
+  }
   *exec = new CUgraphExec_st{graph->nodes};
   fake::make(1);
   return cudaSuccess;
@@ -510,31 +581,52 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   ENTER;
   fake::push(stream, [nodes = exec->nodes] {
-    for (const auto& node : nodes) node();
+    for (const auto& node : nodes) node.work();
   });
   return cudaSuccess;
 }
-cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t*, size_t dependencies,
+cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* from_nodes, size_t dependencies,
                                    const cudaKernelNodeParams* p) {
   ENTER;
-  auto work = fake::bind(p->func, p->gridDim, p->blockDim, p->kernelParams, p->sharedMemBytes);
+  if (fake::is_too_much_shared(p->func, p->sharedMemBytes)) return fail(cudaErrorInvalidValue);
+  auto attributes = std::make_shared<Attributes>();
+  auto work = fake::bind(p->func, p->gridDim, p->blockDim, p->kernelParams, p->sharedMemBytes, attributes);
   if (!work) return fail(cudaErrorInvalidDeviceFunction);
-  return fake::add_node(node, graph, dependencies, std::move(work));
+  return fake::add_node(node, graph, from_nodes, dependencies, std::move(work), std::move(attributes));
 }
-cudaError_t cudaGraphAddMemcpyNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t*, size_t dependencies,
+cudaError_t cudaGraphAddDependencies(cudaGraph_t graph, const cudaGraphNode_t* from, const cudaGraphNode_t* to, const cudaGraphEdgeData* edge,
+                                     size_t count) {
+  ENTER;
+  const std::size_t nodes = graph->nodes.size();
+  const bool is_chain = count == 1 && nodes >= 2 && *to == &graph->nodes.back() && *from == &graph->nodes[nodes - 2] && !(*to)->has_dependency;
+  // Only a kernel lets another one start early.
+  if (!is_chain || !(*from)->attributes || !(*to)->attributes) return fail(cudaErrorInvalidValue);
+  if (edge->type != cudaGraphDependencyTypeProgrammatic || edge->from_port != cudaGraphKernelNodePortProgrammatic) {
+    return fail(cudaErrorInvalidValue);
+  }
+  (*to)->has_dependency = (*to)->attributes->starts_early = true;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphKernelNodeSetAttribute(cudaGraphNode_t node, cudaLaunchAttributeID id, const cudaLaunchAttributeValue* value) {
+  ENTER;
+  if (!node->attributes || id != cudaLaunchAttributeClusterDimension) return fail(cudaErrorInvalidValue);
+  node->attributes->cluster = dim3(value->clusterDim.x, value->clusterDim.y, value->clusterDim.z);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphAddMemcpyNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* from_nodes, size_t dependencies,
                                    const cudaMemcpy3DParms* params) {
   ENTER;
-  return fake::add_node(node, graph, dependencies, [p = *params] { fake::copy_rows(p); });
+  return fake::add_node(node, graph, from_nodes, dependencies, [p = *params] { fake::copy_rows(p); });
 }
-cudaError_t cudaGraphAddMemcpyNode1D(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t*, size_t dependencies, void* to,
+cudaError_t cudaGraphAddMemcpyNode1D(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* from_nodes, size_t dependencies, void* to,
                                      const void* from, size_t bytes, cudaMemcpyKind) {
   ENTER;
-  return fake::add_node(node, graph, dependencies, [=] { std::memcpy(to, from, bytes); });
+  return fake::add_node(node, graph, from_nodes, dependencies, [=] { std::memcpy(to, from, bytes); });
 }
-cudaError_t cudaGraphAddMemsetNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t*, size_t dependencies,
+cudaError_t cudaGraphAddMemsetNode(cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* from_nodes, size_t dependencies,
                                    const cudaMemsetParams* params) {
   ENTER;
-  return fake::add_node(node, graph, dependencies, [p = *params] { std::memset(p.dst, static_cast<int>(p.value), p.width); });
+  return fake::add_node(node, graph, from_nodes, dependencies, [p = *params] { std::memset(p.dst, static_cast<int>(p.value), p.width); });
 }
 
 cudaError_t cudaLibraryLoadData(cudaLibrary_t* library, const void*, cudaJitOption*, void**, unsigned, cudaLibraryOption*, void**, unsigned) {
@@ -573,8 +665,10 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
   attributes->numRegs = 128;
   return cudaSuccess;
 }
-cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) {
+cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribute, int value) {
   ENTER;
+  const std::lock_guard lock(machine().mutex);
+  if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize) machine().shared_allowed[function] = value;
   return cudaSuccess;
 }
 

@@ -18,6 +18,9 @@ struct Options {
   int driver_version = 13000;  ///< 0: no driver
   int capability = 90;
   std::uint64_t memory_bytes = std::uint64_t{256} << 20;
+  std::vector<int> capabilities = {};     ///< of each device; those beyond have `capability`
+  std::vector<int> multiprocessors = {};  ///< of each device; those beyond have 132
+  int unavailable = -1;                   ///< the device that another process has for itself
 };
 /// A machine as new, nothing in use; earlier devices must be closed.
 void reset(const Options& options = {});
@@ -39,6 +42,8 @@ struct Launch {
   dim3 grid, threads;
   std::uint64_t shared_bytes = 0;
   const Params& params;
+  dim3 cluster = {};           ///< attributes of the launch or of the graph's node
+  bool starts_early = false;
   template <class T>
   T param(std::size_t i) const {
     T value;
@@ -48,11 +53,18 @@ struct Launch {
 };
 void define_kernel(std::string_view name, std::vector<std::size_t> param_bytes, std::function<void(const Launch&)> run);
 
+/// What the host calls the kernel by.
+[[nodiscard]] const void* function_of(std::string_view name);
+
 /// The next piece of work that a stream starts ends in this error, and with it the device.
 void break_next_work(cudaError_t code);
+/// Whether that has happened.
+[[nodiscard]] bool is_broken();
 /// The next call of that function fails.
 void fail_next_call(std::string_view function, cudaError_t code);
 
+/// Devices that have a context.
+[[nodiscard]] int contexts();
 /// How often a function was called since the last reset.
 [[nodiscard]] int calls(std::string_view function);
 /// Blocks, streams, events, graphs and libraries that were made and not given back.

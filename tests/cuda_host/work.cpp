@@ -363,6 +363,154 @@ TEST_F(Cuda, ATransferThatMeetsAFaultTellsIt) {
   EXPECT_TRUE(fails_with(device.fill(y, std::byte{1}), ErrorCode::device_lost, {"first fault"}));
 }
 
+/// Whether the error is of the device's fault: `device` for whoever is told first, which may be a thread of the library,
+/// device_lost for all others.
+template <class T>
+testing::AssertionResult tells_fault(const Result<T>& result, std::initializer_list<std::string_view> words) {
+  const bool is_first = !result && result.error().code() == ErrorCode::device;
+  return fails_with(result, is_first ? ErrorCode::device : ErrorCode::device_lost, words);
+}
+
+/// Work that breaks the device as soon as it is let go.
+Submission commit_culprit(const Device& device, const Tensor& y, const Queue& queue = {}) {
+  EncoderOptions options;
+  options.queue = queue;
+  CommandEncoder encoder = must(device.encoder(options));
+  must(set_element(encoder, y, 0, 2));
+  return must(encoder.commit());
+}
+
+TEST_F(Cuda, AFaultThatALaterLaunchMeetsIsNotItsOwn) {
+  const Device device = cuda();
+  const Tensor y = must(device.allocate(DType::u32, {4}));
+  CommandEncoder encoder = must(device.encoder());
+  must(encoder.fill(y, std::byte{1}));
+  Queue queue = must(device.create_queue());
+  fake::Hold hold;
+  const Submission culprit = commit_culprit(device, y, queue);
+  break_device();
+  hold.release();
+  ASSERT_TRUE(eventually([] { return fake::is_broken(); }));
+  const auto result = encoder.commit_and_wait();
+  EXPECT_TRUE(tells_fault(result, {"illegal memory access", "set_element_u32"}));
+  EXPECT_EQ(result.error().message().find("fill"), std::string::npos) << result.error().message();
+  EXPECT_TRUE(tells_fault(culprit.wait(), {"set_element_u32"}));
+}
+
+TEST_F(Cuda, AFaultThatALaunchReturnsIsOfWhatWasLaunchedBefore) {
+  const Device device = cuda();
+  const Tensor y = must(device.allocate(DType::u32, {4}));
+  CommandEncoder encoder = must(device.encoder());
+  must(encoder.fill(y, std::byte{1}));
+  must(set_element(encoder, y, 0, 2));
+  fake::fail_next_call("cudaLaunchKernel", cudaErrorIllegalAddress);
+  const auto result = encoder.commit_and_wait();
+  EXPECT_TRUE(fails_with(result, ErrorCode::device, {"illegal memory access", "unfinished work: fill"}));
+  EXPECT_EQ(result.error().message().find("set_element"), std::string::npos) << result.error().message();
+}
+
+TEST_F(Cuda, ATransferOrAnAllocationThatMeetsAFaultIsNotBlamed) {
+  const Device device = cuda();
+  const Tensor y = must(device.allocate(DType::u32, {4}));
+  fake::Hold hold;
+  const Submission culprit = commit_culprit(device, y);
+  break_device();
+  hold.release();
+  ASSERT_TRUE(eventually([] { return fake::is_broken(); }));
+  const auto result = device.allocate(DType::u8, {1000});
+  EXPECT_TRUE(tells_fault(result, {"illegal memory access", "unfinished work: set_element_u32"}));
+  EXPECT_EQ(result.error().message().find("allocat"), std::string::npos) << result.error().message();
+}
+
+TEST_F(Cuda, AFaultTellsTheUnfinishedWorkOfAllQueues) {
+  const Device device = cuda();
+  const Tensor y = must(device.allocate(DType::u32, {4})), z = must(device.allocate(DType::u32, {4}));
+  EncoderOptions options;
+  options.queue = must(device.create_queue());
+  fake::Hold hold;
+  const Submission culprit = commit_culprit(device, y, options.queue), bystander = commit_fill(device, z, 1);
+  break_device();
+  hold.release();
+  EXPECT_TRUE(tells_fault(bystander.wait(), {"illegal memory access", "unfinished work: ", "set_element_u32", "fill"}));
+  EXPECT_TRUE(tells_fault(culprit.wait(), {"set_element_u32"}));
+}
+
+TEST_F(Cuda, InSerialModeAFaultOfEarlierWorkIsNotTheFirstKernels) {
+  const Device device = cuda();
+  const Tensor y = must(device.allocate(DType::u32, {4}));
+  EncoderOptions options;
+  options.hazards = HazardMode::serial;
+  CommandEncoder encoder = must(device.encoder(options));
+  must(encoder.fill(y, std::byte{1}));
+  fake::Hold hold;
+  const Submission culprit = commit_culprit(device, y);
+  break_device();
+  std::thread release([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    hold.release();
+  });
+  const auto result = encoder.commit_and_wait();
+  release.join();
+  EXPECT_TRUE(tells_fault(result, {"illegal memory access", "set_element_u32"}));
+  EXPECT_EQ(result.error().message().find("fill"), std::string::npos) << result.error().message();
+}
+
+// ---- deleters -----------------------------------------------------------------------------------------------------------
+
+/// Memory of the device under a deleter of the caller.
+Tensor imported(const Device& device, const Tensor& source, std::function<void()> deleter) {
+  return must(device.import_memory(must(native::cuda_pointer(source)), source.bytes(), std::move(deleter), source.dtype(), source.shape()));
+}
+
+TEST_F(Cuda, ADeleterMayCommitWork) {
+  DeviceOptions options;
+  options.max_in_flight = 1;
+  const Device device = cuda(options);
+  const Tensor source = must(device.allocate(DType::u32, {4})), other = must(device.allocate(DType::u32, {4}));
+  std::atomic<int> committed{0};
+  for (int round = 0; round < 20; ++round) {
+    // The deleter runs as the first submission ends, where the second commit makes room for itself or on the lane.
+    fake::Hold hold;
+    Tensor t = imported(device, source, [&] {
+      CommandEncoder encoder = must(device.encoder());
+      must(encoder.fill(other, std::byte{7}));
+      must(encoder.commit());
+      ++committed;
+    });
+    commit_fill(device, t, 1);
+    t = {};
+    std::thread release([&] { hold.release(); });
+    must(commit_fill(device, source, 2).wait());
+    release.join();
+  }
+  must(device.default_queue().wait_idle());
+  EXPECT_EQ(committed, 20);
+}
+
+TEST_F(Cuda, ADeleterThatWouldWaitForItselfIsToldSo) {
+  const Device device = cuda();
+  const Tensor source = must(device.allocate(DType::u32, {4})), other = must(device.allocate(DType::u32, {4}));
+  const Queue queue = must(device.create_queue());
+  std::vector<Result<void>> results;
+  Tensor t = imported(device, source, [&] {
+    results.push_back(device.fill(other, std::byte{7}));
+    results.push_back(device.default_queue().wait_idle());
+    EncoderOptions options;
+    options.queue = queue;
+    results.push_back(commit_fill(device, other, 8, options).wait());
+  });
+  fake::Hold hold;
+  const Submission submission = commit_fill(device, t, 1);
+  t = {};
+  hold.release();
+  must(submission.wait());
+  ASSERT_EQ(results.size(), 3u);
+  EXPECT_TRUE(fails_with(results[0], ErrorCode::wrong_state, {"deleter"}));
+  EXPECT_TRUE(fails_with(results[1], ErrorCode::wrong_state, {"deleter"}));
+  EXPECT_TRUE(results[2]);
+  must(device.default_queue().wait_idle());
+}
+
 TEST_F(Cuda, InSerialModeAFaultNamesItsKernel) {
   const Device device = cuda();
   const Tensor y = must(device.allocate(DType::u32, {4}));

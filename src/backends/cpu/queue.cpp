@@ -37,11 +37,12 @@ Result<std::shared_ptr<SubmissionImpl>> CpuQueue::submit(std::shared_ptr<Command
     auto submission = std::make_shared<SubmissionImpl>(*list, shared_from_this());
     std::unique_lock lock(mutex_);
     const auto limit = static_cast<std::size_t>(device_.options.max_in_flight);
-    while (pending_.size() + (current_ ? 1 : 0) >= limit) {
+    while (pending_.size() + (current_ && !is_releasing() ? 1 : 0) >= limit) {
       if (device_.options.busy_when_full) {
         return make_error(ErrorCode::busy, "cpu: {} submissions are unfinished, the limit is {}", limit, limit);
       }
       if (current_) {
+        MLXN_CHECK(check_no_release("commit"));
         changed_.wait(lock);
       } else {
         run_and_release_head(lock);
@@ -81,7 +82,10 @@ std::shared_ptr<SubmissionImpl> CpuQueue::run_head(std::unique_lock<std::mutex>&
   lock.lock();
   std::shared_ptr<CommandList> released = std::move(submission.list_);
   lock.unlock();
-  released.reset();  // outside the lock, since what it binds may come to its end
+  {
+    const Releasing here(*this);
+    released.reset();  // outside the lock, since what it binds may come to its end
+  }
   lock.lock();
   submission.begin = begin;
   submission.end = end;
@@ -108,6 +112,7 @@ void CpuQueue::run_and_release_head(std::unique_lock<std::mutex>& lock) noexcept
 Result<void> CpuQueue::wait(SubmissionImpl& submission, std::optional<std::chrono::steady_clock::time_point> deadline) {
   if (submission.finished()) return {};
   MLXN_CHECK(check_outside("wait"));
+  MLXN_CHECK(check_no_release("wait"));
   count_sync(device_);
   counters.syncs.fetch_add(1, std::memory_order_relaxed);
   std::unique_lock lock(mutex_);
@@ -143,6 +148,7 @@ void CpuQueue::drain(std::unique_lock<std::mutex>& lock) noexcept {
 
 Result<void> CpuQueue::drain() {
   MLXN_CHECK(check_outside("wait_idle"));
+  MLXN_CHECK(check_no_release("wait_idle"));
   count_sync(device_);
   counters.syncs.fetch_add(1, std::memory_order_relaxed);
   std::unique_lock lock(mutex_);
@@ -157,6 +163,7 @@ Result<void> CpuQueue::wait_unused(const Allocation& allocation) {
   std::unique_lock lock(mutex_);
   if (!uses(current_) && std::none_of(pending_.begin(), pending_.end(), uses)) return {};
   MLXN_CHECK(check_outside("map"));
+  MLXN_CHECK(check_no_release("map"));
   count_sync(device_);
   counters.syncs.fetch_add(1, std::memory_order_relaxed);
   drain(lock);

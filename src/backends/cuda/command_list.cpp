@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "backends/cuda/kernel_table.h"
+#include "backends/cuda/queue.h"
 
 namespace mlxn::cuda {
 
@@ -175,17 +176,11 @@ std::string_view CudaCommandList::name_of(const Node& node) noexcept {
   return "";
 }
 
-std::string CudaCommandList::describe() const {
-  constexpr std::size_t kMostNames = 6;
-  std::vector<std::string_view> names;
-  for (const Node& node : nodes()) {
+void CudaCommandList::add_names(std::uint64_t count, std::vector<std::string>& names) const {
+  for (const Node& node : nodes().first(static_cast<std::size_t>(count))) {
     const std::string_view name = name_of(node);
-    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.emplace_back(name);
   }
-  std::string text;
-  for (std::size_t i = 0; i < std::min(names.size(), kMostNames); ++i) text.append(i == 0 ? "" : ", ").append(names[i]);
-  if (names.size() > kMostNames) text += ", ...";
-  return text;
 }
 
 Result<void> CudaCommandList::call_of(const Node& node, KernelCall& call) {
@@ -233,20 +228,29 @@ Result<void> CudaCommandList::issue(const Node& node, cudaStream_t stream) {
       break;
     }
   }
-  if (code == cudaSuccess && mode_ == HazardMode::serial) code = cudaStreamSynchronize(stream);
   if (code != cudaSuccess) return cuda().failed(name_of(node), code);
   return {};
 }
 
-Result<void> CudaCommandList::issue(cudaStream_t stream, std::uint64_t& issued) {
+Result<void> CudaCommandList::issue(const CudaQueue& queue, std::atomic<std::uint64_t>& issued) {
+  const bool is_serial = mode_ == HazardMode::serial;
+  cudaError_t code = cudaSuccess;
+  // Then no fault of earlier work is taken for one of the first node.
+  if (is_serial) code = cudaStreamSynchronize(queue.stream());
+  if (code != cudaSuccess) return cuda().failed("waiting for earlier work", code);
   if (parameter_block()) {  // a graph's record, in serial mode
-    const cudaError_t code = cudaMemcpyAsync(parameter_block()->data(), parameter_values().data(), parameter_values().size_bytes(),
-                                             cudaMemcpyHostToDevice, stream);
+    code = cudaMemcpyAsync(parameter_block()->data(), parameter_values().data(), parameter_values().size_bytes(),
+                           cudaMemcpyHostToDevice, queue.stream());
     if (code != cudaSuccess) return cuda().failed("a graph's parameters", code);
   }
   for (const Node& node : nodes()) {
-    MLXN_CHECK(issue(node, stream));
-    ++issued;
+    MLXN_CHECK(issue(node, queue.stream()));
+    issued.fetch_add(1, std::memory_order_relaxed);
+    if (is_serial) code = cudaStreamSynchronize(queue.stream());
+    if (code == cudaSuccess) continue;
+    if (!is_fault(code)) return cuda().failed(name_of(node), code);
+    cuda().lose(code, name_of(node), &queue);
+    return cuda().take_fault();
   }
   return {};
 }

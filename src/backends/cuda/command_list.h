@@ -7,6 +7,7 @@
 namespace mlxn::cuda {
 
 struct KernelEntry;
+class CudaQueue;
 
 /// A portable kernel as nvcc compiled it; null if the build has none of that name.
 [[nodiscard]] const KernelEntry* find_kernel(std::string_view name) noexcept;
@@ -48,13 +49,13 @@ class CudaCommandList final : public gpu::GpuCommandList {
   [[nodiscard]] Result<void> prepare_graph();
   /// One call: parameters, then all nodes.
   [[nodiscard]] Result<void> launch_graph(cudaStream_t stream);
-  /// Puts the nodes on the stream one by one, up to the first that fails; `issued` counts them. In serial mode each is waited
-  /// for, so that a fault names its kernel.
-  [[nodiscard]] Result<void> issue(cudaStream_t stream, std::uint64_t& issued);
+  /// Puts the nodes on the queue's stream one by one, up to the first that fails; `issued` counts them. In serial mode each is
+  /// waited for, so that a fault names its kernel.
+  [[nodiscard]] Result<void> issue(const CudaQueue& queue, std::atomic<std::uint64_t>& issued);
   /// The host's share, once the nodes have run: what was downloaded goes to its place.
   void finish() noexcept;
-  /// The kernels by name, for the text of a fault that tells no more.
-  [[nodiscard]] std::string describe() const;
+  /// Adds the names of the first `count` nodes, each once.
+  void add_names(std::uint64_t count, std::vector<std::string>& names) const;
 
  protected:
   [[nodiscard]] Result<std::span<std::byte>> stage(std::uint64_t bytes) override;

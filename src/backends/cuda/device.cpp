@@ -161,17 +161,53 @@ Result<void> CudaDevice::use() noexcept {
 }
 
 Error CudaDevice::failed(std::string_view what, cudaError_t code) noexcept {
-  const Error error = call_error(what, code);
-  if (!is_fault(code)) return error;
-  return lose(error) ? error : lost_error();
+  if (!is_fault(code)) return call_error(what, code);
+  lose(code);
+  return take_fault();
 }
 
-bool CudaDevice::lose(const Error& fault) noexcept {
+void CudaDevice::lose(cudaError_t code, std::string_view culprit, const CudaQueue* its_queue) noexcept {
+  static_cast<void>(cudaGetLastError());
+  if (lost()) return;
+  const std::string unfinished = unfinished_work(its_queue);
+  const Error fault = make_error(ErrorCode::device, "cuda: {}{}{} ({}){}{}", culprit, culprit.empty() ? "" : ": ",
+                                 cudaGetErrorString(code), cudaGetErrorName(code),
+                                 unfinished.empty() ? "" : culprit.empty() ? "; unfinished work: " : "; unfinished on other queues: ",
+                                 unfinished)
+                          .with_native_code(code);
   const std::lock_guard lock(fault_mutex_);
-  if (fault_) return false;
+  if (fault_) return;
   fault_ = fault;
   lost_.store(true, std::memory_order_release);
-  return true;
+}
+
+Error CudaDevice::take_fault() noexcept {
+  {
+    const std::lock_guard lock(fault_mutex_);
+    if (fault_ && !fault_taken_) {
+      fault_taken_ = true;
+      return *fault_;
+    }
+  }
+  return lost_error();
+}
+
+std::string CudaDevice::unfinished_work(const CudaQueue* except) noexcept {
+  try {
+    constexpr std::size_t kMostNames = 12;
+    std::vector<std::string> names;
+    static_cast<void>(for_queues([&](CudaQueue& queue) -> Result<void> {
+      if (&queue != except) queue.add_unfinished(names);
+      return {};
+    }));
+    if (names.size() > kMostNames) {
+      names.resize(kMostNames);
+      names.emplace_back("...");
+    }
+    return fmt::format("{}", fmt::join(names, ", "));
+  } catch (...) {  // the text goes without them
+    return {};
+  }
 }
 
 Error CudaDevice::lost_error() const noexcept {

@@ -45,11 +45,14 @@ class CudaDevice final : public DeviceImpl {
 
   /// Makes this the calling thread's device. device_lost once it has failed.
   [[nodiscard]] Result<void> use() noexcept;
-  /// The typed error of a failed call. One that tells of a fault marks the device lost.
+  /// The typed error of a failed call. One that tells of a fault, which is of earlier work and not of the call, marks the
+  /// device lost; its text tells what work was unfinished instead of what was called.
   [[nodiscard]] Error failed(std::string_view what, cudaError_t code) noexcept;
+  /// Marks the device lost. `culprit` is the work that must have caused the fault, unless a queue other than `its_queue` did.
+  void lose(cudaError_t code, std::string_view culprit = {}, const CudaQueue* its_queue = nullptr) noexcept;
   [[nodiscard]] bool lost() const noexcept { return lost_.load(std::memory_order_acquire); }
-  /// Marks the device lost; whether this is the first fault.
-  bool lose(const Error& fault) noexcept;
+  /// The fault of a lost device, for the first who asks; device_lost for all others.
+  [[nodiscard]] Error take_fault() noexcept;
   /// What every call says on a lost device.
   [[nodiscard]] Error lost_error() const noexcept;
 
@@ -77,12 +80,15 @@ class CudaDevice final : public DeviceImpl {
   bool drop_unused() noexcept;
   template <class F>
   [[nodiscard]] Result<void> for_queues(F&& f);
+  /// Names of the work that may be running now, on all queues but `except`. Takes the locks of queues, one after the other.
+  [[nodiscard]] std::string unfinished_work(const CudaQueue* except) noexcept;
 
   const int ordinal_;
   Capabilities capabilities_;
   std::atomic<bool> lost_{false};
   mutable std::mutex fault_mutex_;
   std::optional<Error> fault_;  // the first one
+  bool fault_taken_ = false;
   ScratchCache free_scratch_, free_staging_;
   Transfer transfer_;
   std::mutex mutex_;

@@ -53,17 +53,25 @@ Result<void> CudaQueue::check_stream() const {
   return make_error(ErrorCode::wrong_state, "cuda: the caller's stream is being captured");
 }
 
-Result<void> CudaQueue::make_place(Lock& lock) {
-  const auto limit = static_cast<std::size_t>(device_.options.max_in_flight);
-  while (pending_.size() + (finishing_ ? 1 : 0) >= limit) {
-    if (!finishing_ && head_has_ended()) {
+bool CudaQueue::is_full() const noexcept {
+  // What is ending counts, but not for a deleter that this runs: its thread is the one that will end it.
+  const std::size_t ending = finishing_ && !is_releasing() ? 1 : 0;
+  return pending_.size() + ending >= static_cast<std::size_t>(device_.options.max_in_flight);
+}
+
+Result<void> CudaQueue::make_place() {
+  Lock lock(mutex_);
+  while (is_full()) {
+    if (head_has_ended(lock)) {
       finish_and_release_head(lock);
       continue;
     }
     if (device_.options.busy_when_full) {
-      return make_error(ErrorCode::busy, "cuda: {} submissions are unfinished, the limit is {}", limit, limit);
+      return make_error(ErrorCode::busy, "cuda: {} submissions are unfinished, the limit is {}", device_.options.max_in_flight,
+                        device_.options.max_in_flight);
     }
-    if (finishing_) {
+    if (finishing_ || !pending_.front()->issued) {  // in the hands of another thread; its event may not be recorded yet
+      MLXN_CHECK(check_no_release("commit"));
       changed_.wait(lock);
       continue;
     }
@@ -82,7 +90,6 @@ Result<std::shared_ptr<SubmissionImpl>> CudaQueue::submit(std::shared_ptr<Comman
     MLXN_CHECK(check_stream());
     auto& work = static_cast<CudaCommandList&>(*list);
     const bool as_graph = work.is_graph();
-    const std::lock_guard order(issue_mutex_);
     if (as_graph) MLXN_CHECK(work.prepare_graph());
     MLXN_TRY(const Events events, device_.take_events());
     std::shared_ptr<CudaSubmission> submission;
@@ -92,26 +99,34 @@ Result<std::shared_ptr<SubmissionImpl>> CudaQueue::submit(std::shared_ptr<Comman
       device_.give_back_events(events);
       throw;
     }
-    {
+    std::unique_lock order(issue_mutex_, std::defer_lock);
+    for (bool is_placed = false; !is_placed;) {
+      MLXN_CHECK(make_place());
+      order.lock();
       Lock lock(mutex_);
-      MLXN_CHECK(make_place(lock));
+      if (is_full()) {  // another thread took the place
+        lock.unlock();
+        order.unlock();
+        continue;
+      }
       if (!will_wait) MLXN_CHECK(start_lane());
       submission->dispatches_encoded = list->recording_graph ? 0 : list->dispatches();
       submission->number = submitted_ + 1;
+      submission->issuing = &work;
       submission->status.store(Submission::Status::running, std::memory_order_relaxed);
       pending_.push_back(submission);
       ++submitted_;
+      is_placed = true;
     }
     // From here on the submission ends as one that failed, if it does: some of its work may be on the stream.
     Result<void> result;
-    std::uint64_t launched = 0;
     if (const cudaError_t code = cudaEventRecord(events.begin, stream_); code != cudaSuccess) {
       result = device_.failed("the start of a submission", code);
     } else if (as_graph) {
       result = work.launch_graph(stream_);
-      if (result) launched = work.dispatches();
+      if (result) submission->launched.store(work.dispatches(), std::memory_order_relaxed);
     } else {
-      result = work.issue(stream_, launched);
+      result = mlxn::detail::guarded([&] { return work.issue(*this, submission->launched); });
     }
     if (const cudaError_t code = cudaEventRecord(events.end, stream_); code != cudaSuccess) {
       // Without the event the end of the work cannot be seen later: it is waited for here.
@@ -122,8 +137,8 @@ Result<std::shared_ptr<SubmissionImpl>> CudaQueue::submit(std::shared_ptr<Comman
     }
     {
       const std::lock_guard lock(mutex_);
+      submission->issuing = nullptr;
       submission->list_ = std::move(list);
-      submission->launched = launched;
       if (!result) submission->launch_error = result.error();
       submission->issued = true;
       if (!will_wait) lane_until_ = submission->number;
@@ -132,34 +147,32 @@ Result<std::shared_ptr<SubmissionImpl>> CudaQueue::submit(std::shared_ptr<Comman
       sum->submissions.fetch_add(1, std::memory_order_relaxed);
       if (as_graph) sum->graph_launches.fetch_add(1, std::memory_order_relaxed);
     }
-    if (!will_wait) changed_.notify_all();
+    changed_.notify_all();
     return submission;
   });
 }
 
 // ---- ending -------------------------------------------------------------------------------------------------------------
 
-void CudaQueue::note_fault(cudaError_t code) noexcept {
-  static_cast<void>(cudaGetLastError());
-  if (device_.lost()) return;
-  std::string kernels;
-  try {
-    if (!pending_.empty() && pending_.front()->list_) kernels = static_cast<CudaCommandList&>(*pending_.front()->list_).describe();
-  } catch (...) {  // the text goes without them
-  }
-  const Error error = make_error(ErrorCode::device, "cuda: {} ({}) in a submission of: {}", cudaGetErrorString(code),
-                                 cudaGetErrorName(code), kernels)
-                          .with_native_code(code);
-  if (device_.lose(error)) fault_ = error;
-}
-
-bool CudaQueue::head_has_ended() noexcept {
-  if (pending_.empty() || !pending_.front()->issued) return false;
+bool CudaQueue::head_has_ended(Lock& lock) noexcept {
+  const auto may_end = [&] { return !finishing_ && !pending_.empty() && pending_.front()->issued; };
+  if (!may_end()) return false;
   if (device_.lost()) return true;
   const cudaError_t code = query(pending_.front()->events.end);
   if (code == cudaErrorNotReady) return false;
-  if (code != cudaSuccess) note_fault(code);
-  return true;
+  if (code == cudaSuccess) return true;
+  lock.unlock();  // the fault's text is made of all queues' work
+  device_.lose(code);
+  lock.lock();
+  return may_end();
+}
+
+void CudaQueue::add_unfinished(std::vector<std::string>& names) {
+  const std::lock_guard lock(mutex_);
+  for (const auto& submission : pending_) {
+    const auto* const work = submission->issuing != nullptr ? submission->issuing : static_cast<const CudaCommandList*>(submission->list_.get());
+    if (work != nullptr) work->add_names(submission->launched.load(std::memory_order_relaxed), names);
+  }
 }
 
 std::shared_ptr<CudaSubmission> CudaQueue::finish_head(Lock& lock) noexcept {
@@ -167,8 +180,7 @@ std::shared_ptr<CudaSubmission> CudaQueue::finish_head(Lock& lock) noexcept {
   pending_.pop_front();
   finishing_ = true;
   std::optional<Error> error = std::move(submission->launch_error);
-  if (device_.lost() && !error) error = fault_ ? *fault_ : device_.lost_error();
-  fault_.reset();
+  if (device_.lost() && !error) error = device_.take_fault();
   std::shared_ptr<CommandList> list = std::move(submission->list_);
   lock.unlock();
   auto& work = static_cast<CudaCommandList&>(*list);
@@ -180,14 +192,16 @@ std::shared_ptr<CudaSubmission> CudaQueue::finish_head(Lock& lock) noexcept {
   }
   const Clock::time_point now = Clock::now();
   const auto ran = std::chrono::duration_cast<Clock::duration>(std::chrono::duration<float, std::milli>(milliseconds));
-  list.reset();  // outside the lock, since what it binds may come to its end
-  for (AtomicCounters* sum : {&device_.counters, &counters}) {
-    sum->dispatches_executed.fetch_add(submission->launched, std::memory_order_relaxed);
+  {
+    const Releasing here(*this);
+    list.reset();  // outside the lock, since what it binds may come to its end
   }
+  const std::uint64_t launched = submission->launched.load(std::memory_order_relaxed);
+  for (AtomicCounters* sum : {&device_.counters, &counters}) sum->dispatches_executed.fetch_add(launched, std::memory_order_relaxed);
   lock.lock();
   submission->end = now;
   submission->begin = std::max(submission->submitted, now - ran);
-  submission->dispatches_executed = submission->launched;
+  submission->dispatches_executed = launched;
   if (error) submission->error = submission->label_.empty() ? std::move(error) : error->with_context(submission->label_);
   ++finished_;
   finishing_ = false;
@@ -227,8 +241,8 @@ cudaError_t CudaQueue::wait_event(const CudaSubmission& submission, const Deadli
 void CudaQueue::wait_issued(CudaSubmission& submission, const Deadline& deadline) noexcept {
   const cudaError_t code = wait_event(submission, deadline);
   if (code == cudaErrorNotReady) return;
+  if (code != cudaSuccess) device_.lose(code);
   Lock lock(mutex_);
-  if (code != cudaSuccess) note_fault(code);
   // It has ended, and with it all before it on the stream.
   while (!submission.finished()) {
     if (!finishing_) {
@@ -243,6 +257,7 @@ void CudaQueue::wait_issued(CudaSubmission& submission, const Deadline& deadline
 
 Result<void> CudaQueue::wait(SubmissionImpl& submission, Deadline deadline) {
   if (submission.finished()) return {};
+  MLXN_CHECK(check_no_release("wait"));
   count_sync(device_);
   counters.syncs.fetch_add(1, std::memory_order_relaxed);
   static_cast<void>(device_.use());  // lost or not, the submission comes to its end
@@ -253,13 +268,13 @@ Result<void> CudaQueue::wait(SubmissionImpl& submission, Deadline deadline) {
 void CudaQueue::refresh(SubmissionImpl& submission) noexcept {
   static_cast<void>(device_.use());
   Lock lock(mutex_);
-  while (!submission.finished() && !finishing_ && head_has_ended()) finish_and_release_head(lock);
+  while (!submission.finished() && head_has_ended(lock)) finish_and_release_head(lock);
 }
 
 bool CudaQueue::collect() noexcept {
   Lock lock(mutex_);
   bool any = false;
-  while (!finishing_ && head_has_ended()) {
+  while (head_has_ended(lock)) {
     finish_and_release_head(lock);
     any = true;
   }
@@ -267,6 +282,7 @@ bool CudaQueue::collect() noexcept {
 }
 
 Result<void> CudaQueue::drain() {
+  MLXN_CHECK(check_no_release("wait_idle"));
   static_cast<void>(device_.use());
   count_sync(device_);
   counters.syncs.fetch_add(1, std::memory_order_relaxed);
@@ -361,8 +377,8 @@ void CudaQueue::lane(const std::shared_ptr<std::atomic<bool>>& alive) noexcept {
       const std::shared_ptr<CudaSubmission> head = pending_.front();
       lock.unlock();
       const cudaError_t code = device_.lost() ? cudaSuccess : cudaEventSynchronize(head->events.end);
+      if (code != cudaSuccess) device_.lose(code);
       lock.lock();
-      if (code != cudaSuccess) note_fault(code);
       // Unfinished and in nobody's hands, it is still the head.
       if (!head->finished() && !finishing_) submission = finish_head(lock);
       lock.unlock();

@@ -19,10 +19,11 @@ class CudaSubmission final : public SubmissionImpl {
 
   const Events events;
   const std::chrono::steady_clock::time_point submitted = std::chrono::steady_clock::now();
+  std::atomic<std::uint64_t> launched{0};  ///< nodes that are on the stream
   // Guarded by the queue's mutex.
   std::uint64_t number = 0;  ///< 1, 2, 3, ... in its queue
   bool issued = false;       ///< its last event is on the stream
-  std::uint64_t launched = 0;
+  const CudaCommandList* issuing = nullptr;  ///< the work that a thread is putting on the stream
   std::optional<Error> launch_error;
 };
 
@@ -50,6 +51,8 @@ class CudaQueue final : public QueueImpl {
   [[nodiscard]] Result<void> wait_unused(const Allocation& allocation);
   /// Ends the submissions whose work has ended; whether there were any.
   bool collect() noexcept;
+  /// Adds the names of the work that is on the stream and not known to have ended, each once.
+  void add_unfinished(std::vector<std::string>& names);
   /// Makes `other` wait for what was submitted so far.
   [[nodiscard]] Result<void> order_before(cudaStream_t other, cudaEvent_t event);
 
@@ -59,15 +62,16 @@ class CudaQueue final : public QueueImpl {
   /// cudaErrorNotReady after the deadline; a fault that is new; cudaSuccess once the work has ended, or the device is lost.
   [[nodiscard]] cudaError_t wait_event(const CudaSubmission& submission, const Deadline& deadline) const noexcept;
   void wait_issued(CudaSubmission& submission, const Deadline& deadline) noexcept;
-  /// Keeps what the fault says for the head of the queue, if it is the device's first.
-  void note_fault(cudaError_t code) noexcept;
-  [[nodiscard]] bool head_has_ended() noexcept;
+  /// Whether finish_head() may be called; gives up `lock` for a while if the device has just failed.
+  [[nodiscard]] bool head_has_ended(Lock& lock) noexcept;
   /// Ends the head of the queue, whose work has ended (or failed with the device); `lock` is held before and after, not
   /// while the host does its share. The result may be the last handle of the submission, and through it of the device: the
   /// caller lets it go outside the lock.
   [[nodiscard]] std::shared_ptr<CudaSubmission> finish_head(Lock& lock) noexcept;
   void finish_and_release_head(Lock& lock) noexcept;
-  [[nodiscard]] Result<void> make_place(Lock& lock);
+  [[nodiscard]] bool is_full() const noexcept;
+  /// Waits until the queue is not full, unless that is refused.
+  [[nodiscard]] Result<void> make_place();
   [[nodiscard]] Result<void> check_stream() const;
   void list_to_call(const std::shared_ptr<SubmissionImpl>& submission) noexcept;
   [[nodiscard]] Result<void> start_lane();
@@ -77,12 +81,13 @@ class CudaQueue final : public QueueImpl {
   std::shared_ptr<CudaDevice> keep_;
   const cudaStream_t stream_;
   const bool owns_stream_;
-  std::mutex issue_mutex_;  // held while work goes to the stream: the queue's order is the stream's
+  // Held while work goes to the stream: the queue's order is the stream's. Nothing of the user's runs under it, so that
+  // submissions, which may hold the last handle of what they bind, end outside of it.
+  std::mutex issue_mutex_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::shared_ptr<CudaSubmission>> pending_;
   bool finishing_ = false;     // a thread is ending the submission that was the head
-  std::optional<Error> fault_;  // of the head
   std::shared_ptr<SubmissionImpl> first_to_call_;  ///< those with callbacks to run; they keep the queue alive until then
   SubmissionImpl* last_to_call_ = nullptr;
   std::uint64_t submitted_ = 0, finished_ = 0;
