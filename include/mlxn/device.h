@@ -36,10 +36,12 @@ inline constexpr int kMaxThreads = 1024;
 struct Capabilities {
   std::string name;              ///< "AMD EPYC 9R14 (2 threads, avx512)"
   std::string backend;           ///< "cpu"
+  std::string id;                ///< as Device::open takes it: "cpu", "cuda:1"
   std::string selection_reason;  ///< why `auto` chose it, empty if it was named
   bool unified_memory = true;    ///< the CPU sees its memory
   std::uint64_t total_bytes = 0;
-  std::uint64_t free_bytes = 0;  ///< when the device was opened; Device::free_bytes() tells the present number
+  /// When the device was opened; Device::free_bytes() tells the present number. 0 of a GPU that was only enumerated.
+  std::uint64_t free_bytes = 0;
   std::uint64_t largest_allocation_bytes = 0;
   std::uint64_t last_level_cache_bytes = 0;
   int threads = 1;                     ///< CPU worker threads; on a GPU the most threads of a group
@@ -105,11 +107,13 @@ class Queue {
 class Device {
  public:
   /// By name: `auto`, `cpu`, `cuda`, `cuda:1`, `metal`. `auto` takes the best GPU that is present and that the build
-  /// supports, else the CPU, and says why in Capabilities::selection_reason.
+  /// supports (the newest architecture, then the most multiprocessors and memory; one that does not start is passed over),
+  /// else the CPU, and says why in Capabilities::selection_reason.
   /// Errors: invalid_argument (unknown name, options out of their domain), unsupported (backend not in this build),
   /// not_found (no such device), out_of_memory.
   [[nodiscard]] static Result<Device> open(std::string_view name = "auto", const DeviceOptions& options = {});
-  /// Every device that open() can reach, the CPU always among them.
+  /// Every device that open() can reach, the CPU always among them. GPUs are not started for that: a context would take
+  /// hundreds of megabytes of each and as many milliseconds.
   [[nodiscard]] static Result<std::vector<Capabilities>> enumerate();
 
   Device() = default;

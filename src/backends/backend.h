@@ -13,7 +13,10 @@ struct Backend {
   std::string_view name;  ///< "cuda"
   /// The device of that number. not_found if there are fewer.
   Result<std::shared_ptr<DeviceImpl>> (*open)(int ordinal, const DeviceOptions& options, std::string_view reason);
-  /// Appends what is present; nothing if nothing is.
+  /// The best device that starts, which tells why it was chosen; null if `auto` is not to take this kind. not_found or
+  /// unsupported if there is none.
+  Result<std::shared_ptr<DeviceImpl>> (*open_best)(const DeviceOptions& options);
+  /// Appends what is present, without starting it; nothing if nothing is.
   Result<void> (*enumerate)(std::vector<Capabilities>& devices);
 };
 

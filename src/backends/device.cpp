@@ -135,11 +135,14 @@ Result<Device> Device::open(std::string_view name, const DeviceOptions& options)
     std::string reason;
     if (name == "auto") {
       MLXN_CHECK(check_options("device", options));
-      auto device = cuda::backend().open(0, options, "a GPU is there");
-      if (device) return Device(*std::move(device));
-      reason = device.error().message();
-      // An error whose text there was no memory for does not say why.
-      if (reason == mlxn::to_string(device.error().code())) return Error(ErrorCode::out_of_memory);
+      for (const Backend& backend : gpu_backends()) {
+        if (backend.open_best == nullptr) continue;
+        auto device = backend.open_best(options);
+        if (device) return Device(*std::move(device));
+        reason = device.error().message();
+        // An error whose text there was no memory for does not say why.
+        if (reason == mlxn::to_string(device.error().code())) return Error(ErrorCode::out_of_memory);
+      }
     }
     MLXN_TRY(auto device, cpu::CpuDevice::open(options, reason));
     return Device(std::move(device));

@@ -191,7 +191,7 @@ Result<int> chat(const ChatFlags& f) {
     complain(said.error().code() == ErrorCode::cancelled ? "stopped: the message was not read" : said.error().message());
   }
   if (terminal && shows_progress()) show("\n");
-  print_summary(conversation.timing(), model.info(), conversation.session(), options.sampler.sample.seed);
+  print_summary(conversation.timing(), model, conversation.session(), options.sampler.sample.seed);
   return kOk;
 }
 

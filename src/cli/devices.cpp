@@ -14,13 +14,12 @@ int run_devices(const DevicesFlags& flags) {
   if (!automatic) return fail(automatic.error());
   const Capabilities& chosen = automatic->capabilities();
   std::string text;
-  bool is_chosen_known = false;
   for (const Capabilities& d : *devices) {
-    // The automatic choice is the first device of its kind.
-    const bool is_chosen = !is_chosen_known && d.backend == chosen.backend;
-    is_chosen_known = is_chosen_known || is_chosen;
+    const bool is_chosen = d.id == chosen.id;
+    const std::uint64_t free = is_chosen ? chosen.free_bytes : d.free_bytes;  // of a GPU known only once it is open
     if (flags.json) {
-      text += nlohmann::json{{"backend", d.backend},
+      text += nlohmann::json{{"device", d.id},
+                             {"backend", d.backend},
                              {"name", d.name},
                              {"threads", d.threads},
                              {"simd_width", d.simd_width},
@@ -29,17 +28,18 @@ int run_devices(const DevicesFlags& flags) {
                              {"matrix_units", d.matrix_units},
                              {"native_bf16", d.native_bf16},
                              {"total_bytes", d.total_bytes},
-                             {"free_bytes", d.free_bytes},
+                             {"free_bytes", free == 0 ? nlohmann::json() : nlohmann::json(free)},
                              {"last_level_cache_bytes", d.last_level_cache_bytes},
                              {"auto", is_chosen},
                              {"auto_reason", chosen.selection_reason}}
                   .dump() +
               "\n";
     } else {
-      text += fmt::format("{:6} {}, {} of {} free\n", d.backend, d.name, human_bytes(d.free_bytes), human_bytes(d.total_bytes));
+      const std::string room = free == 0 ? human_bytes(d.total_bytes) : fmt::format("{} of {} free", human_bytes(free), human_bytes(d.total_bytes));
+      text += fmt::format("{:6} {}, {}\n", d.id, d.name, room);
     }
   }
-  if (!flags.json) text += fmt::format("auto takes {}: {}\n", chosen.backend, chosen.selection_reason);
+  if (!flags.json) text += fmt::format("auto takes {}: {}\n", chosen.id, chosen.selection_reason);
   return print(text) ? kOk : kFailed;
 }
 

@@ -78,7 +78,7 @@ Result<int> generate(const GenerateFlags& f) {
   timing.generate = seconds_since(generate_start);
   timing.decoded = timing.generated > 0 ? timing.generated - 1 : 0;  // the prompt's pass gives the first one
   if (!print(shown.flush() + "\n")) return kFailed;
-  print_summary(timing, model.info(), session, options.sampler.sample.seed);
+  print_summary(timing, model, session, options.sampler.sample.seed);
   if (f.stats) {
     const Counters c = opened.device.counters();
     show(fmt::format("dispatches recorded {}, run {}; joins {}; submissions {}; waits {}; allocations {}, peak {}\n",

@@ -74,6 +74,7 @@ Result<InferenceOptions> read_flags(const InferenceFlags& f) {
 
 Result<OpenedFile> open_file(const ModelFlags& flags) {
   MLXN_TRY(Device device, open_device(flags.device, flags.threads));
+  say_choice(device);
   GgufOptions reading;
   if (flags.no_mmap) reading.source = GgufOptions::Source::copy;
   MLXN_TRY(GgufFile file, GgufFile::open(flags.model, reading));
@@ -128,7 +129,8 @@ Result<Tensor> append_prompt(Session& session, std::span<const TokenId> tokens) 
   return logits;
 }
 
-void print_summary(const Timing& t, const ModelInfo& info, const Session& session, std::uint64_t seed) {
+void print_summary(const Timing& t, const Model& model, const Session& session, std::uint64_t seed) {
+  const ModelInfo& info = model.info();
   const auto rate = [](std::size_t tokens, double s) { return s > 0 ? static_cast<double>(tokens) / s : 0.0; };
   std::string text = fmt::format(
       "\nload {:.2f} s ({}{}) | prompt {} tokens, {:.1f} tokens/s | generated {} tokens, {:.2f} tokens/s",
@@ -138,7 +140,8 @@ void print_summary(const Timing& t, const ModelInfo& info, const Session& sessio
     text += fmt::format(" ({:.1f} GB/s of weights)", static_cast<double>(info.bytes_per_token) * rate(t.decoded, t.generate) * 1e-9);
   }
   if (t.generated > 0) text += fmt::format(" | first token after {:.2f} s", t.first_token);
-  text += fmt::format(" | {}, seed {}, KV cache {}\n", to_string(session.numerics()), seed, human_bytes(session.kv_bytes()));
+  text += fmt::format(" | {} {}, seed {}, KV cache {}\n", model.device().capabilities().id, to_string(session.numerics()), seed,
+                      human_bytes(session.kv_bytes()));
   std::fwrite(text.data(), 1, text.size(), stderr);
 }
 

@@ -49,6 +49,6 @@ struct Timing {
   std::size_t decoded = 0;  ///< of those, the ones that took a pass of their own
 };
 /// One line to stderr.
-void print_summary(const Timing& timing, const ModelInfo& info, const Session& session, std::uint64_t seed);
+void print_summary(const Timing& timing, const Model& model, const Session& session, std::uint64_t seed);
 
 }  // namespace mlxn::cli

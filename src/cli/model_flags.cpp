@@ -1,6 +1,10 @@
 #include "cli/model_flags.h"
 
+#include <fmt/format.h>
+#include <unistd.h>
+
 #include "base/error.h"
+#include "cli/commands.h"
 
 namespace mlxn::cli {
 
@@ -29,6 +33,13 @@ Result<Device> open_device(const std::string& name, int threads) {
   DeviceOptions options;
   options.threads = threads;
   return Device::open(name, options);
+}
+
+void say_choice(const Device& device) {
+  const Capabilities& c = device.capabilities();
+  if (c.selection_reason.empty()) return;  // it was named
+  const bool is_gpu_there = access("/dev/nvidia0", F_OK) == 0 || access("/dev/dxg", F_OK) == 0;
+  if (c.backend != "cpu" || is_gpu_there) complain(fmt::format("device {}: {}", c.id, c.selection_reason));
 }
 
 }  // namespace mlxn::cli

@@ -10,5 +10,7 @@ namespace mlxn::cli {
 [[nodiscard]] Result<PrepareMode> parse_prepare(const std::string& text);
 [[nodiscard]] Result<DType> parse_kv_type(const std::string& text);
 [[nodiscard]] Result<Device> open_device(const std::string& name, int threads);
+/// One line to stderr about what `auto` took and why, if there is a GPU to take or to pass over.
+void say_choice(const Device& device);
 
 }  // namespace mlxn::cli

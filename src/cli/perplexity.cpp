@@ -29,6 +29,7 @@ Result<int> perplexity(const PerplexityFlags& f) {
   MLXN_TRY(std::string text, read_text(f.file));
   if (!text.empty() && text.back() == '\n') text.pop_back();  // as llama.cpp reads it
   MLXN_TRY(const Device device, open_device(f.model.device, f.model.threads));
+  say_choice(device);
   GgufOptions reading;
   if (f.model.no_mmap) reading.source = GgufOptions::Source::copy;
   MLXN_TRY(const GgufFile file, GgufFile::open(f.model.model, reading));

@@ -33,6 +33,41 @@ TEST_F(Cuda, SaysWhyThereIsNoDevice) {
   EXPECT_TRUE(fails_with(Device::open("cuda", options), ErrorCode::invalid_argument, {"max_in_flight"}));
 }
 
+TEST_F(Cuda, DevicesAreListedWithoutAContext) {
+  fake::reset({.devices = 3, .capabilities = {75, 80}});
+  const auto all = must(Device::enumerate());
+  ASSERT_EQ(all.size(), 3u);  // the CPU, and two that are new enough
+  EXPECT_EQ(all[1].id, "cuda:1");
+  EXPECT_EQ(all[2].id, "cuda:2");
+  EXPECT_EQ(all[1].total_bytes, 256u << 20);
+  EXPECT_EQ(all[1].free_bytes, 0u);
+  EXPECT_EQ(fake::contexts(), 0);
+  EXPECT_EQ(must(Device::open(all[2].id)).capabilities().id, "cuda:2");
+  EXPECT_EQ(fake::contexts(), 1);
+}
+
+TEST_F(Cuda, AutoTakesTheBestThatStartsAndSaysWhy) {
+  const auto taken = [] {
+    const Device device = must(Device::open("auto"));
+    return device.capabilities().id + " " + device.capabilities().selection_reason;
+  };
+  fake::reset({.devices = 1});
+  EXPECT_EQ(taken(), "cuda:0 a GPU is there");
+  fake::reset({.devices = 3});
+  EXPECT_EQ(taken(), "cuda:0 cuda:0, the best of 3 GPUs");
+  fake::reset({.devices = 3, .capabilities = {80, 90, 90}, .multiprocessors = {200, 114, 132}});
+  EXPECT_EQ(taken(), "cuda:2 cuda:2, the best of 3 GPUs");
+  EXPECT_EQ(fake::contexts(), 1);
+  fake::reset({.devices = 3, .capabilities = {80, 75, 90}, .unavailable = 2});
+  const std::string text = taken();
+  EXPECT_EQ(text.find("cuda:0 cuda:0, the best of 3 GPUs that works ("), 0u) << text;
+  for (const char* why : {"device 1", "7.5", "device 2", "cudaErrorDevicesUnavailable"}) EXPECT_NE(text.find(why), std::string::npos) << text;
+  fake::reset({.devices = 2, .capabilities = {70, 75}});
+  const std::string none = taken();
+  EXPECT_EQ(none.find("cpu "), 0u) << none;
+  for (const char* why : {"device 0", "7.0", "device 1", "7.5", "8.0"}) EXPECT_NE(none.find(why), std::string::npos) << none;
+}
+
 TEST_F(Cuda, AFailedStartIsAnError) {
   for (const char* call : {"cudaSetDevice", "cudaFree", "cudaMemGetInfo", "cudaGetDeviceProperties", "cudaStreamCreateWithFlags",
                            "cudaEventCreateWithFlags"}) {

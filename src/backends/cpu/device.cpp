@@ -51,6 +51,7 @@ constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 48;  // beyond any mach
 Capabilities CpuDevice::describe(int threads, std::string_view reason) {
   Capabilities c;
   c.backend = "cpu";
+  c.id = "cpu";
   c.name = fmt::format("{} ({} thread{}, {})", processor_name(), threads, threads == 1 ? "" : "s", to_string(best_isa()));
   c.selection_reason = reason;
   const SystemMemory memory = system_memory();

@@ -20,11 +20,12 @@ Error absent(std::string_view what) noexcept {
 Result<std::shared_ptr<DeviceImpl>> open(int ordinal, const DeviceOptions&, std::string_view) {
   return absent(fmt::format("cuda:{}", ordinal));
 }
+Result<std::shared_ptr<DeviceImpl>> open_best(const DeviceOptions&) { return absent("cuda"); }
 Result<void> enumerate(std::vector<Capabilities>&) { return {}; }
 
 }  // namespace
 
-Backend backend() noexcept { return {"cuda", &open, &enumerate}; }
+Backend backend() noexcept { return {"cuda", &open, &open_best, &enumerate}; }
 
 }  // namespace cuda
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <tuple>
 
 #include "backends/cuda/backend.h"
 #include "backends/cuda/command_list.h"
@@ -44,7 +45,7 @@ Result<int> device_count() {
   return Error(ErrorCode::not_found, error.message()).with_native_code(code);
 }
 
-Result<Capabilities> describe(int ordinal, std::string_view reason) {
+Result<Capabilities> describe(int ordinal, std::string_view reason, int* compute_capability = nullptr) {
   const auto attribute = [&](cudaDeviceAttr which) {
     int value = 0;
     if (cudaDeviceGetAttribute(&value, which, ordinal) != cudaSuccess) static_cast<void>(cudaGetLastError());
@@ -55,18 +56,19 @@ Result<Capabilities> describe(int ordinal, std::string_view reason) {
     return call_error(fmt::format("device {}", ordinal), code);
   }
   const int capability = properties.major * 10 + properties.minor;
+  if (compute_capability != nullptr) *compute_capability = capability;
   if (capability < kOldestCapability) {
     return make_error(ErrorCode::unsupported, "cuda: device {}, {}, has compute capability {}.{}, wanted {}.{} or newer", ordinal,
                       properties.name, properties.major, properties.minor, kOldestCapability / 10, kOldestCapability % 10);
   }
   Capabilities c;
   c.backend = "cuda";
+  c.id = fmt::format("cuda:{}", ordinal);
   c.name = fmt::format("{} ({} multiprocessors, compute capability {}.{})", properties.name, properties.multiProcessorCount,
                        properties.major, properties.minor);
   c.selection_reason = reason;
   c.unified_memory = false;
   c.total_bytes = properties.totalGlobalMem;
-  c.free_bytes = properties.totalGlobalMem;
   c.largest_allocation_bytes = properties.totalGlobalMem;
   c.last_level_cache_bytes = static_cast<std::uint64_t>(properties.l2CacheSize);
   c.threads = properties.maxThreadsPerBlock;
@@ -85,9 +87,14 @@ Result<std::shared_ptr<DeviceImpl>> open_device(int ordinal, const DeviceOptions
   return std::shared_ptr<DeviceImpl>(std::move(device));
 }
 
+Result<std::shared_ptr<DeviceImpl>> open_best_device(const DeviceOptions& options) {
+  MLXN_TRY(auto device, CudaDevice::open_best(options));
+  return std::shared_ptr<DeviceImpl>(std::move(device));
+}
+
 }  // namespace
 
-Backend backend() noexcept { return {"cuda", &open_device, &CudaDevice::enumerate}; }
+Backend backend() noexcept { return {"cuda", &open_device, &open_best_device, &CudaDevice::enumerate}; }
 
 // ---- opening ------------------------------------------------------------------------------------------------------------
 
@@ -98,12 +105,49 @@ Result<void> CudaDevice::enumerate(std::vector<Capabilities>& devices) {
   for (int ordinal = 0; ordinal < *count; ++ordinal) {
     auto capabilities = describe(ordinal, "");
     if (!capabilities) continue;  // too old, or out of order: open() says why
-    std::size_t free = 0, total = 0;
-    if (cudaSetDevice(ordinal) == cudaSuccess && cudaMemGetInfo(&free, &total) == cudaSuccess) capabilities->free_bytes = free;
-    static_cast<void>(cudaGetLastError());
+    // Free bytes are not asked for: that would make a context.
     devices.push_back(*std::move(capabilities));
   }
   return {};
+}
+
+Result<std::shared_ptr<CudaDevice>> CudaDevice::open_best(const DeviceOptions& options) {
+  return mlxn::detail::guarded([&]() -> Result<std::shared_ptr<CudaDevice>> {
+    MLXN_TRY(const int count, device_count());
+    struct Candidate {
+      int ordinal, capability;
+      Capabilities capabilities;
+    };
+    std::vector<Candidate> candidates;
+    std::string refused;  // by what those say that do not serve
+    std::optional<Error> first;
+    const auto refuse = [&](const Error& error) {
+      if (!first) first = error;
+      refused.append(refused.empty() ? "" : "; ").append(error.message());
+    };
+    for (int ordinal = 0; ordinal < count; ++ordinal) {
+      int capability = 0;
+      auto capabilities = describe(ordinal, "", &capability);
+      if (capabilities) {
+        candidates.push_back({ordinal, capability, *std::move(capabilities)});
+      } else {
+        refuse(capabilities.error());
+      }
+    }
+    const auto rank = [](const Candidate& c) {
+      return std::tuple(c.capability, c.capabilities.compute_units, c.capabilities.total_bytes);
+    };
+    std::stable_sort(candidates.begin(), candidates.end(), [&](const auto& a, const auto& b) { return rank(a) > rank(b); });
+    for (const Candidate& c : candidates) {
+      std::string reason = count == 1 ? "a GPU is there" : fmt::format("{}, the best of {} GPUs", c.capabilities.id, count);
+      if (!refused.empty()) reason = fmt::format("{}, the best of {} GPUs that works ({})", c.capabilities.id, count, refused);
+      auto device = open(c.ordinal, options, reason);
+      if (device) return device;
+      if (device.error().message() == mlxn::to_string(device.error().code())) return device.error();  // there is no memory for texts
+      refuse(device.error());
+    }
+    return Error(first->code(), refused).with_native_code(first->native_code());
+  });
 }
 
 Result<std::shared_ptr<CudaDevice>> CudaDevice::open(int ordinal, const DeviceOptions& options, std::string_view reason) {

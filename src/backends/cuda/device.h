@@ -22,6 +22,7 @@ struct Events {
 class CudaDevice final : public DeviceImpl {
  public:
   [[nodiscard]] static Result<std::shared_ptr<CudaDevice>> open(int ordinal, const DeviceOptions& options, std::string_view reason);
+  [[nodiscard]] static Result<std::shared_ptr<CudaDevice>> open_best(const DeviceOptions& options);
   [[nodiscard]] static Result<void> enumerate(std::vector<Capabilities>& devices);
 
   CudaDevice(int ordinal, Capabilities capabilities, const DeviceOptions& device_options);

@@ -26,12 +26,13 @@ Result<void> enumerate(std::vector<Capabilities>& devices) {
 
 void add_emulator() {
   static std::once_flag once;
-  std::call_once(once, [] { add_backend({"simt", &open_emulator, &enumerate}); });
+  std::call_once(once, [] { add_backend({"simt", &open_emulator, nullptr, &enumerate}); });
 }
 
 Capabilities SimtDevice::describe() {
   Capabilities c;
   c.backend = "simt";
+  c.id = "simt";
   c.name = "emulator of the portable GPU kernels";
   c.unified_memory = false;
   const SystemMemory memory = system_memory();
