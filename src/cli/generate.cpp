@@ -58,14 +58,12 @@ Result<int> generate(const GenerateFlags& f) {
   const auto generate_start = Clock::now();
   const std::int64_t predict = f.inference.predict;
   TokenId token = 0;
-  Counters at_first_token;
+  Counters at_first_pass;  // after the first pass over one token, which records it
   while (logits && !interrupted() && (predict < 0 || static_cast<std::int64_t>(timing.generated) < predict)) {
     // The prompt's pass gives the first token, the pass over a token the one after it.
     MLXN_TRY(token, timing.generated == 0 ? sampler.next(*logits) : session.next(token, sampler));
-    if (timing.generated == 0) {
-      timing.first_token = seconds_since(start);
-      at_first_token = opened.device.counters();
-    }
+    if (timing.generated == 0) timing.first_token = seconds_since(start);
+    if (timing.generated == 1) at_first_pass = opened.device.counters();
     ++timing.generated;
     if (!f.ignore_eos && tokenizer.is_end_of_generation(token)) break;
     MLXN_TRY(const std::string piece, shown.push(token));
@@ -81,16 +79,17 @@ Result<int> generate(const GenerateFlags& f) {
   print_summary(timing, model, session, options.sampler.sample.seed);
   if (f.stats) {
     const Counters c = opened.device.counters();
-    show(fmt::format("dispatches recorded {}, run {}; joins {}; submissions {}; waits {}; allocations {}, peak {}\n",
-                     c.dispatches_encoded, c.dispatches_executed, c.barriers, c.submissions, c.syncs, c.allocations,
+    show(fmt::format("dispatches recorded {}, run {}; joins {}; submissions {}, of those {} as one launch of a GPU's graph; waits {}; allocations {}, peak {}\n",
+                     c.dispatches_encoded, c.dispatches_executed, c.barriers, c.submissions, c.graph_launches, c.syncs, c.allocations,
                      human_bytes(c.peak_bytes_in_use)));
-    if (timing.decoded > 0) {
+    if (timing.decoded > 1) {
       const auto each = [&](std::uint64_t Counters::*counter) {
-        return static_cast<double>(c.*counter - at_first_token.*counter) / static_cast<double>(timing.decoded);
+        return static_cast<double>(c.*counter - at_first_pass.*counter) / static_cast<double>(timing.decoded - 1);
       };
-      show(fmt::format("for each decoded token: submissions {:.2f}, dispatches recorded {:.2f}, run {:.2f}; waits {:.2f}; allocations {:.2f}\n",
-                       each(&Counters::submissions), each(&Counters::dispatches_encoded), each(&Counters::dispatches_executed),
-                       each(&Counters::syncs), each(&Counters::allocations)));
+      show(fmt::format("for each decoded token but the first: submissions {:.2f}, graph launches {:.2f}, dispatches recorded {:.2f}, run {:.2f}; waits {:.2f}; "
+                       "allocations {:.2f}\n",
+                       each(&Counters::submissions), each(&Counters::graph_launches), each(&Counters::dispatches_encoded),
+                       each(&Counters::dispatches_executed), each(&Counters::syncs), each(&Counters::allocations)));
     }
     show(fmt::format("peak resident memory {} bytes\n", peak_resident_bytes()));
   }
