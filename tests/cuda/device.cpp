@@ -285,6 +285,60 @@ TEST_F(CudaGpu, KernelsOfTheUser) {
   EXPECT_EQ(cudaPeekAtLastError(), cudaSuccess);
 }
 
+struct CountArgs {
+  InOut<std::uint32_t> y;
+};
+
+// Shared memory beyond 48 KiB, clusters and early starts, on a stream and as nodes of a graph: every launch adds to what the
+// one before it has left, also where it may start before that one has ended.
+TEST_F(CudaGpu, KernelsOfOneArchitectureGetWhatTheirHandlesSay) {
+  int major = 0;
+  ASSERT_EQ(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, must(native::cuda_ordinal(device_))), cudaSuccess);
+  if (major < 9) GTEST_SKIP() << "clusters and early starts want compute capability 9.0, this is " << major;
+  constexpr std::uint32_t kSharedWords = (200 << 10) / 4;
+  KernelInfo info;
+  info.name = "count_up";
+  info.bindings = {{Access::in_out}};
+  const auto kernel = device_.kernels().register_cuda_source(info, {.code = R"(
+extern "C" __global__ void count_up(unsigned* y) {
+  extern __shared__ unsigned shared[];
+  const unsigned last = 200 * 1024 / 4 - 1;
+  if (threadIdx.x == 0) shared[last] = 1;
+  __syncthreads();
+  asm volatile("griddepcontrol.launch_dependents;");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  unsigned size;
+  asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
+  const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+  for (int spin = 0; spin < 200; ++spin) asm volatile("nanosleep.u32 20;");
+  y[i] += shared[last] * size;
+})", .group_threads = 256, .shared_bytes = kSharedWords * 4});
+  if (!kernel && kernel.error().code() == ErrorCode::unsupported) GTEST_SKIP() << kernel.error().message();
+  const gpu::KernelInfo large{"count_up", 256, 0, sizeof(CountArgs), kSharedWords * 4, {2, 1, 1}, true};
+  large.device_function = static_cast<const cuda::UserCode&>(*must(kernel)->code()).function();
+  const gpu::Kernel<CountArgs> handle{&large};
+  constexpr std::uint32_t kGroups = 200, kLaunches = 50;
+  const Tensor y = must(device_.allocate(DType::u32, {kGroups * 256}));
+  const auto record = [&](CommandEncoder& encoder) -> Result<void> {
+    Launch<CountArgs> launch;
+    launch.bind(launch.args.y, y);
+    for (std::uint32_t i = 0; i < kLaunches; ++i) MLXN_CHECK(gpu::encode(encoder, handle, {kGroups}, launch));
+    return {};
+  };
+  must(test::run(device_, record));
+  EXPECT_EQ(words(y), std::vector<std::uint32_t>(kGroups * 256, 2 * kLaunches));
+  Graph graph = must(Graph::record(device_, record));
+  must(graph.replay_and_wait());
+  must(graph.replay_and_wait());
+  EXPECT_EQ(words(y), std::vector<std::uint32_t>(kGroups * 256, 6 * kLaunches));
+  EncoderOptions serial;
+  serial.hazards = HazardMode::serial;
+  CommandEncoder encoder = must(device_.encoder(serial));
+  must(record(encoder));
+  must(encoder.commit_and_wait());
+  EXPECT_EQ(words(y), std::vector<std::uint32_t>(kGroups * 256, 8 * kLaunches));
+}
+
 /// Runs a kernel that stores where no memory is; the process is of no use to CUDA afterwards. 0 if all errors are as they
 /// should be.
 int fault(HazardMode hazards, bool replay) {

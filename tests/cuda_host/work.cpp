@@ -1,4 +1,5 @@
 // Queues, graphs, faults and kernels of the user on the stand-in of the CUDA runtime.
+#include "backends/gpu/launch.h"
 #include "backends/queue_impl.h"
 #include "mlxn/native/cuda.h"
 #include "tests/cuda_host/support.h"
@@ -262,6 +263,75 @@ TEST_F(Cuda, EveryKindOfNodeInAGraphAndOutsideOfOne) {
   EXPECT_EQ(results[0][59], 0x01010101u);
   EXPECT_EQ(results[0], results[1]);
   EXPECT_EQ(results[0], results[2]);
+}
+
+struct MarkArgs {
+  InOut<std::uint32_t> y;
+};
+/// What a kernel saw of its launch.
+struct Seen {
+  std::uint64_t shared_bytes;
+  std::uint32_t cluster;
+  bool starts_early;
+  friend bool operator==(const Seen&, const Seen&) = default;
+};
+
+TEST_F(Cuda, KernelsOfOneArchitectureGetWhatTheirHandlesSay) {
+  const Device device = cuda();
+  const Tensor y = must(device.allocate(DType::u32, {4}));
+  std::vector<Seen> seen;
+  fake::define_kernel("mark", {sizeof(MarkArgs)}, [&](const fake::Launch& launch) {
+    seen.push_back({launch.shared_bytes, launch.cluster.x * launch.cluster.y * launch.cluster.z, launch.starts_early});
+  });
+  const gpu::KernelInfo plain{"mark", 128, 0, sizeof(MarkArgs)};
+  const gpu::KernelInfo large{"mark", 384, 1024, sizeof(MarkArgs), 200 << 10, {2, 1, 1}, true};
+  for (const gpu::KernelInfo* kernel : {&plain, &large}) kernel->device_function = fake::function_of("mark");
+  const auto record = [&](CommandEncoder& encoder) -> Result<void> {
+    Launch<MarkArgs> launch;
+    launch.bind(launch.args.y, y);
+    const gpu::Kernel<MarkArgs> first{&plain}, second{&large};
+    MLXN_CHECK(gpu::encode(encoder, first, {4}, launch));
+    MLXN_CHECK(gpu::encode(encoder, second, {4}, launch));
+    MLXN_CHECK(encoder.fill(y, std::byte{1}));
+    MLXN_CHECK(gpu::encode(encoder, second, {4}, launch));
+    return gpu::encode(encoder, second, {4}, launch);
+  };
+  must(test::run(device, record));
+  const Seen as_plain{0, 1, false}, as_large{200 << 10, 2, true}, late{200 << 10, 2, false};
+  EXPECT_EQ(seen, (std::vector{as_plain, as_large, as_large, as_large}));
+  seen.clear();
+  Graph graph = must(Graph::record(device, record));
+  must(graph.replay_and_wait());
+  EXPECT_EQ(seen, (std::vector{as_plain, as_large, late, as_large}));  // after the fill there is no kernel to overlap
+  seen.clear();
+  EncoderOptions serial;
+  serial.hazards = HazardMode::serial;
+  CommandEncoder encoder = must(device.encoder(serial));
+  must(record(encoder));
+  must(encoder.commit_and_wait());
+  EXPECT_EQ(seen, (std::vector{as_plain, late, late, late}));
+  EXPECT_EQ(fake::calls("cudaFuncSetAttribute"), 1);  // of the device that it runs on, once
+
+  const Device second = must(Device::open("cuda:1"));
+  const Tensor z = must(second.allocate(DType::u32, {4}));
+  Launch<MarkArgs> launch;
+  launch.bind(launch.args.y, z);
+  const gpu::Kernel<MarkArgs> handle{&large};
+  must(test::run(second, [&](CommandEncoder& e) { return gpu::encode(e, handle, {2}, launch); }));
+  EXPECT_EQ(fake::calls("cudaFuncSetAttribute"), 2);
+
+  EXPECT_TRUE(fails_with(test::run(second, [&](CommandEncoder& e) { return gpu::encode(e, handle, {3}, launch); }), ErrorCode::internal, {"clusters of 2"}));
+  const gpu::KernelInfo too_large{"mark", 128, 1024, sizeof(MarkArgs), 227 << 10};
+  const gpu::Kernel<MarkArgs> none{&too_large};
+  EXPECT_TRUE(fails_with(test::run(second, [&](CommandEncoder& e) { return gpu::encode(e, none, {1}, launch); }), ErrorCode::limit_exceeded,
+                         {"mark", "233472", "232448"}));
+  const gpu::KernelInfo refused{"mark", 128, 0, sizeof(MarkArgs), 100 << 10};
+  refused.device_function = fake::function_of("mark");
+  const gpu::Kernel<MarkArgs> third{&refused};
+  fake::fail_next_call("cudaFuncSetAttribute", cudaErrorInvalidValue);
+  EXPECT_TRUE(fails_with(test::run(second, [&](CommandEncoder& e) { return gpu::encode(e, third, {1}, launch); }), ErrorCode::device,
+                         {"mark", "102400 bytes of shared memory"}));
+  must(test::run(second, [&](CommandEncoder& e) { return gpu::encode(e, third, {1}, launch); }));
 }
 
 TEST_F(Cuda, AGraphThatCannotBeMadeIsAnErrorOfItsReplay) {

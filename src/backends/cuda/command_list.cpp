@@ -11,7 +11,7 @@ namespace mlxn::cuda {
 /// A dispatch of a user's kernel: a node's kernel whose arguments are pointers, in the node, and constants, here.
 struct CudaCommandList::UserCall : gpu::KernelInfo {
   UserCall(const mlxn::Kernel& k, const UserCode& code)
-      : gpu::KernelInfo{k.info().name, code.group_threads(), code.shared_bytes(), 0} {
+      : gpu::KernelInfo{k.info().name, code.group_threads(), 0, 0, code.shared_bytes()} {
     device_function.store(code.function(), std::memory_order_relaxed);
   }
   std::shared_ptr<const mlxn::Kernel> kept;
@@ -23,14 +23,48 @@ struct CudaCommandList::UserCall : gpu::KernelInfo {
 struct CudaCommandList::KernelCall {
   const void* function = nullptr;
   dim3 grid, threads;
-  std::uint32_t shared_bytes = 0;
+  std::uint32_t shared_bytes = 0;  // besides what the kernel declares
+  dim3 cluster;
+  bool starts_early = false;
   void* params[kMaxBindings + 1];
+
+  [[nodiscard]] bool in_clusters() const noexcept { return cluster.x * cluster.y * cluster.z > 1; }
+  [[nodiscard]] cudaLaunchAttributeValue cluster_value() const noexcept {
+    cudaLaunchAttributeValue value{};
+    value.clusterDim.x = cluster.x;
+    value.clusterDim.y = cluster.y;
+    value.clusterDim.z = cluster.z;
+    return value;
+  }
+  [[nodiscard]] cudaError_t launch(cudaStream_t stream) noexcept {
+    if (!in_clusters() && !starts_early) return cudaLaunchKernel(function, grid, threads, params, shared_bytes, stream);
+    cudaLaunchAttribute attributes[2];
+    unsigned count = 0;
+    if (in_clusters()) {
+      attributes[count].id = cudaLaunchAttributeClusterDimension;
+      attributes[count++].val = cluster_value();
+    }
+    if (starts_early) {
+      attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+      attributes[count].val = {};
+      attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+    }
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid;
+    config.blockDim = threads;
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream;
+    config.attrs = attributes;
+    config.numAttrs = count;
+    return cudaLaunchKernelExC(&config, function, params);
+  }
 };
 
 namespace {
 
 constexpr std::uint64_t kStagingBytes = std::uint64_t{64} << 10;
 constexpr std::uint64_t kStagingAlignment = 64;
+constexpr std::uint32_t kSharedWithoutAsking = 48 << 10;
 constexpr std::uint64_t kMostPitch = 0x7fffffff;  // of a two-dimensional copy
 
 /// Whether the rows can go as one copy, of rows that do not overlap.
@@ -183,17 +217,33 @@ void CudaCommandList::add_names(std::uint64_t count, std::vector<std::string>& n
   }
 }
 
+Result<void> CudaCommandList::allow_shared(const gpu::KernelInfo& kernel, const void* function) {
+  if (kernel.shared_bytes + kernel.dynamic_shared_bytes <= kSharedWithoutAsking) return {};
+  const int ordinal = cuda().ordinal();
+  const std::uint64_t bit = ordinal < 64 ? std::uint64_t{1} << ordinal : 0;  // beyond, it is asked for each time
+  if ((kernel.shared_allowed.load(std::memory_order_relaxed) & bit) != 0) return {};
+  const cudaError_t code =
+      cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kernel.dynamic_shared_bytes));
+  if (code != cudaSuccess) return cuda().failed(fmt::format("{} bytes of shared memory for {}", kernel.dynamic_shared_bytes, kernel.name), code);
+  kernel.shared_allowed.fetch_or(bit, std::memory_order_relaxed);
+  return {};
+}
+
 Result<void> CudaCommandList::call_of(const Node& node, KernelCall& call) {
-  call.function = kernel_function(*node.kernel);
-  if (call.function == nullptr) return make_error(ErrorCode::internal, "{}: not among the CUDA kernels", node.kernel->name);
+  const gpu::KernelInfo& kernel = *node.kernel;
+  call.function = kernel_function(kernel);
+  if (call.function == nullptr) return make_error(ErrorCode::internal, "{}: not among the CUDA kernels", kernel.name);
   call.grid = dim3(node.grid.x, node.grid.y, node.grid.z);
-  call.threads = dim3(node.kernel->threads);
+  call.threads = dim3(kernel.threads);
+  call.shared_bytes = kernel.dynamic_shared_bytes;
+  call.cluster = dim3(kernel.cluster.x, kernel.cluster.y, kernel.cluster.z);
+  call.starts_early = kernel.starts_early && mode_ != HazardMode::serial;
   if (node.kind == Kind::kernel) {
-    call.params[0] = node.args;  // shared memory is declared in the kernel
+    MLXN_CHECK(allow_shared(kernel, call.function));
+    call.params[0] = node.args;
     return {};
   }
-  const auto& user = static_cast<const UserCall&>(*node.kernel);
-  call.shared_bytes = user.shared_bytes;
+  const auto& user = static_cast<const UserCall&>(kernel);  // whose shared memory was asked for when it was compiled
   for (std::size_t i = 0; i < user.pointers; ++i) call.params[i] = node.args + i * sizeof(void*);
   call.params[user.pointers] = const_cast<std::byte*>(user.constants.data());
   return {};
@@ -206,7 +256,7 @@ Result<void> CudaCommandList::issue(const Node& node, cudaStream_t stream) {
     case Kind::user_kernel: {
       KernelCall call;
       MLXN_CHECK(call_of(node, call));
-      code = cudaLaunchKernel(call.function, call.grid, call.threads, call.params, call.shared_bytes, stream);
+      code = call.launch(stream);
       break;
     }
     case Kind::fill: {
@@ -259,6 +309,18 @@ Result<void> CudaCommandList::issue(const CudaQueue& queue, std::atomic<std::uin
 
 namespace {
 
+/// The kernel `node` may start while the kernel `from` runs.
+cudaError_t let_start_early(cudaGraph_t graph, cudaGraphNode_t from, cudaGraphNode_t node) noexcept {
+  cudaGraphEdgeData edge{};
+  edge.from_port = cudaGraphKernelNodePortProgrammatic;
+  edge.type = cudaGraphDependencyTypeProgrammatic;
+#if CUDART_VERSION >= 13000
+  return cudaGraphAddDependencies(graph, &from, &node, &edge, 1);
+#else
+  return cudaGraphAddDependencies_v2(graph, &from, &node, &edge, 1);
+#endif
+}
+
 /// A chain: each node after the last.
 struct Dependencies {
   explicit Dependencies(const cudaGraphNode_t& last) noexcept : nodes(&last), count(last == nullptr ? 0 : 1) {}
@@ -276,7 +338,7 @@ cudaError_t add_copy_node(cudaGraph_t graph, cudaGraphNode_t& last, std::byte* t
 
 }  // namespace
 
-Result<void> CudaCommandList::add_to_graph(const Node& node, cudaGraph_t graph, cudaGraphNode_t& last) {
+Result<void> CudaCommandList::add_to_graph(const Node& node, cudaGraph_t graph, cudaGraphNode_t& last, bool& last_is_kernel) {
   cudaError_t code = cudaSuccess;
   const Dependencies after(last);
   cudaGraphNode_t added = nullptr;
@@ -291,7 +353,13 @@ Result<void> CudaCommandList::add_to_graph(const Node& node, cudaGraph_t graph, 
       params.blockDim = call.threads;
       params.sharedMemBytes = call.shared_bytes;
       params.kernelParams = call.params;
-      code = cudaGraphAddKernelNode(&added, graph, after.nodes, after.count, &params);
+      const bool overlaps = call.starts_early && last_is_kernel;
+      code = cudaGraphAddKernelNode(&added, graph, after.nodes, overlaps ? 0 : after.count, &params);
+      if (code == cudaSuccess && overlaps) code = let_start_early(graph, last, added);
+      if (code == cudaSuccess && call.in_clusters()) {
+        const cudaLaunchAttributeValue value = call.cluster_value();
+        code = cudaGraphKernelNodeSetAttribute(added, cudaLaunchAttributeClusterDimension, &value);
+      }
       break;
     }
     case Kind::fill: {
@@ -326,6 +394,7 @@ Result<void> CudaCommandList::add_to_graph(const Node& node, cudaGraph_t graph, 
   }
   if (code != cudaSuccess) return cuda().failed(fmt::format("a graph's node of {}", name_of(node)), code);
   if (added != nullptr) last = added;
+  last_is_kernel = node.kind == Kind::kernel || node.kind == Kind::user_kernel;
   return {};
 }
 
@@ -338,7 +407,8 @@ Result<void> CudaCommandList::make_graph() {
       const cudaError_t code = add_copy_node(graph, last, parameter_block()->data(), parameters_, parameter_values().size_bytes());
       if (code != cudaSuccess) return cuda().failed("a graph's parameters", code);
     }
-    for (const Node& node : nodes()) MLXN_CHECK(add_to_graph(node, graph, last));
+    bool last_is_kernel = false;
+    for (const Node& node : nodes()) MLXN_CHECK(add_to_graph(node, graph, last, last_is_kernel));
     if (const cudaError_t code = cudaGraphInstantiate(&exec_, graph, 0); code != cudaSuccess) {
       exec_ = nullptr;
       return cuda().failed(fmt::format("a graph of {} nodes", nodes().size()), code);

@@ -70,10 +70,12 @@ class CudaCommandList final : public gpu::GpuCommandList {
   };
   struct KernelCall;
   [[nodiscard]] CudaDevice& cuda() const noexcept { return static_cast<CudaDevice&>(*device_); }
-  [[nodiscard]] static Result<void> call_of(const Node& node, KernelCall& call);
+  /// Asks the device for the kernel's shared memory, if that has to be and was not done.
+  [[nodiscard]] Result<void> allow_shared(const gpu::KernelInfo& kernel, const void* function);
+  [[nodiscard]] Result<void> call_of(const Node& node, KernelCall& call);
   [[nodiscard]] static std::string_view name_of(const Node& node) noexcept;
   [[nodiscard]] Result<void> issue(const Node& node, cudaStream_t stream);
-  [[nodiscard]] Result<void> add_to_graph(const Node& node, cudaGraph_t graph, cudaGraphNode_t& last);
+  [[nodiscard]] Result<void> add_to_graph(const Node& node, cudaGraph_t graph, cudaGraphNode_t& last, bool& last_is_kernel);
   [[nodiscard]] Result<void> make_graph();
   void drop_graph() noexcept;
 

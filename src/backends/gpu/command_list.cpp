@@ -65,6 +65,16 @@ Result<void> GpuCommandList::encode(const KernelInfo& kernel, Grid grid, const v
     return make_error(ErrorCode::internal, "{}: a grid of {} x {} x {} groups, wanted 1 to {} x {} x {}", kernel.name, grid.x,
                       grid.y, grid.z, kMaxGridX, kMaxGridYZ, kMaxGridYZ);
   }
+  const Grid& cluster = kernel.cluster;
+  if (grid.x % cluster.x != 0 || grid.y % cluster.y != 0 || grid.z % cluster.z != 0) {
+    return make_error(ErrorCode::internal, "{}: a grid of {} x {} x {} groups in clusters of {} x {} x {}", kernel.name, grid.x, grid.y,
+                      grid.z, cluster.x, cluster.y, cluster.z);
+  }
+  const std::uint64_t shared = std::uint64_t{kernel.shared_bytes} + kernel.dynamic_shared_bytes;
+  if (shared > device_->capabilities().group_memory_bytes) {
+    return make_error(ErrorCode::limit_exceeded, "{}: {} bytes of shared memory, the device has {}", kernel.name, shared,
+                      device_->capabilities().group_memory_bytes);
+  }
   return add(kernel.name, {Kind::kernel, &kernel, grid, nullptr, kernel.args_bytes, 0, 0}, args, record);
 }
 

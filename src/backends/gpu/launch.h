@@ -8,16 +8,34 @@
 
 namespace mlxn::gpu {
 
-/// What host code knows of a portable kernel. One object per kernel, made by MLXN_GPU_HANDLE.
+/// Groups of threads.
+struct Grid {
+  std::uint32_t x = 1, y = 1, z = 1;
+};
+inline constexpr std::uint32_t kMaxGridYZ = 65535;
+
+/// What host code knows of a kernel. One object per kernel, of the portable ones made by MLXN_GPU_HANDLE.
 struct KernelInfo {
   std::string_view name;
   std::uint32_t threads;       ///< of a group
-  std::uint32_t shared_bytes;  ///< of a group
+  std::uint32_t shared_bytes;  ///< of a group, declared in the kernel
   std::uint32_t args_bytes;
+  // Of kernels for one architecture only.
+  /// Shared memory of a group besides shared_bytes. Both together are at most the device's Capabilities::group_memory_bytes,
+  /// of which more than 48 KiB are asked for by the launch.
+  std::uint32_t dynamic_shared_bytes = 0;
+  /// Groups that run together and reach each other's shared memory. Grids are multiples of it; at most 8 groups.
+  Grid cluster = {};
+  /// Programmatic dependent launch: the kernel may start before the one before it has ended. Every group of it waits
+  /// (griddepcontrol.wait) before it touches memory that earlier work writes or that it writes itself, and thereby before it
+  /// ends; what comes after relies on that.
+  bool starts_early = false;
   /// The backend's function, found by name at the first use. A process has one GPU backend at a time that keeps it here;
   /// the emulator's functions have a slot of their own.
   mutable std::atomic<const void*> device_function{nullptr};
   mutable std::atomic<const void*> simt_function{nullptr};
+  /// CUDA devices, by ordinal, that were asked for its shared memory.
+  mutable std::atomic<std::uint64_t> shared_allowed{0};
 };
 
 /// A typed handle of a portable kernel: the wrong launch struct does not compile.
@@ -25,12 +43,6 @@ template <class Args>
 struct Kernel {
   const KernelInfo* info = nullptr;
 };
-
-/// Groups of threads.
-struct Grid {
-  std::uint32_t x = 1, y = 1, z = 1;
-};
-inline constexpr std::uint32_t kMaxGridYZ = 65535;
 
 /// Groups of `per_group` items each that hold `items` (> 0). bad_shape if they are more than a grid takes.
 [[nodiscard]] Result<std::uint32_t> groups_for(std::string_view op, std::int64_t items, std::uint32_t per_group);
@@ -44,7 +56,8 @@ inline constexpr std::uint32_t kMaxGridYZ = 65535;
 /// same bytes again, which the order of dispatches allows. Bind it like any tensor. u8 [bytes].
 [[nodiscard]] Result<Tensor> scratch(CommandEncoder& encoder, std::uint64_t bytes);
 
-/// Records one dispatch. An empty grid is an error; x is at most 2^31 - 1, y and z kMaxGridYZ.
+/// Records one dispatch. An empty grid is an error; x is at most 2^31 - 1, y and z kMaxGridYZ. limit_exceeded if the kernel
+/// wants more shared memory than the device has.
 [[nodiscard]] Result<void> encode_erased(CommandEncoder& encoder, const KernelInfo& kernel, Grid grid, const void* args,
                                          const LaunchRecord& record);
 template <class Args>
