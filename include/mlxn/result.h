@@ -45,6 +45,12 @@ class Error {
  public:
   /// Never throws: if the text cannot be stored, the code's own name stands in for it.
   explicit Error(ErrorCode code, std::string_view message = {}, std::string_view rule = {}) noexcept;
+  // Not inline: every function that returns a Result destroys one, and would hold the code that counts a text's users.
+  Error(const Error& other) noexcept;
+  Error(Error&& other) noexcept;
+  Error& operator=(const Error& other) noexcept;
+  Error& operator=(Error&& other) noexcept;
+  ~Error();
 
   [[nodiscard]] ErrorCode code() const noexcept { return code_; }
   [[nodiscard]] std::string_view message() const noexcept;
@@ -147,17 +153,16 @@ class [[nodiscard]] Result<void> {
 };
 
 namespace detail {
+/// The Error for the exception that is being handled.
+[[nodiscard]] Error current_exception_error() noexcept;
+
 /// Where exceptions of the standard library stop: every public function that may allocate runs its body in here.
 template <class F>
 auto guarded(F&& body) noexcept -> std::invoke_result_t<F> {
   try {
     return std::forward<F>(body)();
-  } catch (const std::bad_alloc&) {
-    return Error(ErrorCode::out_of_memory);
-  } catch (const std::exception& e) {
-    return Error(ErrorCode::internal, e.what());
   } catch (...) {
-    return Error(ErrorCode::internal, "unknown exception");
+    return current_exception_error();
   }
 }
 }  // namespace detail

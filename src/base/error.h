@@ -7,13 +7,11 @@
 namespace mlxn {
 
 /// An Error with a formatted text. Formatting that runs out of memory leaves the code alone.
+[[nodiscard]] Error make_error_of(ErrorCode code, fmt::string_view text, fmt::format_args args) noexcept;
+
 template <class... Args>
 [[nodiscard]] Error make_error(ErrorCode code, fmt::format_string<Args...> text, Args&&... args) noexcept {
-  try {
-    return Error(code, fmt::format(text, std::forward<Args>(args)...));
-  } catch (...) {
-    return Error(code);
-  }
+  return make_error_of(code, text, fmt::make_format_args(args...));
 }
 
 }  // namespace mlxn

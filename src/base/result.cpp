@@ -44,6 +44,12 @@ Error::Error(ErrorCode code, std::string_view message, std::string_view rule) no
   }
 }
 
+Error::Error(const Error& other) noexcept = default;
+Error::Error(Error&& other) noexcept = default;
+Error& Error::operator=(const Error& other) noexcept = default;
+Error& Error::operator=(Error&& other) noexcept = default;
+Error::~Error() = default;
+
 std::string_view Error::message() const noexcept {
   return text_ && !text_->message.empty() ? std::string_view(text_->message) : to_string(code_);
 }
@@ -64,6 +70,18 @@ Error Error::with_native_code(std::int64_t native_code) const noexcept {
   Error out = *this;
   out.native_code_ = native_code;
   return out;
+}
+
+Error detail::current_exception_error() noexcept {
+  try {
+    throw;
+  } catch (const std::bad_alloc&) {
+    return Error(ErrorCode::out_of_memory);
+  } catch (const std::exception& e) {
+    return Error(ErrorCode::internal, e.what());
+  } catch (...) {
+    return Error(ErrorCode::internal, "unknown exception");
+  }
 }
 
 }  // namespace mlxn

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/join.h"
 #include "cli/commands.h"
 #include "formats/printable.h"
 #include "mlxn/gguf.h"
@@ -167,7 +168,7 @@ std::string as_text(const GgufFile& file, bool tensors) {
     for (const GgufTensor& t : file.tensors()) name_width = std::max(name_width, one_line(t.name).size());
     for (const GgufTensor& t : file.tensors()) {
       out += fmt::format("  {:{}}  {:8}  [{}]  {} at {}", one_line(t.name), name_width, type_name(t),
-                         fmt::join(t.dims(), ", "), human_bytes(t.bytes), t.absolute_offset);
+                         joined(t.dims()), human_bytes(t.bytes), t.absolute_offset);
       if (file.part_count() > 1) out += fmt::format(" of part {}", t.part + 1);
       out += '\n';
     }

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/join.h"
 #include "cli/commands.h"
 #include "mlxn/synth.h"
 
@@ -48,7 +49,7 @@ Result<SynthModel> choose_model(const SynthFlags& f) {
     if (f.architecture != m.architecture) m = other;
   } else if (f.like.empty()) {
     return make_error(ErrorCode::invalid_argument, "synth: wanted --like NAME (one of {}) or --arch NAME with sizes",
-                      fmt::join(synth_models(), ", "));
+                      joined(synth_models()));
   }
   struct Size {
     std::string_view flag;

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/join.h"
 #include "cli/commands.h"
 #include "formats/printable.h"
 #include "mlxn/tokenizer.h"
@@ -48,7 +49,7 @@ Result<int> tokenize(const TokenizeFlags& flags) {
   for (const std::string& note : tokenizer.notes()) complain(note);
   std::string out;
   if (flags.ids) {
-    out = fmt::format("[{}]\n", fmt::join(ids, ", "));
+    out = fmt::format("[{}]\n", joined(ids));
   } else {
     MLXN_TRY(out, flags.json ? as_json(tokenizer, ids) : as_text(tokenizer, ids));
   }

@@ -1,18 +1,12 @@
 #include "ops/check.h"
 
 #include <cmath>
-#include <iterator>
+
+#include "base/join.h"
 
 namespace mlxn::ops {
 
-std::string to_string(const Shape& shape) {
-  std::string text = "[";
-  for (const std::int64_t d : shape) {
-    if (text.size() > 1) text += ", ";
-    fmt::format_to(std::back_inserter(text), "{}", d);
-  }
-  return text + "]";
-}
+std::string to_string(const Shape& shape) { return fmt::format("[{}]", joined(shape)); }
 
 Result<void> check_encoder(std::string_view op, const CommandEncoder& encoder) {
   if (encoder.list() == nullptr) return make_error(ErrorCode::wrong_state, "{}: the encoder is empty or was committed", op);

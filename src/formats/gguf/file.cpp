@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/join.h"
 #include "formats/gguf/cursor.h"
 #include "formats/gguf/parts.h"
 #include "formats/gguf/state.h"
@@ -23,7 +24,7 @@ Result<void> check_layers(const GgufValue& value, std::uint64_t layers) noexcept
   return gguf::corrupt("V15", "key '{}' has {} elements for {} layers", value.key(), value.count(), layers);
 }
 
-std::string describe(std::span<const std::uint64_t> ne) { return fmt::format("[{}]", fmt::join(ne, ", ")); }
+std::string describe(std::span<const std::uint64_t> ne) { return fmt::format("[{}]", joined(ne)); }
 
 }  // namespace
 

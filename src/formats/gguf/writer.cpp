@@ -8,6 +8,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/join.h"
 #include "formats/gguf/cursor.h"
 #include "formats/gguf/rules.h"
 #include "formats/printable.h"
@@ -20,7 +21,11 @@ namespace {
 using Bytes = std::vector<std::byte>;
 using Names = std::set<std::string, std::less<>>;
 
-void append(Bytes& out, std::span<const std::byte> bytes) { out.insert(out.end(), bytes.begin(), bytes.end()); }
+void append(Bytes& out, std::span<const std::byte> bytes) {
+  const std::size_t size = out.size();
+  out.resize(size + bytes.size());  // GCC 12 warns of an insertion's copy where it knows that the vector was empty
+  std::copy(bytes.begin(), bytes.end(), out.data() + size);
+}
 template <class T>
 void append_number(Bytes& out, T value) {
   append(out, std::as_bytes(std::span<const T>(&value, 1)));
@@ -474,7 +479,7 @@ Result<void> GgufWriter::add_tensor(std::string_view name, DType type, std::span
       return make_error(ErrorCode::invalid_argument, "gguf: the tensor name {} of {} bytes, wanted 1 to {} of UTF-8 without a NUL",
                         excerpt(name), name.size(), longest);
     }
-    const auto described = [&] { return fmt::format("tensor '{}' [{}]", printable(name), fmt::join(ne, ", ")); };
+    const auto described = [&] { return fmt::format("tensor '{}' [{}]", printable(name), joined(ne)); };
     if (info(type).gguf_id < 0) {
       return make_error(ErrorCode::bad_dtype, "gguf: {} has type {}, which GGUF files do not have", described(), to_string(type));
     }

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "base/error.h"
+#include "base/join.h"
 
 namespace mlxn {
 namespace {
@@ -123,7 +124,7 @@ Result<SynthModel> synth_model(std::string_view like) noexcept {
       return model;
     }
     return make_error(ErrorCode::invalid_argument, "synth: the model '{}' is not known, wanted one of: {}", like,
-                      fmt::join(kLikeNames, ", "));
+                      joined(kLikeNames));
   });
 }
 
