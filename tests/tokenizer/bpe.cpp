@@ -1,6 +1,7 @@
 #include <ctime>
 #include <map>
 #include <random>
+#include <set>
 
 #include "gtest/gtest.h"
 #include "tests/support/seconds.h"
@@ -318,9 +319,12 @@ TEST(SplitRules, EveryRuleCompiles) {
 TEST(SplitRules, TimeGrowsWithTheText) {
   // Runs that some alternative of some rule begins to take and gives back.
   const std::string_view units[] = {" ", "\n", " \n", "\t ", "1", "a", "A", "aA", "!", "'", "\xe4\xb8\xad", "\xcc\x81", "\xe3\x80\x80", "a ", "\xff", "\r"};
+  std::set<std::pair<const void*, const void*>> tried;  // many names share the patterns of one rule
   for (std::size_t i = 0; !tokenizer::split_rule_name(i).empty(); ++i) {
     const std::string_view name = tokenizer::split_rule_name(i);
-    const auto splitter = tokenizer::PreTokenizer::make(*tokenizer::find_split_rule(name));
+    const tokenizer::SplitRule& rule = *tokenizer::find_split_rule(name);
+    if (!tried.insert({rule.steps.data(), rule.sets.data()}).second) continue;
+    const auto splitter = tokenizer::PreTokenizer::make(rule);
     ASSERT_TRUE(splitter);
     auto workspace = splitter->workspace();
     ASSERT_TRUE(workspace);
