@@ -6,7 +6,7 @@
 # strided data too), no loops turned into memset. What GPUs do badly is an error: double arithmetic, narrowing, large frames
 # (local arrays; the emulator's threads have 64 KiB of stack). Never in a build with sanitizers.
 function(mlxn_simt_sources target)
-  set_source_files_properties(${ARGN} TARGET_DIRECTORY ${target} PROPERTIES COMPILE_OPTIONS
+  set_source_files_properties(${ARGN} TARGET_DIRECTORY ${target} PROPERTIES SKIP_PRECOMPILE_HEADERS ON COMPILE_OPTIONS
     "-DMLXN_EMULATED;-O2;-fsanitize=thread;--param=tsan-instrument-func-entry-exit=0;--param=tsan-distinguish-volatile=0;-fno-tree-vectorize;-fno-tree-loop-distribute-patterns;-fno-strict-aliasing;-ffp-contract=off;-fno-math-errno;-Werror=frame-larger-than=16384;-Werror=double-promotion;-Werror=narrowing;-Werror=float-conversion;-Werror=conversion;-Wno-sign-conversion")
   target_sources(${target} PRIVATE ${ARGN})
 endfunction()

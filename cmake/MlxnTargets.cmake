@@ -38,16 +38,55 @@ function(mlxn_isa_flags list_name)
       if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "${processors}")
         continue()
       endif()
-      set_source_files_properties("${source}" TARGET_DIRECTORY mlxn PROPERTIES COMPILE_OPTIONS "${${isa}}")
+      set_source_files_properties("${source}" TARGET_DIRECTORY mlxn PROPERTIES
+        COMPILE_OPTIONS "${${isa}}" SKIP_PRECOMPILE_HEADERS ON)
     endif()
     # The products' kernels unroll into so much code that instrumenting it takes many minutes a file. What they read and
-    # write is checked by guard pages in the conformance suite instead.
+    # write is checked by guard pages in the conformance suite instead. Without it they are those of the release build.
     if(MLXN_SANITIZE AND stem MATCHES "^rows16_")
+      if(EXISTS "${MLXN_PLAIN_BUILD}/build.ninja")
+        list(APPEND borrowed "${source}")
+        continue()
+      endif()
       set_property(SOURCE "${source}" TARGET_DIRECTORY mlxn APPEND PROPERTY COMPILE_OPTIONS -fno-sanitize=all)
+      set_property(SOURCE "${source}" TARGET_DIRECTORY mlxn PROPERTY SKIP_PRECOMPILE_HEADERS ON)
     endif()
     list(APPEND kept "${source}")
   endforeach()
+  if(borrowed)
+    mlxn_borrow_objects(mlxn "${MLXN_PLAIN_BUILD}" ${borrowed})
+  endif()
   set(${list_name} "${kept}" PARENT_SCOPE)
+endfunction()
+
+# mlxn_borrow_objects(target build sources...): takes what another build folder's target of the same name makes of these
+# sources, brought up to date there first.
+function(mlxn_borrow_objects target build)
+  set(names "")
+  foreach(source IN LISTS ARGN)
+    file(RELATIVE_PATH name "${CMAKE_CURRENT_SOURCE_DIR}" "${source}")
+    list(APPEND names "CMakeFiles/${target}.dir/${name}${CMAKE_CXX_OUTPUT_EXTENSION}")
+  endforeach()
+  list(TRANSFORM names PREPEND "${build}/" OUTPUT_VARIABLE objects)
+  add_custom_target(${target}_borrowed COMMAND ${CMAKE_COMMAND} --build "${build}" --target ${names} BYPRODUCTS ${objects}
+    COMMENT "Updating objects of ${build}" VERBATIM)
+  set_source_files_properties(${objects} TARGET_DIRECTORY ${target} PROPERTIES EXTERNAL_OBJECT ON GENERATED ON)
+  target_sources(${target} PRIVATE ${objects})
+  add_dependencies(${target} ${target}_borrowed)
+endfunction()
+
+# What nearly every source includes, itself or through a header.
+set(MLXN_COMMON_HEADERS algorithm array atomic bit chrono cmath condition_variable cstdint cstring filesystem functional limits
+  map memory mutex optional span string string_view thread utility variant vector fmt/format.h)
+
+# mlxn_precompile(target headers...): these headers are parsed once for all sources of a target, which is most of the time
+# that a small file takes to compile. Sources with options of their own skip that: a compiler takes only what it made with
+# the same ones.
+function(mlxn_precompile target)
+  if(MLXN_PCH)
+    list(TRANSFORM ARGN REPLACE "(.+)" "<\\1>")
+    target_precompile_headers(${target} PRIVATE ${ARGN})
+  endif()
 endfunction()
 
 # The table of built-in operations, generated from the folders below src/ops: each holds <op>.cpp, which defines
