@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "mlxn/ops/add.h"
+#include "mlxn/ops/add_rms_norm.h"
 #include "mlxn/ops/embedding.h"
 #include "mlxn/ops/gelu_mul.h"
 #include "mlxn/ops/kv_append.h"
@@ -96,8 +97,8 @@ Result<void> SelfAttention::forward(CommandEncoder& encoder, const KvCache::Laye
     MLXN_CHECK(rms_norm(encoder, w.k, k_norm, w.k, eps));
   }
   const RopeTable& table = rope.table(step.cache->capacity);
-  MLXN_CHECK(mlxn::rope(encoder, w.q, w.positions, table, w.q));
-  MLXN_CHECK(mlxn::rope(encoder, w.k, w.positions, table, w.k));
+  MLXN_TRY(const Tensor turned, w.qkv.slice(1, 0, w.q.dim(1) + w.k.dim(1)));  // q and k lie side by side
+  MLXN_CHECK(mlxn::rope(encoder, turned, w.positions, table, turned));
   MLXN_CHECK(kv_append(encoder, w.k, w.v, cache.k, cache.v, step.position));
   MLXN_TRY(const Tensor q_by_head, w.q.permute({1, 0, 2}));
   MLXN_TRY(const Tensor attended_by_head, w.attended.permute({1, 0, 2}));
@@ -154,16 +155,20 @@ Result<void> Block::load_post_norms(Loader& loader, const std::string& name, con
 Result<void> BlockDecoder::forward(CommandEncoder& encoder, const Step& step) const {
   const Workspace& w = step.work;
   MLXN_CHECK(embeddings_.embed(encoder, step));
+  if (blocks_.empty()) return embeddings_.unembed(encoder, step);
+  MLXN_CHECK(rms_norm(encoder, w.x, blocks_.front().attn_norm, w.h, eps_));
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     const Block& block = blocks_[i];
-    MLXN_CHECK(rms_norm(encoder, w.x, block.attn_norm, w.h, eps_));
     MLXN_CHECK(block.attention.forward(encoder, step.cache->layers[i], step));
     if (block.post_attention_norm.defined()) MLXN_CHECK(rms_norm(encoder, w.h, block.post_attention_norm, w.h, eps_));
-    MLXN_CHECK(add(encoder, w.x, w.h, w.x));
-    MLXN_CHECK(rms_norm(encoder, w.x, block.ffn_norm, w.h, eps_));
+    MLXN_CHECK(add_rms_norm(encoder, w.x, w.h, block.ffn_norm, w.x, w.h, eps_));
     MLXN_CHECK(block.feed_forward.forward(encoder, step));
     if (block.post_ffw_norm.defined()) MLXN_CHECK(rms_norm(encoder, w.h, block.post_ffw_norm, w.h, eps_));
-    MLXN_CHECK(add(encoder, w.x, w.h, w.x));
+    if (i + 1 < blocks_.size()) {
+      MLXN_CHECK(add_rms_norm(encoder, w.x, w.h, blocks_[i + 1].attn_norm, w.x, w.h, eps_));
+    } else {
+      MLXN_CHECK(add(encoder, w.x, w.h, w.x));
+    }
   }
   return embeddings_.unembed(encoder, step);
 }

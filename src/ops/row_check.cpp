@@ -41,6 +41,15 @@ RowStrides row_strides(const Tensor& tensor) noexcept {
   return {tensor.dim(1) > 0 ? tensor.dim(1) : 1, tensor.stride(0), tensor.stride(1)};
 }
 
+bool rows_aligned(const Tensor& tensor, std::int64_t elems) noexcept {
+  const auto unit = static_cast<std::uint64_t>(elems) * block_bytes(tensor.dtype());
+  if (reinterpret_cast<std::uintptr_t>(device_address(tensor)) % unit != 0) return false;
+  for (int i = 0; i + 1 < tensor.rank(); ++i) {
+    if (tensor.dim(i) > 1 && tensor.stride(i) % elems != 0) return false;
+  }
+  return true;
+}
+
 Result<void> check_no_isa(std::string_view op, std::optional<CpuIsa> isa) {
   if (!isa) return {};
   return make_error(ErrorCode::unsupported, "{}: the {} variant is for a cpu, the device is a GPU", op, mlxn::to_string(*isa));

@@ -18,6 +18,9 @@ namespace mlxn::ops {
 /// Rows of a tensor that passed check_rows.
 [[nodiscard]] std::int64_t row_count(const Tensor& tensor) noexcept;
 [[nodiscard]] RowStrides row_strides(const Tensor& tensor) noexcept;
+/// Whether `elems` elements (a power of two), from a multiple of `elems` of a row on, stand at an address that is a multiple of
+/// their size, in every row.
+[[nodiscard]] bool rows_aligned(const Tensor& tensor, std::int64_t elems) noexcept;
 /// The same for every row: one row that is read again and again.
 inline constexpr RowStrides kSameRow{1, 0, 0};
 

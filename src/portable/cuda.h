@@ -40,6 +40,10 @@ template <class T>
 MLXN_FN T load_wide(const T* p) {
   return *p;
 }
+template <class T>
+MLXN_FN void store_wide(T* p, T v) {
+  *p = v;
+}
 
 MLXN_FN uint32_t byte_permute(uint32_t low, uint32_t high, uint32_t selectors) { return ::__byte_perm(low, high, selectors); }
 

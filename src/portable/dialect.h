@@ -114,6 +114,32 @@ MLXN_FN void load_run(MLXN_GLOBAL const f16* p, float* out) {
   }
 }
 
+template <uint32_t kCount>
+MLXN_FN void load_run(MLXN_GLOBAL const bf16* p, float* out) {
+  static_assert(kCount == 4, "8 bytes");
+  const u32x2 v = load_wide((MLXN_GLOBAL const u32x2*)p);
+  out[0] = float_from_bits(v.x << 16), out[1] = float_from_bits(v.x & 0xffff0000u);
+  out[2] = float_from_bits(v.y << 16), out[3] = float_from_bits(v.y & 0xffff0000u);
+}
+/// The other way: four floats as elements, rounded to nearest even.
+MLXN_FN void store_run(MLXN_GLOBAL float* p, const float* v) {
+  f32x4 q;
+  q.x = v[0], q.y = v[1], q.z = v[2], q.w = v[3];
+  store_wide((MLXN_GLOBAL f32x4*)p, q);
+}
+MLXN_FN void store_run(MLXN_GLOBAL f16* p, const float* v) {
+  u32x2 q;
+  q.x = float_to_f16(v[0]) | uint32_t(float_to_f16(v[1])) << 16;
+  q.y = float_to_f16(v[2]) | uint32_t(float_to_f16(v[3])) << 16;
+  store_wide((MLXN_GLOBAL u32x2*)p, q);
+}
+MLXN_FN void store_run(MLXN_GLOBAL bf16* p, const float* v) {
+  u32x2 q;
+  q.x = bf16_bits(v[0]) | uint32_t(bf16_bits(v[1])) << 16;
+  q.y = bf16_bits(v[2]) | uint32_t(bf16_bits(v[3])) << 16;
+  store_wide((MLXN_GLOBAL u32x2*)p, q);
+}
+
 /// A number of the launch.
 MLXN_FN int64_t load(const Index& index) { return index.at ? *index.at : index.value; }
 

@@ -49,6 +49,10 @@ template <class T>
 MLXN_FN T load_wide(threadgroup const T* p) {
   return *p;
 }
+template <class T>
+MLXN_FN void store_wide(device T* p, T v) {
+  *p = v;
+}
 
 MLXN_FN uint32_t byte_permute(uint32_t low, uint32_t high, uint32_t selectors) {
   const uint64_t bytes = uint64_t(high) << 32 | low;

@@ -76,11 +76,17 @@ void check_alignment(const void* p, uint32_t bytes);
 MLXN_FN void check_alignment(const void*, uint32_t) {}
 #endif
 
-/// The load of one of these. The compiler may split it, so the emulator is told what address a GPU wants.
+/// The load or store of one of these. The compiler may split it, so the emulator is told what address a GPU wants.
 template <class T>
 MLXN_FN T load_wide(const T* p) {
   check_alignment(p, sizeof(T));
   return *p;
+}
+
+template <class T>
+MLXN_FN void store_wide(T* p, T v) {
+  check_alignment(p, sizeof(T));
+  *p = v;
 }
 
 /// Byte i is the byte of high:low (eight bytes) that bits 4 i to 4 i + 2 of `selectors` name; the other bits do not count.

@@ -14,6 +14,7 @@
 #include "mlxn/kernel.h"
 #include "mlxn/model.h"
 #include "mlxn/ops/add.h"
+#include "mlxn/ops/add_rms_norm.h"
 #include "mlxn/ops/argmax.h"
 #include "mlxn/ops/attention.h"
 #include "mlxn/ops/embedding.h"
@@ -273,6 +274,7 @@ TEST(OutOfMemory, Operations) {
   run("silu_mul", [&](CommandEncoder& e) { return silu_mul(e, a, b, y); });
   run("gelu_mul", [&](CommandEncoder& e) { return gelu_mul(e, a, b, y); });
   run("rms_norm", [&](CommandEncoder& e) { return rms_norm(e, a, w, y, 1e-5f); });
+  run("add_rms_norm", [&](CommandEncoder& e) { return add_rms_norm(e, a, b, w, a, y, 1e-5f); });
   run("softmax", [&](CommandEncoder& e) { return softmax(e, a, y); });
   run("argmax", [&](CommandEncoder& e) { return argmax(e, a, ids); });
   run("sample", [&](CommandEncoder& e) {

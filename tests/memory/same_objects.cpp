@@ -18,6 +18,7 @@
 #include "mlxn/graph.h"
 #include "mlxn/kernel.h"
 #include "mlxn/ops/add.h"
+#include "mlxn/ops/add_rms_norm.h"
 #include "mlxn/ops/argmax.h"
 #include "mlxn/ops/attention.h"
 #include "mlxn/ops/embedding.h"
@@ -290,6 +291,7 @@ const Case kCases[] = {
     {"silu_mul", [](Fixture& f) { return silu_mul(f.encoder, f.x, f.y, f.z); }, with_encoder},
     {"gelu_mul", [](Fixture& f) { return gelu_mul(f.encoder, f.x, f.y, f.z); }, with_encoder},
     {"rms_norm", [](Fixture& f) { return rms_norm(f.encoder, f.x, f.row, f.z, 1e-5f); }, with_encoder},
+    {"add_rms_norm", [](Fixture& f) { return add_rms_norm(f.encoder, f.x, f.y, f.row, f.x, f.z, 1e-5f); }, with_encoder},
     {"softmax", [](Fixture& f) { return softmax(f.encoder, f.x, f.z); }, with_encoder},
     {"argmax", [](Fixture& f) { return argmax(f.encoder, f.x, f.ids, f.probabilities); }, with_encoder},
     {"rope", [](Fixture& f) { return rope(f.encoder, f.heads, f.positions, f.rope_table, f.heads_out); }, with_encoder},

@@ -13,6 +13,7 @@ struct RmsNormArgs {
   int64_t rows, dim;
   RowStrides x_strides, y_strides;
   float eps;
+  uint32_t aligned;  ///< GPU: four elements from a multiple of four on are at an address that is a multiple of their size
 };
 
 }  // namespace ops

@@ -39,6 +39,18 @@ MLXN_SIMD auto weighted(typename Elements<S, W>::F v, const W* w, std::int64_t i
   return v * (count < S::kLanes ? Elements<S, W>::load_part(w + i, count) : Elements<S, W>::load(w + i));
 }
 
+template <class S, class T, class W>
+MLXN_SIMD void rms_norm_row(const T* x, const W* w, T* y, std::int64_t dim, float eps) {
+  const float factor = inverse_rms<S>(x, dim, eps);
+  std::int64_t i = 0;
+  for (; i + S::kLanes <= dim; i += S::kLanes) {
+    Elements<S, T>::store(y + i, weighted<S>(Elements<S, T>::load(x + i) * factor, w, i, S::kLanes));
+  }
+  if (const std::int64_t rest = dim - i; rest > 0) {
+    Elements<S, T>::store_part(y + i, weighted<S>(Elements<S, T>::load_part(x + i, rest) * factor, w, i, rest), rest);
+  }
+}
+
 /// Bound by memory: the second pass finds its row in the cache. One thread takes a row as a whole.
 template <class S, class T, class W>
 void rms_norm_rows(const RmsNormArgs& args, const CpuContext& context) {
@@ -47,14 +59,7 @@ void rms_norm_rows(const RmsNormArgs& args, const CpuContext& context) {
   for (auto row = static_cast<std::int64_t>(share.begin); row < static_cast<std::int64_t>(share.end); ++row) {
     const T* x = static_cast<const T*>(args.x.ptr) + args.x_strides.at(row);
     T* y = static_cast<T*>(args.y.ptr) + args.y_strides.at(row);
-    const float factor = inverse_rms<S>(x, args.dim, args.eps);
-    std::int64_t i = 0;
-    for (; i + S::kLanes <= args.dim; i += S::kLanes) {
-      Elements<S, T>::store(y + i, weighted<S>(Elements<S, T>::load(x + i) * factor, w, i, S::kLanes));
-    }
-    if (const std::int64_t rest = args.dim - i; rest > 0) {
-      Elements<S, T>::store_part(y + i, weighted<S>(Elements<S, T>::load_part(x + i, rest) * factor, w, i, rest), rest);
-    }
+    rms_norm_row<S>(x, w, y, args.dim, args.eps);
   }
 }
 

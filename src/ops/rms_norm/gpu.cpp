@@ -12,9 +12,6 @@ MLXN_KERNELS(MLXN_GPU_HANDLE)
 namespace ops {
 namespace {
 
-/// Rows up to this length are one SIMD-group's: heads, whose many rows keep the device busy.
-constexpr std::int64_t kShortRow = 256;
-
 gpu::Kernel<RmsNormArgs> kernel_for(DType x, DType w, bool is_short) noexcept {
   using namespace gpu;
   if (x == DType::f32) return is_short ? rms_norm_short_f32 : rms_norm_f32;
@@ -28,7 +25,7 @@ gpu::Kernel<RmsNormArgs> kernel_for(DType x, DType w, bool is_short) noexcept {
 
 Result<void> rms_norm_gpu(CommandEncoder& encoder, const Launch<RmsNormArgs>& launch, DType x, DType w) {
   MLXN_TRY(const std::uint32_t groups, gpu::groups_for("rms_norm", launch.args.rows, 1));
-  return gpu::encode(encoder, kernel_for(x, w, launch.args.dim <= kShortRow), {groups}, launch);
+  return gpu::encode(encoder, kernel_for(x, w, launch.args.dim <= kRmsNormShortRow), {groups}, launch);
 }
 
 }  // namespace ops

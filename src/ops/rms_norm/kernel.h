@@ -1,13 +1,12 @@
 #pragma once
 
 #include "ops/rms_norm/args.h"
-#include "portable/dialect.h"
+#include "ops/rms_norm/row.h"
 
 namespace mlxn {
 namespace gpu {
 
-/// A group takes one row: threads beside each other take elements beside each other, sum their squares, and meet. The second
-/// pass finds the row in the cache. Bound by memory.
+/// A group takes one row. Bound by memory; for one row by the latency of one load and two barriers.
 template <class T, class W, uint32_t kGroup>
 struct RmsNorm {
   using Args = ops::RmsNormArgs;
@@ -20,18 +19,8 @@ struct RmsNorm {
     const int64_t row = t.group.x;
     MLXN_GLOBAL const T* x = (MLXN_GLOBAL const T*)args.x.ptr + args.x_strides.at(row);
     MLXN_GLOBAL T* y = (MLXN_GLOBAL T*)args.y.ptr + args.y_strides.at(row);
-    MLXN_GLOBAL const W* w = (MLXN_GLOBAL const W*)args.w.ptr;
-    float sum = 0.0f;
-    for (int64_t i = t.index; i < args.dim; i += kGroup) {
-      const float v = load(x + i);
-      sum += v * v;
-    }
-    sum = group_sum<kGroup>(t, sum, shared.sums);
-    const float factor = 1.0f / sqrt(sum / float(args.dim) + args.eps);
-    for (int64_t i = t.index; i < args.dim; i += kGroup) {
-      const float v = load(x + i) * factor;
-      store(y + i, w ? v * load(w + i) : v);
-    }
+    NormRow<T, W, kGroup>::template run<false>(t, shared.sums, x, x, y, (MLXN_GLOBAL const W*)args.w.ptr, y, args.dim, args.eps,
+                                               args.aligned != 0);
   }
 };
 

@@ -67,7 +67,10 @@ Result<void> encode_rms_norm(CommandEncoder& encoder, const Tensor& x, const Ten
   launch.args.y_strides = row_strides(y);
   launch.args.eps = eps;
   const DType w_type = w.defined() ? w.dtype() : DType::f32;
-  if (variant == nullptr) return rms_norm_gpu(encoder, launch, x.dtype(), w_type);
+  if (variant == nullptr) {
+    launch.args.aligned = rows_aligned(x, 4) && rows_aligned(y, 4) && (!w.defined() || rows_aligned(w, 4)) ? 1 : 0;
+    return rms_norm_gpu(encoder, launch, x.dtype(), w_type);
+  }
   return cpu::encode(encoder, variant->select(variant->name, x.dtype(), w_type), launch);
 }
 

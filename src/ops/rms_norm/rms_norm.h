@@ -13,6 +13,9 @@ namespace mlxn::ops {
 [[nodiscard]] Result<void> encode_rms_norm(CommandEncoder& encoder, const Tensor& x, const Tensor& w, const Tensor& y,
                                            float eps, std::optional<CpuIsa> isa);
 
+/// On a GPU, rows up to this length are one SIMD-group's: heads, whose many rows keep the device busy.
+inline constexpr std::int64_t kRmsNormShortRow = 256;
+
 [[nodiscard]] Result<void> rms_norm_gpu(CommandEncoder& encoder, const Launch<RmsNormArgs>& launch, DType x, DType w);
 
 }  // namespace mlxn::ops

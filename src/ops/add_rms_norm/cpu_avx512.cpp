@@ -1,0 +1,9 @@
+#include "ops/add_rms_norm/cpu.h"
+
+namespace mlxn::ops {
+
+cpu::Kernel<AddRmsNormArgs> add_rms_norm_avx512(std::string_view name, DType x, DType w) noexcept {
+  return add_rms_norm_kernel<Simd<16>>(name, x, w);
+}
+
+}  // namespace mlxn::ops
