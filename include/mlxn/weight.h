@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 
 #include "mlxn/device.h"
 
@@ -33,6 +34,15 @@ class Weight {
   /// Errors: bad_shape, bad_dtype, unsupported, wrong_device, invalid_argument (`consumed` threw), limit_exceeded (rows of 4 GiB
   /// or more on a GPU), out_of_memory.
   [[nodiscard]] static Result<Weight> prepare(const Device& device, const Tensor& source, const PrepareOptions& options = {});
+
+  /// The sources one above the other, a matrix of all their rows, so that one product serves all: queries, keys and values of
+  /// the same input. They share type and k; the rows of all but the last are multiples of kStackRows. Always laid out anew:
+  /// options.mode must not be off. `consumed` is told offsets in the sources' bytes one after the other. Rows have the bits that
+  /// the source's own weight would give them.
+  /// Errors: those of prepare; bad_shape and bad_dtype also where the sources do not fit each other.
+  [[nodiscard]] static Result<Weight> prepare_stacked(const Device& device, std::span<const Tensor> sources,
+                                                      const PrepareOptions& options = {});
+  static constexpr std::int64_t kStackRows = 16;
 
   Weight() = default;
   [[nodiscard]] bool defined() const noexcept { return impl_ != nullptr; }

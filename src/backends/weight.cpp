@@ -58,7 +58,7 @@ Result<Weight> prepare(const Device& device, const Tensor& source, const Prepare
   weight->k = source.dim(1);
   if (prepares(device, source, options.mode)) {
     Result<Tensor> storage =
-        on_gpu ? gpu::prepare_weight(device, source, options) : cpu::prepare_weight(device, source, options);
+        on_gpu ? gpu::prepare_weight(device, {&source, 1}, options) : cpu::prepare_weight(device, {&source, 1}, options);
     if (storage) {
       weight->storage = *std::move(storage);
       weight->prepared = true;
@@ -75,10 +75,48 @@ Result<Weight> prepare(const Device& device, const Tensor& source, const Prepare
   return Weight(std::move(weight));
 }
 
+Result<Weight> prepare_stacked(const Device& device, std::span<const Tensor> sources, const PrepareOptions& options) {
+  if (sources.empty()) return make_error(ErrorCode::invalid_argument, "prepare_stacked: no sources");
+  if (options.mode == PrepareMode::off) {
+    return make_error(ErrorCode::invalid_argument, "prepare_stacked: mode is off, and raw blocks stay where they are");
+  }
+  auto weight = std::make_shared<WeightImpl>();
+  for (const Tensor& source : sources) {
+    MLXN_CHECK(check_source(device, source));
+    const Tensor& first = sources.front();
+    if (source.dtype() != first.dtype()) {
+      return make_error(ErrorCode::bad_dtype, "prepare_stacked: a source is {}, the first is {}", to_string(source.dtype()),
+                        to_string(first.dtype()));
+    }
+    if (source.dim(1) != first.dim(1)) {
+      return make_error(ErrorCode::bad_shape, "prepare_stacked: a source is [{}, {}], the first has {} columns", source.dim(0),
+                        source.dim(1), first.dim(1));
+    }
+    if (!(source.device() == first.device())) {
+      return make_error(ErrorCode::wrong_device, "prepare_stacked: the sources live on different devices");
+    }
+    if (weight->n % Weight::kStackRows != 0) {
+      return make_error(ErrorCode::bad_shape, "prepare_stacked: sources before the last have {} rows, wanted multiples of {} each",
+                        weight->n, Weight::kStackRows);
+    }
+    weight->n += source.dim(0);
+  }
+  weight->dtype = sources.front().dtype();
+  weight->k = sources.front().dim(1);
+  weight->prepared = true;
+  MLXN_TRY(weight->storage, device.impl()->is_gpu() ? gpu::prepare_weight(device, sources, options)
+                                                    : cpu::prepare_weight(device, sources, options));
+  return Weight(std::move(weight));
+}
+
 }  // namespace
 
 Result<Weight> Weight::prepare(const Device& device, const Tensor& source, const PrepareOptions& options) {
   return detail::guarded([&] { return mlxn::prepare(device, source, options); });
+}
+
+Result<Weight> Weight::prepare_stacked(const Device& device, std::span<const Tensor> sources, const PrepareOptions& options) {
+  return detail::guarded([&] { return mlxn::prepare_stacked(device, sources, options); });
 }
 
 DType Weight::dtype() const noexcept { return impl_ ? impl_->dtype : DType::f32; }

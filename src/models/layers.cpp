@@ -52,9 +52,13 @@ Result<SelfAttention> SelfAttention::load(Loader& loader, const std::string& blo
     return make_error(ErrorCode::not_found, "{}: there is neither a tensor '{}attn_q.weight' nor '{}attn_qkv.weight'",
                       loader.file().label(), block, block);
   } else {
-    MLXN_TRY(a.q, loader.linear(block + "attn_q", q_dim, info.dim));
-    MLXN_TRY(a.k, loader.linear(block + "attn_k", kv_dim, info.dim));
-    MLXN_TRY(a.v, loader.linear(block + "attn_v", kv_dim, info.dim));
+    const Loader::Part parts[] = {{block + "attn_q", q_dim}, {block + "attn_k", kv_dim}, {block + "attn_v", kv_dim}};
+    MLXN_TRY(a.qkv, loader.stacked(parts, info.dim));
+    if (!a.qkv.weight.defined()) {
+      MLXN_TRY(a.q, loader.linear(parts[0].name, q_dim, info.dim));
+      MLXN_TRY(a.k, loader.linear(parts[1].name, kv_dim, info.dim));
+      MLXN_TRY(a.v, loader.linear(parts[2].name, kv_dim, info.dim));
+    }
   }
   MLXN_TRY(a.output, loader.linear(block + "attn_output", info.dim, q_dim));
   return a;
@@ -72,7 +76,9 @@ Result<void> SelfAttention::require_biases(const Loader& loader, const std::stri
   const auto missing = [&](std::string_view name) {
     return make_error(ErrorCode::not_found, "{}: there is no tensor '{}{}.bias'", loader.file().label(), block, name);
   };
-  if (qkv.weight.defined()) return qkv.bias.defined() ? Result<void>() : missing("attn_qkv");
+  if (qkv.weight.defined()) {
+    return qkv.bias.defined() ? Result<void>() : missing(loader.has(block + "attn_qkv.weight") ? "attn_qkv" : "attn_q");
+  }
   if (!q.bias.defined()) return missing("attn_q");
   if (!k.bias.defined()) return missing("attn_k");
   if (!v.bias.defined()) return missing("attn_v");
@@ -112,8 +118,12 @@ Result<void> SelfAttention::forward(CommandEncoder& encoder, const KvCache::Laye
 Result<FeedForward> FeedForward::load(Loader& loader, const std::string& block, const ModelInfo& info, Gate activation) {
   FeedForward f;
   f.activation = activation;
-  MLXN_TRY(f.gate, loader.linear(block + "ffn_gate", info.ff_dim, info.dim));
-  MLXN_TRY(f.up, loader.linear(block + "ffn_up", info.ff_dim, info.dim));
+  const Loader::Part parts[] = {{block + "ffn_gate", info.ff_dim}, {block + "ffn_up", info.ff_dim}};
+  MLXN_TRY(f.gate_up, loader.stacked(parts, info.dim));
+  if (!f.gate_up.weight.defined()) {
+    MLXN_TRY(f.gate, loader.linear(parts[0].name, info.ff_dim, info.dim));
+    MLXN_TRY(f.up, loader.linear(parts[1].name, info.ff_dim, info.dim));
+  }
   MLXN_TRY(f.down, loader.linear(block + "ffn_down", info.dim, info.ff_dim));
   return f;
 }

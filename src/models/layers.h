@@ -29,7 +29,7 @@ struct Embeddings {
 
 /// h = output(attention(rope(norm(q(h))), rope(norm(k(h))), v(h))) over all that the cache holds and the step adds to it
 struct SelfAttention {
-  Linear qkv;             // [(heads + 2 * kv_heads) * head_dim, dim], or empty and instead
+  Linear qkv;             // [(heads + 2 * kv_heads) * head_dim, dim]; empty where the file's parts cannot be stacked, then
   Linear q, k, v;         // [heads * head_dim, dim], 2 x [kv_heads * head_dim, dim]
   Tensor q_norm, k_norm;  // [head_dim], of each head; empty if the family has none
   float eps = 0;          // of those norms
@@ -50,7 +50,7 @@ enum class Gate : std::uint8_t { silu, gelu };
 
 /// h = down(act(gate(h)) * up(h))
 struct FeedForward {
-  Linear gate_up;   // [2 * ff_dim, dim], or empty and instead
+  Linear gate_up;   // [2 * ff_dim, dim]; empty where the file's parts cannot be stacked, then
   Linear gate, up;  // 2 x [ff_dim, dim]
   Gate activation = Gate::silu;
   Linear down;  // [dim, ff_dim]

@@ -63,12 +63,17 @@ Result<Tensor> Loader::blocks(const GgufTensor& tensor, const Shape& shape) {
   return out;
 }
 
-Result<Weight> Loader::matrix(const std::string& name, std::int64_t n, std::int64_t k) {
+Result<const GgufTensor*> Loader::find_matrix(const std::string& name, std::int64_t n, std::int64_t k) const {
   MLXN_TRY(const GgufTensor* tensor, find(name, n, k));
   if (!tensor->dtype || !is_weight_type(*tensor->dtype)) {
     return make_error(ErrorCode::unsupported, "{}: tensor '{}' has type {}, which has no kernels yet", file_.label(), name,
                       type_name(*tensor));
   }
+  return tensor;
+}
+
+Result<Weight> Loader::matrix(const std::string& name, std::int64_t n, std::int64_t k) {
+  MLXN_TRY(const GgufTensor* tensor, find_matrix(name, n, k));
   MLXN_TRY(const Tensor source, blocks(*tensor, {n, k}));
   PrepareOptions prepare;
   prepare.mode = mode_;
@@ -85,7 +90,38 @@ Result<Linear> Loader::linear(const std::string& name, std::int64_t n, std::int6
   return linear;
 }
 
-Result<Tensor> Loader::vector(const std::string& name, std::int64_t n) {
+Result<Linear> Loader::stacked(std::span<const Part> parts, std::int64_t k) {
+  if (mode_ == PrepareMode::off) return Linear();
+  std::vector<const GgufTensor*> tensors;
+  bool has_bias = has(parts.front().name + ".bias");
+  for (const Part& part : parts) {
+    MLXN_TRY(const GgufTensor* tensor, find_matrix(part.name + ".weight", part.n, k));
+    tensors.push_back(tensor);
+    if (tensor->dtype != tensors.front()->dtype) return Linear();
+    if (has(part.name + ".bias") != has_bias || part.n % Weight::kStackRows != 0) return Linear();
+  }
+  std::vector<Tensor> sources;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    MLXN_TRY(Tensor source, blocks(*tensors[i], {parts[i].n, k}));
+    sources.push_back(std::move(source));
+  }
+  PrepareOptions prepare;
+  prepare.mode = PrepareMode::on;
+  Linear linear;
+  MLXN_TRY(linear.weight, Weight::prepare_stacked(device_, sources, prepare));
+  for (const GgufTensor* tensor : tensors) {
+    file_.drop_pages(*tensor);
+    MLXN_CHECK(count(*tensor, tensor == tensors.front() ? linear.weight.bytes() : 0));
+  }
+  if (!has_bias) return linear;
+  std::vector<float> bias;
+  for (const Part& part : parts) MLXN_CHECK(read_vector(part.name + ".bias", part.n, bias));
+  MLXN_TRY(linear.bias, device_.allocate(DType::f32, {static_cast<std::int64_t>(bias.size())}));
+  MLXN_CHECK(to_device<float>(linear.bias, bias));
+  return linear;
+}
+
+Result<void> Loader::read_vector(const std::string& name, std::int64_t n, std::vector<float>& values) {
   MLXN_TRY(const GgufTensor* tensor, find(name, 1, n));
   if (!tensor->dtype || (*tensor->dtype != DType::f32 && *tensor->dtype != DType::f16 && *tensor->dtype != DType::bf16)) {
     return make_error(ErrorCode::unsupported, "{}: tensor '{}' has type {}, wanted f32, f16 or bf16", file_.label(), name,
@@ -93,11 +129,16 @@ Result<Tensor> Loader::vector(const std::string& name, std::int64_t n) {
   }
   std::vector<std::byte> bytes(tensor->bytes);
   MLXN_CHECK(file_.read(*tensor, 0, bytes));
+  values.resize(values.size() + static_cast<std::size_t>(n));
+  MLXN_CHECK(dequantize(*tensor->dtype, bytes, std::span(values).last(static_cast<std::size_t>(n))));
+  return count(*tensor, static_cast<std::uint64_t>(n) * sizeof(float));
+}
+
+Result<Tensor> Loader::vector(const std::string& name, std::int64_t n) {
+  std::vector<float> values;
+  MLXN_CHECK(read_vector(name, n, values));
   MLXN_TRY(Tensor out, device_.allocate(DType::f32, {n}));
-  std::vector<float> values(static_cast<std::size_t>(n));
-  MLXN_CHECK(dequantize(*tensor->dtype, bytes, values));
   MLXN_CHECK(to_device<float>(out, values));
-  MLXN_CHECK(count(*tensor, out.bytes()));
   return out;
 }
 

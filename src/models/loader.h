@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "mlxn/model.h"
 #include "mlxn/weight.h"
@@ -29,6 +31,14 @@ class Loader {
   [[nodiscard]] Result<Weight> matrix(const std::string& name, std::int64_t n, std::int64_t k);
   /// `name`.weight and, if the file has it, `name`.bias.
   [[nodiscard]] Result<Linear> linear(const std::string& name, std::int64_t n, std::int64_t k);
+  /// A part of a stack: `name`.weight [n, k] and, if the file has it, `name`.bias.
+  struct Part {
+    std::string name;
+    std::int64_t n;
+  };
+  /// The parts one above the other, for one product instead of several. Empty if they cannot be: weights are not prepared, their
+  /// types differ, some have a bias and others none, or rows do not come in whole groups.
+  [[nodiscard]] Result<Linear> stacked(std::span<const Part> parts, std::int64_t k);
   /// [n] of any plain weight type, as f32.
   [[nodiscard]] Result<Tensor> vector(const std::string& name, std::int64_t n);
   /// The same, or an empty tensor if the file does not have it.
@@ -47,6 +57,10 @@ class Loader {
   [[nodiscard]] Result<const GgufTensor*> find(const std::string& name, std::int64_t n, std::int64_t k) const;
   /// The tensor's blocks where they lie in the file or, from a source, in memory that the CPU sees.
   [[nodiscard]] Result<Tensor> blocks(const GgufTensor& tensor, const Shape& shape);
+  /// The tensor of a matrix, whose type has kernels.
+  [[nodiscard]] Result<const GgufTensor*> find_matrix(const std::string& name, std::int64_t n, std::int64_t k) const;
+  /// Adds a vector's values to `values`.
+  [[nodiscard]] Result<void> read_vector(const std::string& name, std::int64_t n, std::vector<float>& values);
   [[nodiscard]] Result<void> count(const GgufTensor& tensor, std::uint64_t device_bytes);
 
   GgufFile file_;

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -692,6 +693,71 @@ TEST_P(Contract, PreparingChecksItsSource) {
   EXPECT_TRUE(fails_with(Weight::prepare(device(), make(DType::iq2_xs, {3, 256})), ErrorCode::unsupported, {"iq2_xs"}));
   EXPECT_TRUE(fails_with(Weight::prepare(device(), must(make(DType::q4_0, {3, 96}).slice(1, 0, 64))), ErrorCode::bad_shape, {}));
   EXPECT_FALSE(Weight::prepare(device(), Tensor()));
+}
+
+TEST_P(Contract, StackedRowsAreThoseOfTheirOwnWeights) {
+  Random random(77);
+  SCOPED_TRACE(random.trace());
+  for (const DType type : {DType::q4_0, DType::q6_K, DType::mxfp4, DType::f16, DType::f32}) {
+    SCOPED_TRACE(to_string(type));
+    const std::size_t k = is_block(type) ? 512 : 36;
+    std::vector<Matrix> parts;
+    std::vector<Tensor> sources;
+    parts.reserve(3);
+    for (const std::size_t n : {32, 16, 7}) {
+      parts.emplace_back(device(), type, n, k, random_weights(type, n * k, random));
+      sources.push_back(parts.back().raw.tensor());
+    }
+    std::uint64_t told = 0;
+    PrepareOptions options;
+    std::mutex mutex;
+    options.consumed = [&](std::uint64_t, std::uint64_t length) {
+      const std::lock_guard lock(mutex);
+      told += length;
+    };
+    const Weight stack = must(Weight::prepare_stacked(device(), sources, options));
+    EXPECT_EQ(stack.n(), 55);
+    EXPECT_EQ(stack.k(), static_cast<std::int64_t>(k));
+    EXPECT_TRUE(stack.prepared());
+    EXPECT_EQ(told, parts[0].bytes.size() + parts[1].bytes.size() + parts[2].bytes.size());
+    const std::vector<float> x = random.uniform(3 * k, -2, 2);
+    Guarded x_buffer(device(), DType::f32, {3, static_cast<std::int64_t>(k)}), y_buffer(device(), DType::f32, {3, 55});
+    x_buffer.write(x);
+    for (const Route route : kRoutes) {
+      MatmulOptions by_route;
+      by_route.route = route;
+      by_route.numerics = Numerics::exact;
+      must(run(device(), [&](CommandEncoder& e) { return matmul(e, x_buffer.tensor(), stack, y_buffer.tensor(), by_route); }));
+      EXPECT_TRUE(y_buffer.intact());
+      const std::vector<float> y = y_buffer.read();
+      std::size_t column = 0;
+      for (const Matrix& part : parts) {
+        const std::vector<float> alone = multiply(device(), Door::prepared, part, x, by_route);
+        for (std::size_t row = 0; row < 3; ++row) {
+          EXPECT_TRUE(same_bits(std::span(y).subspan(row * 55 + column, part.n), std::span(alone).subspan(row * part.n, part.n)));
+        }
+        column += part.n;
+      }
+    }
+  }
+}
+
+TEST_P(Contract, StackingChecksItsSources) {
+  const Tensor a = make(DType::q4_0, {16, 64}), b = make(DType::q4_0, {3, 64});
+  const auto stack = [&](std::vector<Tensor> sources, PrepareMode mode = PrepareMode::automatic) {
+    PrepareOptions options;
+    options.mode = mode;
+    return Weight::prepare_stacked(device(), sources, options);
+  };
+  EXPECT_TRUE(stack({a, b}));
+  EXPECT_TRUE(stack({b}));
+  EXPECT_TRUE(fails_with(stack({}), ErrorCode::invalid_argument, {"prepare_stacked", "no sources"}));
+  EXPECT_TRUE(fails_with(stack({b, a}), ErrorCode::bad_shape, {"prepare_stacked", "3 rows", "16"}));
+  EXPECT_TRUE(fails_with(stack({a, make(DType::q8_0, {3, 64})}), ErrorCode::bad_dtype, {"prepare_stacked", "q8_0", "q4_0"}));
+  EXPECT_TRUE(fails_with(stack({a, make(DType::q4_0, {3, 96})}), ErrorCode::bad_shape, {"prepare_stacked", "[3, 96]", "64"}));
+  EXPECT_TRUE(fails_with(stack({a, make(DType::q4_0, {64})}), ErrorCode::bad_shape, {"prepare"}));
+  EXPECT_TRUE(fails_with(stack({a, b}, PrepareMode::off), ErrorCode::invalid_argument, {"prepare_stacked", "off"}));
+  EXPECT_FALSE(stack({a, Tensor()}));
 }
 
 TEST_P(Contract, PlansCheckTheirShape) {

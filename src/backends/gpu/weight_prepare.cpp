@@ -62,26 +62,30 @@ Result<Tensor> upload_weight(const Device& device, const Tensor& source, const P
   return raw;
 }
 
-Result<Tensor> prepare_weight(const Device& device, const Tensor& source, const PrepareOptions& options) {
+namespace {
+
+/// One source of a matrix [n, k]: its rows from `first` on.
+Result<void> prepare_rows(const Device& device, const Tensor& source, const Tensor& prepared, std::int64_t n, std::int64_t first,
+                          const PrepareOptions& options) {
   const DType type = source.dtype();
-  const std::int64_t n = source.dim(0), k = source.dim(1);
+  const std::int64_t k = source.dim(1);
   const auto unit = ops::prepare_unit_bytes(type, k);
-  const auto blocks_of = [&](std::uint64_t bytes) { return static_cast<std::int64_t>(bytes / unit); };
-  MLXN_TRY(Tensor prepared, allocate(device, DType::u8, {static_cast<std::int64_t>(prepared_weight_bytes(type, n, k))}));
+  const auto units_of = [&](std::uint64_t bytes) { return static_cast<std::int64_t>(bytes / unit); };
+  const std::int64_t first_unit = units_of(source.bytes()) / source.dim(0) * first;
 
   if (source.device() == device) {
     MLXN_TRY(const Tensor raw, Tensor::make(source.allocation(), DType::u8, {static_cast<std::int64_t>(source.bytes())}, source.byte_offset()));
     MLXN_TRY(CommandEncoder encoder, device.encoder());
-    MLXN_CHECK(ops::encode_prepare_weight(encoder, raw, prepared, type, n, k, 0, blocks_of(source.bytes())));
+    MLXN_CHECK(ops::encode_prepare_weight(encoder, raw, prepared, type, n, k, first_unit, units_of(source.bytes())));
     MLXN_CHECK(encoder.commit_and_wait());
-    MLXN_CHECK(tell(options, 0, source.bytes()));
-    return prepared;
+    return tell(options, 0, source.bytes());
   }
 
   MLXN_TRY(const auto bytes, source.read<std::byte>());
   if (ops::is_prepared_layout(type, k)) {
-    MLXN_CHECK(upload_bytes(device, bytes, prepared, options));
-    return prepared;
+    const std::int64_t begin = first_unit * static_cast<std::int64_t>(unit);
+    MLXN_TRY(const Tensor rows, prepared.slice(0, begin, begin + static_cast<std::int64_t>(bytes.size())));
+    return upload_bytes(device, bytes, rows, options);
   }
   // Pieces go to the device as they are and are taken apart there, one while the host copies the next: an upload is ordered
   // behind the work that was committed before it.
@@ -93,12 +97,33 @@ Result<Tensor> prepare_weight(const Device& device, const Tensor& source, const 
     MLXN_CHECK(device.upload(part, std::span<const std::byte>(bytes).subspan(begin, end - begin)));
     if (last.defined()) MLXN_CHECK(last.wait());  // which has ended before the upload; whether it did well is known here only
     MLXN_TRY(CommandEncoder encoder, device.encoder());
-    MLXN_CHECK(ops::encode_prepare_weight(encoder, part, prepared, type, n, k, blocks_of(begin), blocks_of(end - begin)));
+    MLXN_CHECK(ops::encode_prepare_weight(encoder, part, prepared, type, n, k, first_unit + units_of(begin), units_of(end - begin)));
     MLXN_TRY(last, encoder.commit());
     return {};
   };
   MLXN_CHECK(in_pieces(bytes.size(), unit, options, send));
-  MLXN_CHECK(last.wait());
+  return last.wait();
+}
+
+}  // namespace
+
+Result<Tensor> prepare_weight(const Device& device, std::span<const Tensor> sources, const PrepareOptions& options) {
+  const DType type = sources.front().dtype();
+  const std::int64_t k = sources.front().dim(1);
+  std::int64_t n = 0;
+  for (const Tensor& source : sources) n += source.dim(0);
+  MLXN_TRY(Tensor prepared, allocate(device, DType::u8, {static_cast<std::int64_t>(prepared_weight_bytes(type, n, k))}));
+  std::int64_t first = 0;
+  std::uint64_t consumed = 0;
+  for (const Tensor& source : sources) {
+    PrepareOptions shifted = options;
+    if (options.consumed) {
+      shifted.consumed = [&](std::uint64_t offset, std::uint64_t length) { options.consumed(consumed + offset, length); };
+    }
+    MLXN_CHECK(prepare_rows(device, source, prepared, n, first, shifted));
+    first += source.dim(0);
+    consumed += source.bytes();
+  }
   return prepared;
 }
 
