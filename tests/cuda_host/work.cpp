@@ -276,6 +276,29 @@ struct Seen {
   friend bool operator==(const Seen&, const Seen&) = default;
 };
 
+TEST_F(Cuda, NothingStartsEarlyWhereTheCodeDoesNotWait) {
+  fake::Options options;
+  options.capability = 80;  // runs instructions that its driver compiles, which have no waits
+  fake::reset(options);
+  const Device device = cuda();
+  const Tensor y = must(device.allocate(DType::u32, {4}));
+  std::vector<bool> early;
+  fake::define_kernel("mark", {sizeof(MarkArgs)}, [&](const fake::Launch& launch) { early.push_back(launch.starts_early); });
+  const gpu::KernelInfo info{"mark", 128, 0, sizeof(MarkArgs), 0, {}, true};
+  info.device_function = fake::function_of("mark");
+  const auto record = [&](CommandEncoder& encoder) -> Result<void> {
+    Launch<MarkArgs> launch;
+    launch.bind(launch.args.y, y);
+    const gpu::Kernel<MarkArgs> kernel{&info};
+    MLXN_CHECK(gpu::encode(encoder, kernel, {1}, launch));
+    return gpu::encode(encoder, kernel, {1}, launch);
+  };
+  must(test::run(device, record));
+  Graph graph = must(Graph::record(device, record));
+  must(graph.replay_and_wait());
+  EXPECT_EQ(early, std::vector<bool>(4, false));
+}
+
 TEST_F(Cuda, KernelsOfOneArchitectureGetWhatTheirHandlesSay) {
   const Device device = cuda();
   const Tensor y = must(device.allocate(DType::u32, {4}));

@@ -237,7 +237,7 @@ Result<void> CudaCommandList::call_of(const Node& node, KernelCall& call) {
   call.threads = dim3(kernel.threads);
   call.shared_bytes = kernel.dynamic_shared_bytes;
   call.cluster = dim3(kernel.cluster.x, kernel.cluster.y, kernel.cluster.z);
-  call.starts_early = kernel.starts_early && mode_ != HazardMode::serial;
+  call.starts_early = kernel.starts_early && cuda().starts_early() && mode_ != HazardMode::serial;
   if (node.kind == Kind::kernel) {
     MLXN_CHECK(allow_shared(kernel, call.function));
     call.params[0] = node.args;

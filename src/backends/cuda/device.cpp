@@ -157,7 +157,8 @@ Result<std::shared_ptr<CudaDevice>> CudaDevice::open(int ordinal, const DeviceOp
     if (ordinal >= count) {
       return make_error(ErrorCode::not_found, "cuda: device {}, there {} {}: 0 to {}", ordinal, count == 1 ? "is" : "are", count, count - 1);
     }
-    MLXN_TRY(Capabilities capabilities, describe(ordinal, reason));
+    int capability = 0;
+    MLXN_TRY(Capabilities capabilities, describe(ordinal, reason, &capability));
     // Makes the primary context, and finds out whether it works.
     cudaError_t code = cudaSetDevice(ordinal);
     if (code == cudaSuccess) code = cudaFree(nullptr);
@@ -171,15 +172,15 @@ Result<std::shared_ptr<CudaDevice>> CudaDevice::open(int ordinal, const DeviceOp
     }
     if (code != cudaSuccess) return call_error(fmt::format("opening device {}", ordinal), code);
     capabilities.free_bytes = free;
-    auto device = std::make_shared<CudaDevice>(ordinal, std::move(capabilities), options);
+    auto device = std::make_shared<CudaDevice>(ordinal, capability, std::move(capabilities), options);
     MLXN_CHECK(device->transfer_.open());
     MLXN_TRY(device->default_queue_, device->make_queue(nullptr));
     return device;
   });
 }
 
-CudaDevice::CudaDevice(int ordinal, Capabilities capabilities, const DeviceOptions& device_options)
-    : ordinal_(ordinal), capabilities_(std::move(capabilities)), transfer_(*this) {
+CudaDevice::CudaDevice(int ordinal, int capability, Capabilities capabilities, const DeviceOptions& device_options)
+    : ordinal_(ordinal), capability_(capability), capabilities_(std::move(capabilities)), transfer_(*this) {
   options = device_options;
   free_events_.reserve(kFreeEvents);
 }

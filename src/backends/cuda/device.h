@@ -25,7 +25,7 @@ class CudaDevice final : public DeviceImpl {
   [[nodiscard]] static Result<std::shared_ptr<CudaDevice>> open_best(const DeviceOptions& options);
   [[nodiscard]] static Result<void> enumerate(std::vector<Capabilities>& devices);
 
-  CudaDevice(int ordinal, Capabilities capabilities, const DeviceOptions& device_options);
+  CudaDevice(int ordinal, int capability, Capabilities capabilities, const DeviceOptions& device_options);
   ~CudaDevice() override;
 
   [[nodiscard]] Result<std::shared_ptr<Allocation>> allocate(std::uint64_t bytes, const AllocateOptions& options) override;
@@ -41,6 +41,8 @@ class CudaDevice final : public DeviceImpl {
   [[nodiscard]] Result<std::shared_ptr<const DeviceCode>> compile(const KernelInfo& info, const CudaSource& source) override;
 
   [[nodiscard]] int ordinal() const noexcept { return ordinal_; }
+  /// Whether the machine code for this device has the waits of KernelInfo::starts_early: that of compute capability 9.0 has.
+  [[nodiscard]] bool starts_early() const noexcept { return capability_ == 90; }
   /// A queue on a stream of the caller.
   [[nodiscard]] Result<std::shared_ptr<QueueImpl>> adopt_stream(cudaStream_t stream);
 
@@ -85,6 +87,7 @@ class CudaDevice final : public DeviceImpl {
   [[nodiscard]] std::string unfinished_work(const CudaQueue* except) noexcept;
 
   const int ordinal_;
+  const int capability_;  // compute capability, 90 for 9.0
   Capabilities capabilities_;
   std::atomic<bool> lost_{false};
   mutable std::mutex fault_mutex_;

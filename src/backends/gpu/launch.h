@@ -20,7 +20,7 @@ struct KernelInfo {
   std::uint32_t threads;       ///< of a group
   std::uint32_t shared_bytes;  ///< of a group, declared in the kernel
   std::uint32_t args_bytes;
-  // Of kernels for one architecture only.
+  // Beyond the portable kernels:
   /// Shared memory of a group besides shared_bytes. Both together are at most the device's Capabilities::group_memory_bytes,
   /// of which more than 48 KiB are asked for by the launch.
   std::uint32_t dynamic_shared_bytes = 0;
@@ -28,7 +28,7 @@ struct KernelInfo {
   Grid cluster = {};
   /// Programmatic dependent launch: the kernel may start before the one before it has ended. Every group of it waits
   /// (griddepcontrol.wait) before it touches memory that earlier work writes or that it writes itself, and thereby before it
-  /// ends; what comes after relies on that.
+  /// ends; what comes after relies on that. The portable kernels are compiled so for the devices that have it.
   bool starts_early = false;
   /// The backend's function, found by name at the first use. A process has one GPU backend at a time that keeps it here;
   /// the emulator's functions have a slot of their own.
@@ -70,5 +70,5 @@ template <class Args>
 /// For a kernel header's list: MLXN_KERNELS(MLXN_GPU_HANDLE) makes a handle of each name.
 #define MLXN_GPU_HANDLE(name, ...)                                                                                        \
   [[maybe_unused]] static const ::mlxn::gpu::KernelInfo name##_info{#name, __VA_ARGS__::kThreads, sizeof(__VA_ARGS__::Shared),               \
-                                                   sizeof(__VA_ARGS__::Args)};                                              \
+                                                   sizeof(__VA_ARGS__::Args), 0, {}, true};                                 \
   [[maybe_unused]] static constexpr ::mlxn::gpu::Kernel<__VA_ARGS__::Args> name{&name##_info};
