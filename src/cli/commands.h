@@ -16,6 +16,9 @@ inline constexpr int kOk = 0;
 inline constexpr int kFailed = 1;    ///< the work failed
 inline constexpr int kBadUsage = 2;  ///< the command line cannot be followed
 
+/// The program mlxn; argv[0] is its name. Returns the exit code.
+[[nodiscard]] int run_command_line(int argc, char** argv);
+
 /// Writes results to stdout. False once stdout is closed or full: the command then ends quietly with kFailed.
 [[nodiscard]] bool print(std::string_view text);
 /// Writes one line "mlxn: TEXT" to stderr.

@@ -14,6 +14,7 @@
 #include "tests/formats/temp_folder.h"
 #include "tests/support/must.h"
 #include "tests/support/random.h"
+#include "tests/support/source_dir.h"
 
 namespace mlxn {
 namespace {
@@ -73,7 +74,7 @@ TEST(GgufWriter, EveryTypeOfValueComesBackBitForBit) {
 
 TEST(GgufWriter, FilesOfTheReferenceWriterAreCopiedBitForBit) {
   int files = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(std::string(MLXN_SOURCE_DIR) + "/data/demo")) {
+  for (const auto& entry : std::filesystem::directory_iterator(test::source_dir() + "/data/demo")) {
     if (entry.path().extension() != ".gguf") continue;
     EXPECT_EQ(copied(must(GgufFile::open(entry.path()))), bytes_of(entry.path())) << entry.path();
     ++files;

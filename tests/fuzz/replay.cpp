@@ -8,6 +8,7 @@
 
 #include "gtest/gtest.h"
 #include "tests/fuzz/targets.h"
+#include "tests/support/source_dir.h"
 
 namespace mlxn::fuzz {
 namespace {
@@ -19,7 +20,7 @@ constexpr int kMutations = 1500;  // per seed
 
 std::vector<std::pair<std::string, Bytes>> corpus(const std::string& part) {
   std::vector<std::pair<std::string, Bytes>> out;
-  const std::filesystem::path folder = std::filesystem::path(MLXN_SOURCE_DIR) / "tests/fuzz/corpus" / part;
+  const std::filesystem::path folder = std::filesystem::path(mlxn::test::source_dir()) / "tests/fuzz/corpus" / part;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     std::ifstream in(entry.path(), std::ios::binary);
     out.emplace_back(entry.path().filename().string(), Bytes(std::istreambuf_iterator<char>(in), {}));

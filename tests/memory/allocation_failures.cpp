@@ -34,6 +34,7 @@
 #include "tests/formats/temp_folder.h"
 #include "tests/memory/failing_allocator.h"
 #include "tests/support/must.h"
+#include "tests/support/source_dir.h"
 
 namespace mlxn {
 namespace {
@@ -83,7 +84,7 @@ Device open_device() {
 
 // What a call gets is made beforehand: its own requests would fail as well.
 const std::filesystem::path& demo_path() {
-  static const std::filesystem::path path = std::string(MLXN_SOURCE_DIR) + "/data/demo/demo-q4_k.gguf";
+  static const std::filesystem::path path = test::source_dir() + "/data/demo/demo-q4_k.gguf";
   return path;
 }
 

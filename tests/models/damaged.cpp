@@ -10,12 +10,13 @@
 #include "mlxn/model.h"
 #include "tests/support/must.h"
 #include "tests/support/random.h"
+#include "tests/support/source_dir.h"
 
 namespace mlxn {
 namespace {
 
 std::vector<std::byte> demo_bytes() {
-  std::ifstream in(std::string(MLXN_SOURCE_DIR) + "/data/demo/demo-q4_k.gguf", std::ios::binary);
+  std::ifstream in(test::source_dir() + "/data/demo/demo-q4_k.gguf", std::ios::binary);
   const std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
   EXPECT_FALSE(text.empty());
   std::vector<std::byte> bytes(text.size());

@@ -8,11 +8,12 @@
 #include "mlxn/model.h"
 #include "tests/models/golden.h"
 #include "tests/support/must.h"
+#include "tests/support/source_dir.h"
 
 namespace mlxn {
 namespace {
 
-std::string demo_path(const std::string& type) { return std::string(MLXN_SOURCE_DIR) + "/data/demo/demo-" + type + ".gguf"; }
+std::string demo_path(const std::string& type) { return test::source_dir() + "/data/demo/demo-" + type + ".gguf"; }
 
 Model load(const std::string& type, const Device& device, PrepareMode mode = PrepareMode::automatic) {
   LoadOptions options;

@@ -9,6 +9,7 @@
 
 #include "gtest/gtest.h"
 #include "mlxn/tokenizer.h"
+#include "tests/support/source_dir.h"
 
 namespace mlxn::test {
 
@@ -51,7 +52,7 @@ inline std::vector<float> floats_from_base64(const std::string& text) {
 }
 
 inline Golden load_golden(const std::string& type) {
-  std::ifstream in(std::string(MLXN_SOURCE_DIR) + "/tests/golden/demo/" + type + ".json");
+  std::ifstream in(source_dir() + "/tests/golden/demo/" + type + ".json");
   EXPECT_TRUE(in.good()) << type;
   const nlohmann::json j = nlohmann::json::parse(in);
   Golden g;

@@ -8,6 +8,7 @@
 #include "tests/models/tiny.h"
 #include "tests/support/devices.h"
 #include "tests/support/must.h"
+#include "tests/support/source_dir.h"
 
 namespace mlxn::test {
 namespace {
@@ -119,7 +120,7 @@ TEST_P(GpuModel, DemoModelInItsFormats) {
   const std::vector<TokenId> tokens = {1, 300, 17, 942, 5, 1203, 60, 777};
   for (const char* type : {"f16", "q8_0", "q4_k", "q5_k", "q6_k"}) {
     SCOPED_TRACE(type);
-    const GgufFile file = must(GgufFile::open(std::string(MLXN_SOURCE_DIR) + "/data/demo/demo-" + type + ".gguf"));
+    const GgufFile file = must(GgufFile::open(source_dir() + "/data/demo/demo-" + type + ".gguf"));
     const Model on_gpu = must(Model::load(file, device)), on_cpu = must(Model::load(file, cpu));
     for (const Feed feed : {Feed::one_pass, Feed::one_by_one}) {
       const std::vector<float> wanted = logits_of(on_cpu, tokens, 256, feed), got = logits_of(on_gpu, tokens, 256, feed);

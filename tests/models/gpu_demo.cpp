@@ -11,6 +11,7 @@
 #include "tests/models/golden.h"
 #include "tests/support/devices.h"
 #include "tests/support/must.h"
+#include "tests/support/source_dir.h"
 
 namespace mlxn::test {
 namespace {
@@ -22,7 +23,7 @@ std::vector<std::string> gpus() {
 }
 
 GgufFile demo_file(const std::string& type) {
-  return must(GgufFile::open(std::string(MLXN_SOURCE_DIR) + "/data/demo/demo-" + type + ".gguf"));
+  return must(GgufFile::open(source_dir() + "/data/demo/demo-" + type + ".gguf"));
 }
 
 /// The logits after the prompt and after each of the tokens that are fed to it, [1 + tokens][vocab].

@@ -10,6 +10,7 @@
 #include "gtest/gtest.h"
 #include "tests/models/tiny.h"
 #include "tests/support/must.h"
+#include "tests/support/source_dir.h"
 
 namespace mlxn {
 namespace {
@@ -23,12 +24,12 @@ struct Loaded {
   Tokenizer tokenizer;
 };
 Loaded load_demo(const std::string& type) {
-  const GgufFile file = must(GgufFile::open(std::string(MLXN_SOURCE_DIR) + "/data/demo/demo-" + type + ".gguf"));
+  const GgufFile file = must(GgufFile::open(test::source_dir() + "/data/demo/demo-" + type + ".gguf"));
   return {must(Model::load(file, must(Device::open("cpu")))), must(Tokenizer::from_gguf(file))};
 }
 
 TEST(Perplexity, IsThatOfLlamaCpp) {
-  const std::string folder = std::string(MLXN_SOURCE_DIR) + "/tests/golden/perplexity/";
+  const std::string folder = test::source_dir() + "/tests/golden/perplexity/";
   std::ifstream in(folder + "text.txt", std::ios::binary);
   std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
   ASSERT_GT(text.size(), 2000u);

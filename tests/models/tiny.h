@@ -9,6 +9,7 @@
 #include "gtest/gtest.h"
 #include "mlxn/dtype.h"
 #include "tests/models/golden.h"
+#include "tests/support/source_dir.h"
 
 namespace mlxn::test {
 
@@ -47,7 +48,7 @@ struct TinyModel {
 };
 
 inline TinyModel load_tiny(const std::string& name) {
-  std::ifstream in(std::string(MLXN_SOURCE_DIR) + "/tests/golden/models/" + name + ".json");
+  std::ifstream in(source_dir() + "/tests/golden/models/" + name + ".json");
   EXPECT_TRUE(in.good()) << name;
   const nlohmann::json j = nlohmann::json::parse(in);
   TinyModel model{j.at("metadata"), j.at("tensors"), j.at("crc32"), j.at("tokens"), {}};

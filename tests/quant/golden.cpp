@@ -10,12 +10,13 @@
 #include "gtest/gtest.h"
 #include "mlxn/quant.h"
 #include "quant/codec.h"
+#include "tests/support/source_dir.h"
 
 namespace mlxn {
 namespace {
 
 std::vector<std::byte> read_golden(const std::string& name) {
-  std::ifstream in(std::string(MLXN_SOURCE_DIR) + "/tests/golden/quant/" + name, std::ios::binary);
+  std::ifstream in(test::source_dir() + "/tests/golden/quant/" + name, std::ios::binary);
   const std::vector<char> chars(std::istreambuf_iterator<char>(in), {});
   const auto bytes = std::as_bytes(std::span(chars));
   return {bytes.begin(), bytes.end()};

@@ -6,12 +6,12 @@
 #include <string_view>
 #include <vector>
 
-#if defined(MLXN_TEST_SIMT)
-#include "backends/simt/device.h"
-#endif
 #include "tests/support/must.h"
 
 namespace mlxn::test {
+
+/// Makes Device::open know "simt" in programs that link the emulator; which do is the build's choice (mlxn_test()).
+void add_test_devices();
 
 /// Whether tests are to run on devices of this kind. MLXN_TEST_DEVICES names the kinds, commas between them; unset: all.
 inline bool wants_device(std::string_view backend) {
@@ -28,9 +28,7 @@ inline bool wants_device(std::string_view backend) {
 /// The names of the devices that a suite runs on: the CPU, every GPU that this build can open and, in programs that link
 /// the emulator, "simt", as Device::open takes them. Use as testing::ValuesIn(device_names()).
 inline std::vector<std::string> device_names() {
-#if defined(MLXN_TEST_SIMT)
-  simt::add_emulator();
-#endif
+  add_test_devices();
   std::vector<std::string> names;
   int cuda = 0;
   const Result<std::vector<Capabilities>> all = Device::enumerate();

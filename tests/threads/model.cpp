@@ -4,6 +4,7 @@
 #include "gtest/gtest.h"
 #include "mlxn/model.h"
 #include "tests/support/must.h"
+#include "tests/support/source_dir.h"
 
 namespace mlxn {
 namespace {
@@ -12,7 +13,7 @@ TEST(ModelThreads, TwoShareAModelAndTwoDevicesAProcess) {
   DeviceOptions two;
   two.threads = 2;
   const Device shared = test::must(Device::open("cpu", two)), other = test::must(Device::open("cpu", two));
-  const GgufFile file = test::must(GgufFile::open(std::string(MLXN_SOURCE_DIR) + "/data/demo/demo-q4_k.gguf"));
+  const GgufFile file = test::must(GgufFile::open(test::source_dir() + "/data/demo/demo-q4_k.gguf"));
   const Model model = test::must(Model::load(file, shared)), copy = test::must(Model::load(file, other));
   const std::vector<TokenId> prompt = {1, 400, 500, 600, 700};
   std::vector<std::vector<TokenId>> texts(3);

@@ -8,6 +8,7 @@
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "tests/support/must.h"
+#include "tests/support/source_dir.h"
 #include "tests/tokenizer/vocab_builder.h"
 
 namespace mlxn {
@@ -49,7 +50,7 @@ struct Golden {
   Messages messages;
 };
 std::vector<Golden> golden() {
-  std::ifstream in(std::filesystem::path(MLXN_SOURCE_DIR) / "tests/golden/chat/templates.json");
+  std::ifstream in(std::filesystem::path(test::source_dir()) / "tests/golden/chat/templates.json");
   std::vector<Golden> out;
   const nlohmann::json file = nlohmann::json::parse(in);
   for (const auto& one : file["cases"]) {

@@ -12,6 +12,7 @@
 #include "mlxn/tokenizer.h"
 #include "nlohmann/json.hpp"
 #include "tests/support/crc32.h"
+#include "tests/support/source_dir.h"
 #include "tests/tokenizer/vocab_builder.h"
 #include "tokenizer/split_rules.h"
 
@@ -91,7 +92,7 @@ INSTANTIATE_TEST_SUITE_P(TokenizerGolden, PublishedVocabulary,
 /// Every splitting rule, by what its tokens are for a vocabulary whose merges reach across all places where rules cut.
 TEST(TokenizerGolden, SplitRules) {
   const nlohmann::json golden =
-      nlohmann::json::parse(read_file(std::filesystem::path(MLXN_SOURCE_DIR) / "tests/golden/tokenizer/rules.json"));
+      nlohmann::json::parse(read_file(std::filesystem::path(test::source_dir()) / "tests/golden/tokenizer/rules.json"));
   testing::BpeBuilder vocabulary;
   vocabulary.texts.resize(256);  // of the file's tokens, bytes are the first ones too
   vocabulary.types.resize(256);
@@ -131,7 +132,7 @@ TEST(TokenizerGolden, SplitRules) {
 }
 
 TEST(TokenizerGolden, DemoModel) {
-  const std::filesystem::path root = MLXN_SOURCE_DIR;
+  const std::filesystem::path root = test::source_dir();
   const auto path = root / "tests/golden/demo/tokenize.json";
   if (!std::filesystem::exists(path)) GTEST_SKIP() << path << " is not there";
   const nlohmann::json golden = nlohmann::json::parse(read_file(path));

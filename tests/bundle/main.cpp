@@ -1,0 +1,132 @@
+// The GPU bundle: the suites that run on a GPU and the program mlxn in one executable. docs/gpu_testing.md says how to use it.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <iterator>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cli/commands.h"
+#include "tests/bundle/parts.h"
+
+namespace mlxn::test {
+namespace {
+
+constexpr int kPassed = 0, kFailed = 1, kBadUsage = 2;
+
+struct Part {
+  std::string_view name;
+  int (*run)(int* argc, char** argv);
+  /// What compute-sanitizer runs over: every kernel on the smallest shapes that reach every branch, as GoogleTest's filter.
+  /// Empty: nothing.
+  const char* sanitized;
+};
+// Left out under the sanitizer: what fills the memory, faults on purpose, or only repeats kernels on larger shapes.
+constexpr Part kParts[] = {
+    {"cuda", mlxn_part_cuda, "CudaGpu.*-*OutOfMemory*:*Fault*:*UploadsComeBack*:*TransfersComeAfter*:*KernelsOfTheUser*"},
+    {"conformance", mlxn_part_conformance, "*"},
+    {"property", mlxn_part_property, ""},
+    {"seed", mlxn_part_seed, ""},
+    {"models", mlxn_part_models, "Gpus/*"},
+};
+
+int usage() {
+  std::string names;
+  for (const Part& part : kParts) names.append(" ").append(part.name);
+  std::fprintf(stderr,
+               "usage: mlxn_gpu test PART [GoogleTest's flags]   the tests of a part:%s\n"
+               "       mlxn_gpu test all                         of every part, each in a process of its own\n"
+               "       mlxn_gpu sanitize [PART]                  the subset that compute-sanitizer runs over\n"
+               "       mlxn_gpu mlxn ARGS                        the program mlxn\n"
+               "MLXN_TEST_DEVICES  kinds of devices that the tests run on (default cuda)\n"
+               "MLXN_SOURCE_DIR    the folder with tests/golden and data/demo (default: the nearest above the working folder or this file)\n",
+               names.c_str());
+  return kBadUsage;
+}
+
+bool has_sources(const std::filesystem::path& folder) {
+  std::error_code ignored;
+  return std::filesystem::is_directory(folder / "tests" / "golden", ignored) &&
+         std::filesystem::is_directory(folder / "data" / "demo", ignored);
+}
+
+/// Tells the tests where goldens and models are; false if they are nowhere.
+bool find_sources() {
+  if (std::getenv("MLXN_SOURCE_DIR") != nullptr) return true;
+  std::error_code error;
+  for (std::filesystem::path folder : {std::filesystem::current_path(error), std::filesystem::read_symlink("/proc/self/exe", error).parent_path()}) {
+    for (; !folder.empty(); folder = folder.parent_path()) {
+      if (has_sources(folder)) return setenv("MLXN_SOURCE_DIR", folder.c_str(), 1) == 0;
+      if (folder == folder.root_path()) break;
+    }
+  }
+  return false;
+}
+
+const Part* part_named(std::string_view name) {
+  const auto* const part = std::find_if(std::begin(kParts), std::end(kParts), [&](const Part& p) { return p.name == name; });
+  return part == std::end(kParts) ? nullptr : part;
+}
+
+/// Runs a part with the whole command line, which GoogleTest gives to the processes of its death tests again.
+int run_part(const Part& part, std::vector<std::string> arguments) {
+  std::vector<char*> argv;
+  for (std::string& argument : arguments) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  int argc = static_cast<int>(arguments.size());
+  const int code = part.run(&argc, argv.data());
+  std::fflush(nullptr);
+  return code == 0 ? kPassed : kFailed;
+}
+
+int run_all(const std::string& program) {
+  int result = kPassed;
+  std::string report;
+  for (const Part& part : kParts) {
+    const auto begin = std::chrono::steady_clock::now();
+    const int code = std::system(("'" + program + "' test " + std::string(part.name)).c_str());
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    char line[100];
+    std::snprintf(line, sizeof line, "%-12s %s in %.1f s\n", std::string(part.name).c_str(), code == 0 ? "passed" : "FAILED", seconds);
+    report += line;
+    if (code != 0) result = kFailed;
+  }
+  std::fputs(report.c_str(), stdout);
+  return result;
+}
+
+int sanitize(const std::string& program, std::string_view wanted) {
+  int result = kPassed;
+  for (const Part& part : kParts) {
+    if (*part.sanitized == '\0' || (!wanted.empty() && wanted != part.name)) continue;
+    const int code = run_part(part, {program, "test", std::string(part.name), std::string("--gtest_filter=") + part.sanitized});
+    result = std::max(result, code);
+  }
+  return result;
+}
+
+int run(int argc, char** argv) {
+  const std::vector<std::string> arguments(argv, argv + argc);
+  const std::string_view command = argc > 1 ? std::string_view(argv[1]) : "";
+  if (command == "mlxn") return cli::run_command_line(argc - 1, argv + 1);
+  const std::string_view name = argc > 2 ? std::string_view(argv[2]) : "";
+  if (command != "test" && command != "sanitize") return usage();
+  if (!find_sources()) {
+    std::fprintf(stderr, "mlxn_gpu: no folder with tests/golden and data/demo above this one or the program's; MLXN_SOURCE_DIR names it\n");
+    return kBadUsage;
+  }
+  setenv("MLXN_TEST_DEVICES", "cuda", 0);
+  const Part* const part = part_named(name);
+  if (command == "sanitize" && (name.empty() || (part != nullptr && *part->sanitized != '\0'))) return sanitize(argv[0], name);
+  if (command == "test" && name == "all") return run_all(std::filesystem::read_symlink("/proc/self/exe"));
+  if (command == "test" && part != nullptr) return run_part(*part, arguments);
+  return usage();
+}
+
+}  // namespace
+}  // namespace mlxn::test
+
+int main(int argc, char** argv) { return mlxn::test::run(argc, argv); }
