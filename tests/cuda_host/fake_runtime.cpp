@@ -3,6 +3,7 @@
 #include "backends/cuda/runtime.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
@@ -16,13 +17,23 @@
 
 // ---- what the handles point to ------------------------------------------------------------------------------------------
 
-struct CUstream_st {
+namespace fake {
+namespace {
+/// How often there was a reset(): what a broken device gives back only after the next one does not count there.
+std::atomic<std::uint64_t> machines{0};
+struct Object {
+  std::uint64_t machine = machines.load();
+};
+}  // namespace
+}  // namespace fake
+
+struct CUstream_st : fake::Object {
   int device = 0;
   std::deque<std::function<void()>> work;
   bool running = false, stop = false;
   std::thread thread;
 };
-struct CUevent_st {
+struct CUevent_st : fake::Object {
   /// Of the last record; who waits for one keeps it, whatever is recorded later.
   std::shared_ptr<bool> ended = std::make_shared<bool>(true);
   std::chrono::steady_clock::time_point when{};
@@ -37,10 +48,10 @@ struct CUgraphNode_st {
   std::shared_ptr<Attributes> attributes;  // of a kernel
   bool has_dependency = false;
 };
-struct CUgraph_st {
+struct CUgraph_st : fake::Object {
   std::deque<CUgraphNode_st> nodes;
 };
-struct CUgraphExec_st {
+struct CUgraphExec_st : fake::Object {
   std::deque<CUgraphNode_st> nodes;
 };
 
@@ -146,6 +157,9 @@ void make(int count) {
   const std::lock_guard lock(machine().mutex);
   machine().objects += count;
 }
+void give_back(const Object& object) {
+  if (object.machine == machines.load()) make(-1);
+}
 
 std::uint64_t device_memory_in_use() { return machine().device_bytes; }
 
@@ -224,6 +238,7 @@ void reset(const Options& options) {
   Machine& m = machine();
   const std::lock_guard lock(m.mutex);
   m.options = options;
+  ++machines;
   m.fault = m.next_fault = last = cudaSuccess;
   m.failing.clear();
   m.calls.clear();
@@ -422,8 +437,8 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     machine().changed.notify_all();
   }
   stream->thread.join();
+  fake::give_back(*stream);
   delete stream;
-  fake::make(-1);
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
@@ -465,8 +480,8 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   ENTER_ALWAYS;
+  fake::give_back(*event);
   if (machine().fault == cudaSuccess) delete event;  // a broken stream may still hold it
-  fake::make(-1);
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
@@ -559,8 +574,8 @@ cudaError_t cudaGraphCreate(cudaGraph_t* graph, unsigned) {
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   ENTER_ALWAYS;
+  fake::give_back(*graph);
   delete graph;
-  fake::make(-1);
   return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
@@ -568,14 +583,14 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
   for (std::size_t i = 1; i < graph->nodes.size(); ++i) {
     if (!graph->nodes[i].has_dependency) return fail(cudaErrorInvalidValue);
   }
-  *exec = new CUgraphExec_st{graph->nodes};
+  *exec = new CUgraphExec_st{{}, graph->nodes};
   fake::make(1);
   return cudaSuccess;
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
   ENTER_ALWAYS;
+  fake::give_back(*exec);
   delete exec;
-  fake::make(-1);
   return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {

@@ -109,7 +109,7 @@ TEST_F(Cuda, PreparingTellsTheErrorOfEveryPiece) {
   PrepareOptions options;
   options.mode = PrepareMode::on;
   EXPECT_TRUE(Weight::prepare(device, source, options));
-  fake::fail_next_call("cudaLaunchKernel", cudaErrorLaunchOutOfResources);
+  fake::fail_next_call("cudaLaunchKernelExC", cudaErrorLaunchOutOfResources);
   EXPECT_TRUE(fails_with(Weight::prepare(device, source, options), ErrorCode::device, {"prepare_weight", "cudaErrorLaunchOutOfResources"}));
   must(device.default_queue().wait_idle());
 }

@@ -198,7 +198,7 @@ TEST_F(Cuda, AGraphIsOneLaunchAndTakesParameters) {
   }
   EXPECT_EQ(fake::calls("cudaGraphInstantiate"), 1);
   EXPECT_EQ(fake::calls("cudaGraphLaunch"), 47);
-  EXPECT_EQ(fake::calls("cudaLaunchKernel"), 0);
+  EXPECT_EQ(fake::calls("cudaLaunchKernelExC"), 0);
   EXPECT_EQ(fake::calls("cudaStreamSynchronize"), blocking);
   EXPECT_EQ(fake::calls("cudaMemcpyAsync"), copies);
   EXPECT_EQ(fake::calls("cudaEventRecord"), records + 2 * 46);
@@ -381,7 +381,7 @@ TEST_F(Cuda, ALaunchThatFailsNamesItsKernelAndNothingElseBreaks) {
   must(encoder.fill(y, std::byte{1}));
   must(set_element(encoder, y, 0, 2));
   must(encoder.fill(y, std::byte{3}));
-  fake::fail_next_call("cudaLaunchKernel", cudaErrorLaunchOutOfResources);
+  fake::fail_next_call("cudaLaunchKernelExC", cudaErrorLaunchOutOfResources);
   EXPECT_TRUE(fails_with(encoder.commit_and_wait(), ErrorCode::device, {"a label", "set_element_u32", "cudaErrorLaunchOutOfResources"}));
   EXPECT_EQ(words(device, y)[0], 0x01010101u);  // what came before has run, what came after has not
   must(device.fill(y, std::byte{4}));
@@ -496,7 +496,7 @@ TEST_F(Cuda, AFaultThatALaunchReturnsIsOfWhatWasLaunchedBefore) {
   CommandEncoder encoder = must(device.encoder());
   must(encoder.fill(y, std::byte{1}));
   must(set_element(encoder, y, 0, 2));
-  fake::fail_next_call("cudaLaunchKernel", cudaErrorIllegalAddress);
+  fake::fail_next_call("cudaLaunchKernelExC", cudaErrorIllegalAddress);
   const auto result = encoder.commit_and_wait();
   EXPECT_TRUE(fails_with(result, ErrorCode::device, {"illegal memory access", "unfinished work: fill"}));
   EXPECT_EQ(result.error().message().find("set_element"), std::string::npos) << result.error().message();

@@ -25,17 +25,22 @@ inline bool wants_device(std::string_view backend) {
   return false;
 }
 
+/// Whether cases on such a device are to have the smallest sizes that reach every branch: on the emulator, and on GPUs where
+/// MLXN_TEST_SIZES is "small", as the GPU bundle sets it for compute-sanitizer.
+inline bool wants_small_sizes(std::string_view backend) {
+  const char* sizes = std::getenv("MLXN_TEST_SIZES");
+  return backend == "simt" || (backend != "cpu" && sizes != nullptr && std::string_view(sizes) == "small");
+}
+
 /// The names of the devices that a suite runs on: the CPU, every GPU that this build can open and, in programs that link
 /// the emulator, "simt", as Device::open takes them. Use as testing::ValuesIn(device_names()).
 inline std::vector<std::string> device_names() {
   add_test_devices();
   std::vector<std::string> names;
-  int cuda = 0;
   const Result<std::vector<Capabilities>> all = Device::enumerate();
   if (!all) return {"cpu"};
   for (const Capabilities& device : *all) {
-    const std::string name = device.backend == "cuda" ? "cuda:" + std::to_string(cuda++) : device.backend;
-    if (wants_device(device.backend)) names.push_back(name);
+    if (wants_device(device.backend)) names.push_back(device.id);
   }
   return names;
 }
