@@ -6,7 +6,8 @@
 # share a folder.
 # In the environment; where they are not set, a folder stays as it is and a new one gets the default:
 # MLXN_WERROR=ON|OFF        warnings are errors (default OFF): for the project's own check, somebody else's compiler may warn
-# MLXN_CUDA=ON|OFF|AUTO     the CUDA backend, in the release preset only
+# MLXN_CUDA=ON|OFF|AUTO     the CUDA backend, in the release preset only (default AUTO: if there are a GPU and a CUDA compiler)
+# MLXN_GPU_DEVICE, MLXN_NVCC  the file that tells AUTO of a GPU, /dev/nvidia0, and the CUDA compiler, for tests of AUTO
 # All output goes to stderr; progress only to a terminal.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -28,6 +29,10 @@ cached() { sed -nE "s/^$1:[A-Z]+=(.*)\$/\1/p" "$cache" 2> /dev/null || true; }
 werror=${MLXN_WERROR:-$(cached MLXN_WERROR)}
 cuda=OFF
 if [ "$preset" = release ]; then cuda=${MLXN_CUDA:-$(cached MLXN_CUDA)}; fi
+# What AUTO goes by.
+gpu=no
+if [ -e "${MLXN_GPU_DEVICE:-/dev/nvidia0}" ]; then gpu=yes; fi
+here="GPU $gpu, compiler ${MLXN_NVCC-$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2> /dev/null || true)}"
 
 configure="" tests=$want_tests
 if [ ! -e "$folder/build.ninja" ] || [ ! -e "$cache" ]; then
@@ -37,6 +42,7 @@ elif ! grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$root" "$cache"; then
 else
   if [ "$(cached MLXN_TESTS)" = ON ]; then tests=1; elif [ $want_tests = 1 ]; then configure=-Wdev; fi
   if [ "$werror" != "$(cached MLXN_WERROR)" ] || [ "$cuda" != "$(cached MLXN_CUDA)" ]; then configure=-Wdev; fi
+  if [ "$cuda" = AUTO ] && [ "$here" != "$(cat "$folder/cuda_here" 2> /dev/null)" ]; then configure="-UMLXN_NVCC -UCUDA*"; fi
 fi
 if [ -n "$configure" ]; then
   for include in /usr/include /usr/local/include /opt/homebrew/include; do
@@ -45,12 +51,15 @@ if [ -n "$configure" ]; then
   if [ $tests = 1 ]; then tests=ON; else tests=OFF; fi
   echo "build: configuring build/$preset" >&2
   if ! cmake -S "$root" --preset "$preset" $configure -DMLXN_TESTS=$tests "-DMLXN_WERROR=${werror:-OFF}" \
-    ${cuda:+"-DMLXN_CUDA=$cuda"} > "$folder/configure.log" 2>&1; then
+    ${cuda:+"-DMLXN_CUDA=$cuda"} ${MLXN_GPU_DEVICE:+"-DMLXN_GPU_DEVICE=$MLXN_GPU_DEVICE"} ${MLXN_NVCC+"-DMLXN_NVCC=$MLXN_NVCC"} > "$folder/configure.log" 2>&1; then
     cat "$folder/configure.log" >&2
     rm -f "$folder/build.ninja" "$cache" # what did not work is not asked for again
     exit 1
   fi
+  printf '%s\n' "$here" > "$folder/cuda_here"
 fi
+# Why a machine with a GPU gets a build for the CPU.
+sed -n 's/^-- \(NVIDIA GPU found, .*: CPU build\)$/build: \1/p' "$folder/configure.log" >&2 || true
 
 # Ninja's lines as one changing line on a terminal; all else (compiler messages) as it comes.
 show() {
