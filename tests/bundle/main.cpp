@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "cli/commands.h"
+#include "tests/bundle/launched.h"
 #include "tests/bundle/parts.h"
+#include "tests/bundle/sanitize.h"
 
 namespace mlxn::test {
 namespace {
@@ -20,17 +22,10 @@ constexpr int kPassed = 0, kFailed = 1, kBadUsage = 2;
 struct Part {
   std::string_view name;
   int (*run)(int* argc, char** argv);
-  /// What compute-sanitizer runs over: every kernel on the smallest shapes that reach every branch, as GoogleTest's filter.
-  /// Empty: nothing.
-  const char* sanitized;
 };
-// Left out under the sanitizer: what fills the memory, faults on purpose, or only repeats kernels on larger shapes.
 constexpr Part kParts[] = {
-    {"cuda", mlxn_part_cuda, "CudaGpu.*-*OutOfMemory*:*Fault*:*UploadsComeBack*:*TransfersComeAfter*:*KernelsOfTheUser*"},
-    {"conformance", mlxn_part_conformance, "*"},
-    {"property", mlxn_part_property, ""},
-    {"seed", mlxn_part_seed, ""},
-    {"models", mlxn_part_models, "Gpus/*"},
+    {"cuda", mlxn_part_cuda},         {"conformance", mlxn_part_conformance}, {"property", mlxn_part_property},
+    {"seed", mlxn_part_seed},         {"models", mlxn_part_models},
 };
 
 int usage() {
@@ -39,7 +34,7 @@ int usage() {
   std::fprintf(stderr,
                "usage: mlxn_gpu test PART [GoogleTest's flags]   the tests of a part:%s\n"
                "       mlxn_gpu test all                         of every part, each in a process of its own\n"
-               "       mlxn_gpu sanitize [PART]                  the subset that compute-sanitizer runs over\n"
+               "       mlxn_gpu sanitize                         the subset that compute-sanitizer runs over\n"
                "       mlxn_gpu mlxn ARGS                        the program mlxn\n"
                "MLXN_TEST_DEVICES  kinds of devices that the tests run on (default cuda)\n"
                "MLXN_SOURCE_DIR    the folder with tests/golden and data/demo (default: the nearest above the working folder or this file)\n",
@@ -98,14 +93,21 @@ int run_all(const std::string& program) {
   return result;
 }
 
-int sanitize(const std::string& program, std::string_view wanted) {
+/// The subset for compute-sanitizer, and whether every kernel was among it.
+int sanitize(const std::string& program) {
+  setenv("MLXN_TEST_SIZES", "small", 1);
   int result = kPassed;
-  for (const Part& part : kParts) {
-    if (*part.sanitized == '\0' || (!wanted.empty() && wanted != part.name)) continue;
-    const int code = run_part(part, {program, "test", std::string(part.name), std::string("--gtest_filter=") + part.sanitized});
-    result = std::max(result, code);
+  for (const Subset& subset : kSanitized) {
+    const Part* const part = part_named(subset.part);
+    const std::string filter = "--gtest_filter=" + std::string(subset.filter);
+    result = std::max(result, run_part(*part, {program, "test", std::string(subset.part), filter}));
   }
-  return result;
+  const std::vector<std::string> built = built_kernels(), launched = launched_kernels();
+  std::vector<std::string> missing;
+  std::set_difference(built.begin(), built.end(), launched.begin(), launched.end(), std::back_inserter(missing));
+  for (const std::string& name : missing) std::fprintf(stderr, "sanitize: %s was not launched\n", name.c_str());
+  std::printf("sanitize: %zu of %zu kernels launched\n", built.size() - missing.size(), built.size());
+  return missing.empty() ? result : kFailed;
 }
 
 int run(int argc, char** argv) {
@@ -120,7 +122,7 @@ int run(int argc, char** argv) {
   }
   setenv("MLXN_TEST_DEVICES", "cuda", 0);
   const Part* const part = part_named(name);
-  if (command == "sanitize" && (name.empty() || (part != nullptr && *part->sanitized != '\0'))) return sanitize(argv[0], name);
+  if (command == "sanitize" && argc == 2) return sanitize(argv[0]);
   if (command == "test" && name == "all") return run_all(std::filesystem::read_symlink("/proc/self/exe"));
   if (command == "test" && part != nullptr) return run_part(*part, arguments);
   return usage();

@@ -139,7 +139,7 @@ class Format : public testing::TestWithParam<std::tuple<std::string, DType>> {
   const Device& device() const { return device_named(std::get<0>(GetParam())); }
   DType type() const { return std::get<1>(GetParam()); }
   std::size_t unit() const { return block_elems(type()); }
-  bool is_emulated() const { return device().capabilities().backend == "simt"; }
+  bool is_small() const { return wants_small_sizes(device().capabilities().backend); }
   Matrix random_matrix(std::size_t n, std::size_t k, Random& random) const {
     return Matrix(device(), type(), n, k, random_weights(type(), n * k, random));
   }
@@ -151,15 +151,15 @@ struct Size {
 };
 constexpr Size kSizes[] = {{1, 1}, {2, 1}, {3, 5}, {7, 3}, {17, 1}, {63, 1}, {65, 7}, {65, 1}, {1, 7}, {16, 3}};
 constexpr std::size_t kRows[] = {1, 2, 3, 7, 8, 9, 16, 33, 64, 65, 512};
-// For an emulator the sizes that reach every branch: blocks of both lengths, rows of w beyond a tile, both kinds of tiles.
+// For an emulator and for sanitizers the sizes that reach every branch: blocks of both lengths, rows of w beyond a tile, both kinds of tiles.
 constexpr Size kFewSizes[] = {{1, 1}, {3, 5}, {67, 3}};
 constexpr std::size_t kFewRows[] = {1, 3, 8, 10, 33};
 
 TEST_P(Format, EverySizeOnBothRoutesInEveryClass) {
   Random random(1);
   SCOPED_TRACE(random.trace());
-  const std::span<const Size> sizes = is_emulated() ? std::span<const Size>(kFewSizes) : kSizes;
-  const std::span<const std::size_t> all_rows = is_emulated() ? std::span<const std::size_t>(kFewRows) : kRows;
+  const std::span<const Size> sizes = is_small() ? std::span<const Size>(kFewSizes) : kSizes;
+  const std::span<const std::size_t> all_rows = is_small() ? std::span<const std::size_t>(kFewRows) : kRows;
   for (std::size_t number = 0; number < sizes.size(); ++number) {
     const Size& size = sizes[number];
     const std::size_t k = is_block(type()) ? size.k_blocks * unit() : std::size_t{1} << (size.k_blocks - 1) | size.k_blocks;
@@ -179,7 +179,7 @@ TEST_P(Format, EverySizeOnBothRoutesInEveryClass) {
           if (wanted.empty()) wanted = matmul_reference(x, w.values, w.magnitudes, most_rows, size.n, k, *ran);
           for (const std::size_t m : all_rows) {
             SCOPED_TRACE(testing::Message() << m << "x" << size.n << "x" << k << " " << describe(door, numerics, route));
-            if (is_emulated() && number != 0 && (route == Route::vector ? m > 10 : m < 10)) continue;  // the other route's sizes
+            if (is_small() && number != 0 && (route == Route::vector ? m > 10 : m < 10)) continue;  // the other route's sizes
             Layout layout;
             layout.aligned = m % 2 != 0;
             layout.x_pad = m % 2 == 0 ? 3 : 0;
@@ -307,16 +307,16 @@ TEST_P(Format, ReadsStopAtTheEndOfTheOperands) {
 TEST_P(Format, BatchInvariantRowsEqualSingleRows) {
   Random random(5);
   SCOPED_TRACE(random.trace());
-  const std::size_t k = is_block(type()) ? (is_emulated() ? std::size_t{256} : 5 * unit()) : is_emulated() ? 131 : 333;
+  const std::size_t k = is_block(type()) ? (is_small() ? std::size_t{256} : 5 * unit()) : is_small() ? 131 : 333;
   const Matrix w = random_matrix(21, k, random);
-  const std::size_t rows = is_emulated() ? 14 : 67;
+  const std::size_t rows = is_small() ? 14 : 67;
   const std::vector<float> x = random.uniform(rows * k, -1.0f, 1.0f);
   for (const Numerics numerics : kClasses) {
     for (const Door door : kDoors) {
       for (const Route route : {Route::automatic, Route::vector, Route::tile}) {
         const MatmulOptions options = {numerics, route, true};
         const std::optional<Numerics> ran = class_that_runs(device(), door, w.shape(1), options);
-        if (!ran || (is_emulated() && *ran != Numerics::exact)) continue;  // on a GPU a class is a matter of x alone
+        if (!ran || (is_small() && *ran != Numerics::exact)) continue;  // on a GPU a class is a matter of x alone
         SCOPED_TRACE(describe(door, numerics, route));
         std::vector<float> single;
         for (std::size_t row = 0; row < rows; ++row) {
@@ -337,7 +337,10 @@ TEST_P(Format, LargeTilesAndLongRows) {
   Random random(12);
   SCOPED_TRACE(random.trace());
   const std::size_t block = is_block(type()) ? std::max<std::size_t>(unit(), 32) : 36;
-  const Matrix tile(device(), type(), 131, block, random_weights(type(), 131 * block, random));
+  // A GPU takes large tiles where two rows of them occupy half of it.
+  const Capabilities& c = device().capabilities();
+  const std::size_t columns = c.backend == "cpu" ? 131 : static_cast<std::size_t>(std::max(c.compute_units / 4, 1)) * 128 + 3;
+  const Matrix tile(device(), type(), columns, block, random_weights(type(), columns * block, random));
   const std::vector<float> x = random.uniform(133 * block, -1.0f, 1.0f);
   const MatmulOptions by_tile = {Numerics::exact, Route::tile};
   const std::vector<float> large = multiply(device(), Door::prepared, tile, x, by_tile);
@@ -363,8 +366,8 @@ TEST_P(Format, LargeTilesAndLongRows) {
 TEST_P(Format, SameCallSameBits) {
   Random random(6);
   SCOPED_TRACE(random.trace());
-  const std::size_t k = is_block(type()) ? 3 * unit() : is_emulated() ? 100 : 500;
-  const std::size_t n = is_emulated() ? 9 : 130;
+  const std::size_t k = is_block(type()) ? 3 * unit() : is_small() ? 100 : 500;
+  const std::size_t n = is_small() ? 9 : 130;
   const std::vector<std::byte> bytes = random_weights(type(), n * k, random);
   const std::vector<float> x = random.uniform(37 * k, -1.0f, 1.0f);
   std::vector<Device> devices = {device(), device()};
