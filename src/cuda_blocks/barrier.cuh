@@ -1,8 +1,8 @@
 // mbarrier: the barrier in shared memory that threads and asynchronous copies arrive on.
 //
-// A barrier has a phase, which ends when its count of arrivals and all announced bytes are in. Waiting names the parity of
-// the phase whose end is waited for: 0 for the first, 1 for the second, 0 for the third, ... A waiter may be at most one
-// phase behind, so whoever reuses a stage must wait for its readers first.
+// A barrier has a phase, which ends when its count of arrivals and all announced bytes are in. Waiting names
+// the parity of the phase whose end is waited for: 0 for the first, 1 for the second, 0 for the third, ... A
+// waiter may be at most one phase behind, so whoever reuses a stage must wait for its readers first.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,8 @@ __device__ __forceinline__ void barrier_init(Barrier barrier, std::uint32_t arri
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
 
-/// After the last barrier_init of a thread: makes them visible to asynchronous copies. Other threads need a block barrier too.
+/// After the last barrier_init of a thread: makes them visible to asynchronous copies. Other threads need a
+/// block barrier too.
 __device__ __forceinline__ void barrier_init_fence() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -30,7 +31,8 @@ __device__ __forceinline__ void barrier_arrive(Barrier barrier) {
 
 /// Arrives once and announces `bytes` that copies will bring in this phase.
 __device__ __forceinline__ void barrier_arrive_expect(Barrier barrier, std::uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
 }
 
 /// Whether the phase of this parity has ended; the instruction itself waits a while.
@@ -44,8 +46,8 @@ __device__ __forceinline__ bool barrier_try_wait(Barrier barrier, std::uint32_t 
   return done != 0;
 }
 
-/// Waits for the end of the phase of this parity. With MLXN_WATCHDOG a wait of more than 2^31 cycles (about a second)
-/// stops the kernel with a trap.
+/// Waits for the end of the phase of this parity. With MLXN_WATCHDOG a wait of more than 2^31 cycles (about a
+/// second) stops the kernel with a trap.
 __device__ __forceinline__ void barrier_wait(Barrier barrier, std::uint32_t parity) {
   if (barrier_try_wait(barrier, parity)) return;
 #ifdef MLXN_WATCHDOG
@@ -57,18 +59,5 @@ __device__ __forceinline__ void barrier_wait(Barrier barrier, std::uint32_t pari
 #endif
   }
 }
-
-/// Position in a ring of stages: slot, and the parity of the phase that fills it next.
-struct RingPosition {
-  std::uint32_t slot = 0;
-  std::uint32_t parity = 0;
-
-  __device__ __forceinline__ void advance(std::uint32_t stages) {
-    if (++slot == stages) {
-      slot = 0;
-      parity ^= 1;
-    }
-  }
-};
 
 }  // namespace mlxn::sm90

@@ -1,7 +1,7 @@
 // Bulk copies: one thread starts a copy of contiguous bytes, which arrives on a barrier.
 //
-// Few large copies, not many small ones: above about 32 outstanding copies per multiprocessor the memory rate falls. An H200
-// reaches 96 % of its read rate with 36 KB in flight per multiprocessor.
+// Few large copies, not many small ones: above about 32 outstanding copies per multiprocessor the memory rate
+// falls. An H200 reaches 96 % of its read rate with 36 KB in flight per multiprocessor.
 #pragma once
 
 #include <cstdint>
@@ -17,22 +17,24 @@ __device__ __forceinline__ std::uint64_t policy_read_once() {
   return policy;
 }
 
-/// Starts a copy of global memory to shared memory. Both addresses and `bytes` are multiples of 16; the bytes count against
-/// what was announced on `barrier`.
-__device__ __forceinline__ void bulk_load(std::uint32_t shared, const void* global, std::uint32_t bytes, Barrier barrier,
-                                          std::uint64_t policy) {
+/// Starts a copy of global memory to shared memory. Both addresses and `bytes` are multiples of 16; the bytes
+/// count against what was announced on `barrier`.
+__device__ __forceinline__ void bulk_load(std::uint32_t shared, const void* global, std::uint32_t bytes,
+                                          Barrier barrier, std::uint64_t policy) {
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(
-          shared),
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, "
+      "[%3], %4;" ::"r"(shared),
       "l"(__cvta_generic_to_global(global)), "r"(bytes), "r"(barrier), "l"(policy)
       : "memory");
 }
 
 /// The same with the default policy.
-__device__ __forceinline__ void bulk_load(std::uint32_t shared, const void* global, std::uint32_t bytes, Barrier barrier) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared),
-               "l"(__cvta_generic_to_global(global)), "r"(bytes), "r"(barrier)
-               : "memory");
+__device__ __forceinline__ void bulk_load(std::uint32_t shared, const void* global, std::uint32_t bytes,
+                                          Barrier barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared),
+      "l"(__cvta_generic_to_global(global)), "r"(bytes), "r"(barrier)
+      : "memory");
 }
 
 }  // namespace mlxn::sm90

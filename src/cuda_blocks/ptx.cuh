@@ -1,5 +1,5 @@
-// Single instructions of sm_90a as functions, and the small conversions the kernels share. No standard headers: what is
-// here is read by every .cu file.
+// Single instructions of sm_90a as functions, and the small conversions the kernels share. No standard
+// headers: what is here is read by every .cu file.
 #pragma once
 
 #include <cstdint>
@@ -11,12 +11,15 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* p) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
 }
 
-/// Blocks until all kernels this launch depends on have finished and their writes are visible. Returns at once in a launch
-/// without programmatic dependence.
+/// Blocks until all kernels this launch depends on have finished and their writes are visible. Returns at
+/// once in a launch without programmatic dependence.
 __device__ __forceinline__ void dependency_wait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 
-/// Lets the next kernel of the stream start as soon as every block has said so and there is room for its blocks.
-__device__ __forceinline__ void dependency_launch() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+/// Lets the next kernel of the stream start as soon as every block has said so and there is room for its
+/// blocks.
+__device__ __forceinline__ void dependency_launch() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
 
 /// Barrier of `threads` threads (whole warps) under a number 1..15; 0 is __syncthreads.
 __device__ __forceinline__ void named_barrier(int id, int threads) {
@@ -26,8 +29,8 @@ __device__ __forceinline__ void named_barrier(int id, int threads) {
 /// 1 in one lane of a converged warp, 0 in the others.
 __device__ __forceinline__ bool elect_lane() {
   std::uint32_t is_elected;
-  asm volatile(
-      "{\n .reg .pred p;\n elect.sync _|p, 0xffffffff;\n selp.u32 %0, 1, 0, p;\n}" : "=r"(is_elected));
+  asm volatile("{\n .reg .pred p;\n elect.sync _|p, 0xffffffff;\n selp.u32 %0, 1, 0, p;\n}"
+               : "=r"(is_elected));
   return is_elected != 0;
 }
 
@@ -39,7 +42,8 @@ __device__ __forceinline__ float f16_to_f32(std::uint16_t bits) {
 
 /// The two halves of a word as f32, lower one first.
 __device__ __forceinline__ float2 f16x2_to_f32(std::uint32_t bits) {
-  return make_float2(f16_to_f32(static_cast<std::uint16_t>(bits)), f16_to_f32(static_cast<std::uint16_t>(bits >> 16)));
+  return make_float2(f16_to_f32(static_cast<std::uint16_t>(bits)),
+                     f16_to_f32(static_cast<std::uint16_t>(bits >> 16)));
 }
 
 /// Two values rounded to nearest f16; `low` goes to the lower half.
@@ -47,6 +51,15 @@ __device__ __forceinline__ std::uint32_t f32_to_f16x2(float low, float high) {
   std::uint32_t bits;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
   return bits;
+}
+
+/// The larger of two magnitudes; NaN if either is.
+__device__ __forceinline__ float larger_magnitude(float a, float b) {
+  float larger;
+  asm("{\n .reg .f32 a, b;\n abs.f32 a, %1;\n abs.f32 b, %2;\n max.NaN.f32 %0, a, b;\n}"
+      : "=f"(larger)
+      : "f"(a), "f"(b));
+  return larger;
 }
 
 }  // namespace mlxn::sm90

@@ -1,0 +1,233 @@
+#include "cuda_on_host.h"
+
+#include <ucontext.h>
+
+#include <cmath>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "cuda_blocks/ptx.cuh"
+
+namespace mlxn::sm90 {
+
+alignas(1024) std::uint8_t shared[cuda_on_host::kSharedBytes];
+
+float f16_to_f32(std::uint16_t bits) {
+  const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
+  const double v = exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(mantissa + 1024, exponent - 25);
+  return static_cast<float>(bits & 0x8000 ? -v : v);
+}
+
+std::uint16_t f32_to_f16(float value) {  // finite results only
+  const double a = std::fabs(static_cast<double>(value));
+  const int e = std::max(a == 0 ? -14 : std::ilogb(a), -14);
+  const int units = static_cast<int>(std::nearbyint(std::ldexp(a, 10 - e)));
+  return static_cast<std::uint16_t>((units < 1024 ? units : (e + 15) * 1024 + units - 1024) |
+                                    (std::signbit(value) ? 0x8000 : 0));
+}
+
+}  // namespace mlxn::sm90
+
+namespace cuda_on_host {
+namespace {
+
+constexpr std::size_t kStackBytes = 128 << 10;
+
+struct Fiber {
+  ucontext_t context;
+  std::unique_ptr<std::uint8_t[]> stack;
+  const std::function<bool()>* ready = nullptr;  // null: may go on
+  bool is_done = false;
+  bool has_waited = false;
+};
+
+struct Rendezvous {  // of the lanes of a warp
+  std::uint64_t turn = 0;
+  unsigned here = 0;
+  std::vector<std::uint8_t> bytes[2];
+};
+
+struct BlockBarrier {
+  std::uint64_t turn = 0;
+  unsigned here = 0;
+};
+
+struct Mbarrier {
+  std::uint32_t arrivals = 0, missing = 0, ended = 0;
+  std::int64_t bytes = 0;  // announced and not yet here
+};
+
+struct Copy {
+  std::uint32_t to;
+  const std::uint8_t* from;
+  std::uint32_t bytes, barrier;
+};
+
+struct Block {
+  std::vector<Fiber> fibers;
+  std::vector<Rendezvous> warps;
+  std::map<int, BlockBarrier> barriers;
+  std::map<std::uint32_t, Mbarrier> mbarriers;
+  std::vector<Copy> copies;
+  const std::function<void()>* kernel = nullptr;
+  ucontext_t scheduler;
+  unsigned current = 0;
+  std::string error;
+};
+Block* block = nullptr;
+
+Fiber& self() { return block->fibers[block->current]; }
+
+void enter() {
+  (*block->kernel)();
+  self().is_done = true;
+  swapcontext(&self().context, &block->scheduler);
+}
+
+void settle(std::uint32_t at, Mbarrier& barrier) {
+  if (barrier.missing != 0 || barrier.bytes != 0) return;
+  if (barrier.arrivals == 0) fail("mbarrier at " + std::to_string(at) + " used before its init");
+  barrier.missing = barrier.arrivals;
+  ++barrier.ended;
+}
+
+void finish_copy() {
+  const Copy copy = block->copies.front();
+  block->copies.erase(block->copies.begin());
+  std::memcpy(mlxn::sm90::shared + copy.to, copy.from, copy.bytes);
+  Mbarrier& barrier = block->mbarriers[copy.barrier];
+  barrier.bytes -= copy.bytes;
+  settle(copy.barrier, barrier);
+}
+
+std::string run_block(unsigned threads, const std::function<void()>& kernel) {
+  Block now;
+  block = &now;
+  now.kernel = &kernel;
+  now.fibers.resize(threads);
+  now.warps.resize((threads + 31) / 32);
+  std::memset(mlxn::sm90::shared, 0xff, kSharedBytes);
+  for (Fiber& fiber : now.fibers) {
+    fiber.stack = std::make_unique<std::uint8_t[]>(kStackBytes);
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_size = kStackBytes;
+    fiber.context.uc_link = nullptr;
+    makecontext(&fiber.context, enter, 0);
+  }
+  for (std::uint64_t pass = 0;; ++pass) {
+    bool has_moved = false, is_done = true;
+    for (unsigned i = 0; i < threads && now.error.empty(); ++i) {
+      Fiber& fiber = now.fibers[i];
+      if (fiber.is_done) continue;
+      is_done = false;
+      if (fiber.ready != nullptr && !(*fiber.ready)()) continue;
+      has_moved = true;
+      now.current = i;
+      threadIdx.x = i;
+      swapcontext(&now.scheduler, &fiber.context);
+    }
+    if (!now.error.empty()) break;
+    if (is_done) break;
+    if (!now.copies.empty() && (!has_moved || pass % 3 == 0)) {
+      finish_copy();
+      has_moved = true;
+    }
+    if (!has_moved) {
+      now.error = "hang: threads";
+      for (unsigned i = 0; i < threads; ++i)
+        if (!now.fibers[i].is_done) now.error += " " + std::to_string(i);
+      break;
+    }
+  }
+  if (now.error.empty() && !now.copies.empty()) now.error = "the block ends before its copies";
+  block = nullptr;
+  return now.error;
+}
+
+}  // namespace
+
+std::string run(unsigned blocks, unsigned threads, const std::function<void()>& kernel) {
+  for (unsigned i = 0; i < blocks; ++i) {
+    blockIdx.x = i;
+    const std::string error = run_block(threads, kernel);
+    if (!error.empty()) return "block " + std::to_string(i) + ": " + error;
+  }
+  return "";
+}
+
+void wait_for(const std::function<bool()>& ready) {
+  if (ready()) return;
+  self().ready = &ready;
+  swapcontext(&self().context, &block->scheduler);
+  self().ready = nullptr;
+}
+
+const std::uint8_t* exchange(const void* mine, std::size_t size) {
+  Rendezvous& warp = block->warps[block->current / 32];
+  const std::uint64_t turn = warp.turn;
+  std::vector<std::uint8_t>& bytes = warp.bytes[turn % 2];
+  if (warp.here == 0) bytes.assign(32 * size, 0);
+  if (bytes.size() != 32 * size) fail("the lanes of a warp are at different collectives");
+  std::memcpy(bytes.data() + block->current % 32 * size, mine, size);
+  if (++warp.here == 32) {
+    warp.here = 0;
+    ++warp.turn;
+  }
+  wait_for([&] { return warp.turn != turn; });
+  return bytes.data();
+}
+
+void block_barrier(int id, unsigned threads) {
+  BlockBarrier& barrier = block->barriers[id];
+  const std::uint64_t turn = barrier.turn;
+  if (++barrier.here == threads) {
+    barrier.here = 0;
+    ++barrier.turn;
+  }
+  wait_for([&] { return barrier.turn != turn; });
+}
+
+void start_copy(std::uint32_t to, const void* global, std::uint32_t bytes, std::uint32_t barrier) {
+  if (to % 16 != 0 || bytes % 16 != 0 || reinterpret_cast<std::uintptr_t>(global) % 16 != 0)
+    fail("misaligned copy");
+  if (to + bytes > kSharedBytes) fail("copy past the end of shared memory");
+  std::memset(mlxn::sm90::shared + to, 0xff, bytes);
+  block->copies.push_back({to, static_cast<const std::uint8_t*>(global), bytes, barrier});
+}
+
+void fail(const std::string& what) {
+  if (block->error.empty()) block->error = "thread " + std::to_string(block->current) + ": " + what;
+  swapcontext(&self().context, &block->scheduler);
+}
+
+std::uint32_t shared_offset(const void* p) {
+  return static_cast<std::uint32_t>(static_cast<const std::uint8_t*>(p) - mlxn::sm90::shared);
+}
+
+void barrier_init(std::uint32_t barrier, std::uint32_t arrivals) {
+  if (barrier % 8 != 0 || barrier + 8 > kSharedBytes) fail("misplaced mbarrier");
+  block->mbarriers[barrier] = {arrivals, arrivals, 0, 0};
+}
+
+void barrier_arrive(std::uint32_t at, std::uint32_t expected_bytes) {
+  Mbarrier& barrier = block->mbarriers[at];
+  if (barrier.missing == 0) fail("mbarrier at " + std::to_string(at) + " has more arrivals than its count");
+  barrier.bytes += expected_bytes;
+  --barrier.missing;
+  settle(at, barrier);
+}
+
+bool barrier_has_ended(std::uint32_t at, std::uint32_t parity) {
+  return (block->mbarriers[at].ended & 1) != parity;
+}
+
+void set_waited() { self().has_waited = true; }
+bool has_waited() { return self().has_waited; }
+
+}  // namespace cuda_on_host
+
+void __syncthreads() {
+  cuda_on_host::block_barrier(0, static_cast<unsigned>(cuda_on_host::block->fibers.size()));
+}
