@@ -118,6 +118,15 @@ std::string cpu_lacks(CpuIsa isa) {
   return names.empty() ? std::string(to_string(isa)) : names;
 }
 
+bool cpu_fetches_late() noexcept {
+#if defined(__x86_64__)
+  static const bool intel = __builtin_cpu_is("intel") != 0;
+  return intel;
+#else
+  return false;
+#endif
+}
+
 CpuIsa best_isa() noexcept {
   CpuIsa best = CpuIsa::scalar;
   for (const CpuIsa isa : kIsas) {

@@ -28,6 +28,9 @@ inline constexpr CpuIsa kIsas[] = {
 [[nodiscard]] bool cpu_has(CpuIsa isa) noexcept;
 /// What this machine lacks of it, for messages ("avx512vnni, avx512vbmi"); empty if nothing.
 [[nodiscard]] std::string cpu_lacks(CpuIsa isa);
+/// Whether a core's own streams leave a good part of the memory's bandwidth unused unless code asks for its data ahead:
+/// measured on Intel's server cores; on Zen 4 asking gained nothing (docs/tried.md).
+[[nodiscard]] bool cpu_fetches_late() noexcept;
 /// The best level that this machine runs.
 [[nodiscard]] CpuIsa best_isa() noexcept;
 [[nodiscard]] std::string_view to_string(CpuIsa isa) noexcept;

@@ -20,6 +20,8 @@ struct Avx2 {
   static constexpr bool kUnpackFirst = true;
   static constexpr bool kSignedBytes = true;
   static constexpr bool kFloatTables = false;
+  static constexpr bool kAsksAhead = true;
+  static constexpr bool kGroupsTogether = false;
   using F = __m256;
   using I = __m256i;
 
@@ -85,6 +87,10 @@ struct Avx2 {
 
   static MLXN_SIMD I lookup(const std::int8_t* table, I index) {
     return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table))), index);
+  }
+  static MLXN_SIMD I byte_on_top(I v, int b) {
+    const long long one = static_cast<long long>(b) << 24 | 0x808080, two = one | (one + (4 << 24)) << 32;
+    return _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(_mm_set_epi64x(two + 0x0800000008000000, two)));
   }
   static MLXN_SIMD I spread_bits(I bits, int j) {
     const I spread = _mm256_shuffle_epi8(bits, _mm256_add_epi8(_mm256_setr_epi64x(0x0404040400000000, 0x0C0C0C0C08080808,

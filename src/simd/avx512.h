@@ -27,6 +27,8 @@ struct Avx512 {
   static constexpr bool kUnpackFirst = false;  ///< whether codes that are slow to unpack are unpacked once for many tiles
   static constexpr bool kSignedBytes = false;  ///< the dot product takes unsigned weights only
   static constexpr bool kFloatTables = true;   ///< table() looks up floats
+  static constexpr bool kAsksAhead = true;     ///< has kernels that ask for weights ahead, for processors that want it
+  static constexpr bool kGroupsTogether = true;  ///< has registers and dot products to sum several groups side by side
   using F = __m512;
   using I = __m512i;
 
@@ -101,6 +103,11 @@ struct Avx512 {
   static MLXN_SIMD F table(const Table& t, I index) {
     if constexpr (kEntries == 16) return _mm512_permutexvar_ps(index, t.low);
     else return _mm512_permutex2var_ps(t.low, index, t.high);
+  }
+  /// Byte b of every lane as its highest byte, zeros below.
+  static MLXN_SIMD I byte_on_top(I v, int b) {
+    const long long one = static_cast<long long>(b) << 24 | 0x808080, two = one | (one + (4 << 24)) << 32;
+    return _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(_mm_set_epi64x(two + 0x0800000008000000, two)));
   }
   /// Bits 4j .. 4j+3 of every lane, each to bit 4 of its own byte; the other bits are undefined.
   static MLXN_SIMD I spread_bits(I bits, int j) {

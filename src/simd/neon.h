@@ -20,6 +20,8 @@ struct Neon {
   static constexpr bool kUnrolled = true;
   static constexpr bool kSignedBytes = true;
   static constexpr bool kFloatTables = false;
+  static constexpr bool kAsksAhead = false;
+  static constexpr bool kGroupsTogether = false;
   using F = float32x4_t;
   using I = int32x4_t;
 
@@ -88,6 +90,7 @@ struct Neon {
   static MLXN_SIMD I lookup(const std::int8_t* table, I index) {
     return vreinterpretq_s32_s8(vqtbl1q_s8(vld1q_s8(table), vreinterpretq_u8_s32(index)));
   }
+  static MLXN_SIMD I byte_on_top(I v, int b) { return and_(shl(v, 24 - 8 * b), set(static_cast<int>(0xFF000000u))); }
   static MLXN_SIMD I spread_bits(I bits, int j) {
     const uint8x16_t lanes = {0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12};
     const uint8x16_t spread = vqtbl1q_u8(vreinterpretq_u8_s32(bits), vaddq_u8(lanes, vdupq_n_u8(static_cast<std::uint8_t>(j / 2))));

@@ -18,6 +18,8 @@ struct Scalar {
   static constexpr bool kUnpackFirst = false;
   static constexpr bool kSignedBytes = true;
   static constexpr bool kFloatTables = false;
+  static constexpr bool kAsksAhead = false;
+  static constexpr bool kGroupsTogether = false;
   typedef float F __attribute__((vector_size(16)));
   typedef std::int32_t I __attribute__((vector_size(16)));
   typedef std::uint32_t U __attribute__((vector_size(16)));
@@ -104,6 +106,7 @@ struct Scalar {
     for (int i = 0; i < 16; ++i) out[i] = table[at[i]];
     return get<I>(out);
   }
+  static MLXN_SIMD I byte_on_top(I v, int b) { return and_(shl(v, 24 - 8 * b), set(static_cast<int>(0xFF000000u))); }
   static MLXN_SIMD I spread_bits(I bits, int j) {
     return (((shr(bits, 4 * j) & 15) * 0x00204081) & 0x01010101) << 4;
   }

@@ -112,6 +112,7 @@ class Run {
         context_(context),
         kernels_(kernels(static_cast<CpuIsa>(args.isa))),
         weight_(kernels_.weights[static_cast<std::size_t>(args.type)]),
+        single_(args.prepared && weight_.ahead != nullptr && cpu_fetches_late() ? weight_.ahead : weight_.quantised[0]),
         format_(format(args.type)),
         pack_(packer(args.type, static_cast<CpuIsa>(args.isa))),
         group_bytes_(group_bytes(format_, args.k)),
@@ -215,7 +216,8 @@ class Run {
       for_tiles(begin, end, largest_, [&](const Tile& tile) {
         const std::uint8_t* x = ready_x(tile, k + at);
         float* to = totals + tile.row * kRows;
-        if (a_.quantised) weight_.quantised[tile.log2](from, some, reinterpret_cast<const QuantisedX*>(x), to);
+        const MultiplyQuantised quantised = tile.log2 == 0 ? single_ : weight_.quantised[tile.log2];
+        if (a_.quantised) quantised(from, some, reinterpret_cast<const QuantisedX*>(x), to);
         else weight_.exact[tile.log2](from, some, reinterpret_cast<const float*>(x), to);
       });
     }
@@ -256,6 +258,7 @@ class Run {
   const CpuContext& context_;
   const Kernels& kernels_;
   const WeightKernels& weight_;
+  const MultiplyQuantised single_;  ///< the kernel of a tile of one row
   const Format format_;
   const PackGroup pack_;
   const std::int64_t group_bytes_, row_bytes_;

@@ -19,6 +19,8 @@
 ///   kReady     codes come out as the integer kernel takes them, which adds x's `start` to their products
 ///   Block      what is read once per block; open(scale, q)
 ///   codes      w[i] = codes of elements 4i .. 4i+3 of group g, i < 8
+///   kTogether  groups whose codes share their vectors; where there are some, codes_together() gives their codes of elements
+///              4i .. 4i+3 in w[0] ... from one look at each vector
 ///   scales     s[h], o[h] of the halves of group g; only [0] is set unless kHalves
 namespace mlxn::rows16 {
 
@@ -57,6 +59,7 @@ struct Lanes {
 /// What most formats have; the others hide it.
 struct FormatBase {
   static constexpr int kGroups = 1, kCodes = 16, kBias = 0;
+  static constexpr int kTogether = 1;
   static constexpr bool kSigned = false, kMinimum = false, kHalves = false, kReady = false;
   static constexpr const std::int8_t* kValues = nullptr;
 };
@@ -295,12 +298,17 @@ struct Q5_K : K4Base<V> {
 template <class V>
 struct Q6_K : SuperBase {
   static constexpr DType kType = DType::q6_K;
-  static constexpr int kBias = 32, kCodes = 64;
+  static constexpr int kBias = 32, kCodes = 64, kTogether = 4;
   static constexpr bool kHalves = true;
   using F = typename V::F;
   using I = typename V::I;
-  using Block = ScaledBlock<V>;
-  static MLXN_SIMD Block open(const std::uint8_t* scale, const std::uint8_t* q) { return {V::load_f16(scale), q}; }
+  struct Block {
+    F d;  ///< over 2^24: scales are read as if they stood in the highest byte of a lane. The products stay exact.
+    const std::uint8_t* q;
+  };
+  static MLXN_SIMD Block open(const std::uint8_t* scale, const std::uint8_t* q) {
+    return {V::mul(V::load_f16(scale), V::set_f32(0x1p-24f)), q};
+  }
   static MLXN_SIMD void codes(const Block& b, int g, I* w) {
     using L = Lanes<V>;
     const int part = g % 4;
@@ -311,10 +319,19 @@ struct Q6_K : SuperBase {
       w[i] = V::or_(low, L::template bits<0x30>(V::load(b.q + 64 * (half + 2 * i + 1)), 2 * part - 4));
     }
   }
+  static MLXN_SIMD void codes_together(const Block& b, int half, int i, I* w) {
+    using L = Lanes<V>;
+    const std::uint8_t* q = b.q + 64 * (4 + 24 * half);
+    const I even = V::load(q + 128 * i), high = V::load(q + 128 * i + 64), odd = V::load(q + 64 * (16 + i));
+    w[0] = V::or_(L::low_nibbles(even), L::template bits<0x30>(high, -4));
+    w[1] = V::or_(L::low_nibbles(odd), L::template bits<0x30>(high, -2));
+    w[2] = V::or_(L::high_nibbles(even), L::template bits<0x30>(high, 0));
+    w[3] = V::or_(L::high_nibbles(odd), L::template bits<0x30>(high, 2));
+  }
   static MLXN_SIMD void scales(const Block& b, int g, F* s, F*) {
     const I packed = V::load(b.q + 64 * (g / 2));
     MLXN_UNROLL
-    for (int h = 0; h < 2; ++h) s[h] = V::mul(b.d, V::to_f32(Lanes<V>::signed_byte(packed, 2 * (g % 2) + h)));
+    for (int h = 0; h < 2; ++h) s[h] = V::mul(b.d, V::to_f32(V::byte_on_top(packed, 2 * (g % 2) + h)));
   }
 };
 

@@ -72,6 +72,7 @@ using Store = void (*)(const float* totals, int count, DType type, std::uint8_t*
 
 struct WeightKernels {
   MultiplyQuantised quantised[kTileSizes];  ///< index i: tiles of 1 << i rows; null for dense weights
+  MultiplyQuantised ahead;  ///< quantised[0], but asks for the weights ahead; null where it would not help
   Unpack unpack;  ///< null where a slab of codes would not help
   MultiplyQuantised codes[kTileSizes];  ///< the same sums as `quantised` from a slab of codes
   MultiplyExact exact[kTileSizes];

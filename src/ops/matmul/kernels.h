@@ -137,7 +137,52 @@ struct Unpacked : FormatBase {
   }
 };
 
-template <class V, class T, int kTile>
+/// One row of x with the groups first .. first + T::kTogether - 1 of a block: the scaled dots of each.
+template <class V, class T>
+static MLXN_SIMD void dots_together(const typename T::Block& block, int first, const QuantisedX* xs, typename V::F* dots) {
+  static_assert(T::kHalves && T::kValues == nullptr && !T::kSigned);
+  typename V::F s[T::kTogether][2];
+  MLXN_UNROLL
+  for (int p = 0; p < T::kTogether; ++p) T::scales(block, first + p, s[p], nullptr);
+  MLXN_UNROLL
+  for (int h = 0; h < 2; ++h) {
+    typename V::I sum[T::kTogether];
+    MLXN_UNROLL
+    for (int p = 0; p < T::kTogether; ++p) sum[p] = V::set(xs[p].half_start[h]);
+    MLXN_UNROLL
+    for (int i = 4 * h; i < 4 * h + 4; ++i) {
+      typename V::I w[T::kTogether];
+      T::codes_together(block, first / T::kTogether, i, w);
+      MLXN_UNROLL
+      for (int p = 0; p < T::kTogether; ++p) {
+        sum[p] = V::template dot_unsigned<1, T::kCodes - 1>(sum[p], &w[p], xs[p].q + 4 * i);
+      }
+    }
+    MLXN_UNROLL
+    for (int p = 0; p < T::kTogether; ++p) {
+      const typename V::F f = V::to_f32(sum[p]);
+      dots[p] = h == 0 ? V::mul(f, s[p][0]) : V::fma(f, s[p][1], dots[p]);
+    }
+  }
+}
+
+/// How far ahead of the products weights are asked for, where they are: beyond what the hardware's streams fetch by
+/// themselves, well within the nearest cache.
+inline constexpr std::int64_t kAheadBytes = 2048;
+
+/// Asks for part g of a block's lines, `kAheadBytes` on, and for those of its scale with the first.
+template <class T>
+static MLXN_SIMD void ask_ahead(const std::uint8_t* scale, const std::uint8_t* q, int g) {
+  constexpr Format f = format(T::kType);
+  if (f.scale_bytes != 0 && g == 0) __builtin_prefetch(scale + kAheadBytes);
+  MLXN_UNROLL
+  for (int i = f.dwords * g / T::kGroups; i < f.dwords * (g + 1) / T::kGroups; ++i) {
+    __builtin_prefetch(q + kAheadBytes + 64 * i);
+  }
+}
+
+/// kAhead: asks for weights ahead, for weights that stream from memory.
+template <class V, class T, int kTile, bool kAhead = false>
 static void multiply_quantised(const std::uint8_t* group, std::int64_t k, const QuantisedX* x, float* totals) {
   using F = typename V::F;
   using I = typename V::I;
@@ -148,7 +193,16 @@ static void multiply_quantised(const std::uint8_t* group, std::int64_t k, const 
     const auto multiply = [&](const std::uint8_t* scale, const std::uint8_t* q, std::int64_t i) MLXN_LAMBDA {
       const typename T::Block block = T::open(scale, q);
       const QuantisedX* xs = x + i * T::kGroups * kTile;
+      F together[T::kTogether];
       repeat<V, T::kGroups>([&](int g) MLXN_LAMBDA {
+        if constexpr (kAhead) {
+          if (pass == 0) ask_ahead<T>(scale, q, g);
+        }
+        if constexpr (kTile == 1 && V::kGroupsTogether && T::kTogether > 1) {
+          if (g % T::kTogether == 0) dots_together<V, T>(block, g, xs + g, together);
+          total[0] = V::fma(together[g % T::kTogether], V::set_f32(xs[g].d), total[0]);
+          return;
+        }
         I w[8];
         F s[2], o[2];
         dot_codes<V, T>(block, g, w);
@@ -510,6 +564,7 @@ static void add_quantised(Kernels& to) {
   WeightKernels& w = to.weights[static_cast<int>(T::kType)];
   w.bias = kDotBias<V, T>;
   fill_tiles<V, T>(w.quantised);
+  if constexpr (V::kAsksAhead) w.ahead = &multiply_quantised<V, T, 1, true>;
   if constexpr (V::kUnpackFirst && (T::kHalves || T::kValues != nullptr)) {
     w.unpack = &unpack<V, T>;
     fill_tiles<V, Unpacked<V, T::kHalves, T::kMinimum, kDotSigned<V, T>>>(w.codes);
