@@ -1,0 +1,119 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "mlxn/dtype.h"
+
+// Weight records for Hopper's tensor cores (docs/hopper_layout.md): the bits of the file's blocks in another order.
+//
+// A record is 16 rows x 128 k, of types with super-blocks 16 x 256. Records of the same 16 rows follow each other along k, then
+// come the next 16 rows. Rows past n and k past the end are zero bytes, which are zeros in every type.
+//
+//   record of 128 k: codes | row data
+//   record of 256 k: codes of the first 128 k | row data | codes of the other 128 k
+//
+// so that either half of a large record is, with the row data, one run of bytes. Codes are one or two planes of bits; row data
+// are one or two areas of whatever else the blocks hold, byte for byte.
+namespace mlxn::quant {
+
+inline constexpr std::uint32_t kRecordRows = 16;
+inline constexpr std::uint32_t kRecordHalf = 128;  ///< k that a run of codes covers
+
+/// The low or the high bits of the codes. In the file, element e of a block has its bits in field `field` of the block
+/// (block_fields.h), byte from + e / (run * per) * run + e % run, shifted left by e / run % per * bits, per = 8 / bits.
+struct RecordPlane {
+  std::uint32_t bits = 0;  ///< 1, 2, 4 or 8; 0: no plane
+  std::uint32_t field = 0, from = 0, run = 1;
+  std::uint32_t flip = 0;  ///< what the file's bits are xored with: codes count from zero up
+  [[nodiscard]] constexpr std::uint32_t bytes() const noexcept { return kRecordRows * kRecordHalf * bits / 8; }
+};
+/// `bytes` bytes of field `field`, from byte `from` on, of every block.
+struct RecordArea {
+  std::uint32_t field = 0, from = 0, bytes = 0;  ///< 0 bytes: no area
+};
+
+struct RecordFormat {
+  std::uint32_t block_elems = 0;  ///< 0: the type has no records
+  std::uint32_t elems = 0;        ///< along k
+  std::array<RecordPlane, 2> planes{};
+  std::array<RecordArea, 2> areas{};
+
+  [[nodiscard]] constexpr explicit operator bool() const noexcept { return block_elems != 0; }
+  [[nodiscard]] constexpr std::uint32_t blocks() const noexcept { return elems / block_elems; }
+  [[nodiscard]] constexpr std::uint32_t code_bytes() const noexcept { return planes[0].bytes() + planes[1].bytes(); }  ///< of 128 k
+  [[nodiscard]] constexpr std::uint32_t row_bytes() const noexcept { return kRecordRows * blocks() * (areas[0].bytes + areas[1].bytes); }
+  [[nodiscard]] constexpr std::uint32_t bytes() const noexcept { return elems / kRecordHalf * code_bytes() + row_bytes(); }
+  /// Where plane p of half h begins.
+  [[nodiscard]] constexpr std::uint32_t plane_offset(std::uint32_t h, std::uint32_t p) const noexcept {
+    return h * (code_bytes() + row_bytes()) + (p == 0 ? 0 : planes[0].bytes());
+  }
+  /// Where area a begins.
+  [[nodiscard]] constexpr std::uint32_t area_offset(std::uint32_t a) const noexcept {
+    return code_bytes() + (a == 0 ? 0 : kRecordRows * blocks() * areas[0].bytes);
+  }
+};
+
+[[nodiscard]] constexpr RecordFormat record_format(DType type) noexcept {
+  switch (type) {
+    case DType::q4_0:
+    case DType::iq4_nl: return {32, 128, {{{4, 1, 0, 16}, {}}}, {{{0, 0, 2}, {}}}};
+    case DType::q4_1: return {32, 128, {{{4, 1, 0, 16}, {}}}, {{{0, 0, 4}, {}}}};
+    case DType::q5_0: return {32, 128, {{{4, 2, 0, 16}, {1, 1, 0, 1}}}, {{{0, 0, 2}, {}}}};
+    case DType::q5_1: return {32, 128, {{{4, 1, 0, 16}, {1, 0, 4, 1}}}, {{{0, 0, 4}, {}}}};
+    case DType::q8_0: return {32, 128, {{{8, 1, 0, 32, 0x80}, {}}}, {{{0, 0, 2}, {}}}};
+    case DType::mxfp4: return {32, 128, {{{4, 1, 0, 16}, {}}}, {{{0, 0, 1}, {}}}};
+    case DType::q2_K: return {256, 256, {{{2, 1, 0, 32}, {}}}, {{{0, 0, 16}, {2, 0, 4}}}};
+    case DType::q3_K: return {256, 256, {{{2, 1, 0, 32}, {1, 0, 0, 32}}}, {{{2, 0, 12}, {3, 0, 2}}}};
+    case DType::q4_K: return {256, 256, {{{4, 1, 0, 32}, {}}}, {{{0, 0, 16}, {}}}};
+    case DType::q5_K: return {256, 256, {{{4, 2, 0, 32}, {1, 1, 0, 32}}}, {{{0, 0, 16}, {}}}};
+    case DType::q6_K: return {256, 256, {{{4, 0, 0, 64}, {2, 1, 0, 32}}}, {{{2, 0, 16}, {3, 0, 2}}}};
+    case DType::iq4_xs: return {256, 256, {{{4, 1, 0, 16}, {}}}, {{{0, 0, 8}, {}}}};
+    default: return {};
+  }
+}
+
+/// Bytes and bits of one code in a plane of 16 rows x 128 k.
+struct RecordPlace {
+  std::uint32_t byte, shift;
+};
+
+/// row 0..15, k 0..127. Lane 4 g + t of a warp owns rows g and g + 8 and, in every step of 16 k, k = 2t, 2t + 8, 2t + 1, 2t + 9:
+/// bytes 0..3 of its words. Per step: of 4 bits half a byte (low: row g), of 2 bits a quarter (step pairs (s, g), (s, g + 8),
+/// (s + 1, g), (s + 1, g + 8)), of 1 bit an eighth (bit 2 i: step i of four, row g; bit 2 i + 1: row g + 8), of 8 bits two words
+/// (row g, row g + 8). A lane's words lie in fours, those of 1 bit in twos.
+[[nodiscard]] constexpr RecordPlace record_place(std::uint32_t bits, std::uint32_t row, std::uint32_t k) noexcept {
+  const std::uint32_t lane = row % 8 * 4 + k % 8 / 2, upper = row / 8, step = k / 16;
+  const std::uint32_t byte = k % 16 / 8 + k % 2 * 2;
+  const std::uint32_t words = bits == 1 ? 2 : 4;  // of a lane beside each other
+  const std::uint32_t steps = 4 / bits > 0 ? 4 / bits : 1;  // that share a word
+  const std::uint32_t word = bits == 8 ? step * 2 + upper : step / steps;
+  const std::uint32_t shift = bits == 8 ? 0 : step % steps * 2 * bits + upper * bits;
+  return {word / words * (32 * words * 4) + lane * words * 4 + word % words * 4 + byte, shift};
+}
+
+/// Where a block's share of an area of `bytes` bytes a block lies: row g is followed by row g + 8. block: of the record's `blocks`.
+[[nodiscard]] constexpr std::uint32_t record_area_place(std::uint32_t bytes, std::uint32_t blocks, std::uint32_t row,
+                                                        std::uint32_t block) noexcept {
+  return ((row % 8 * 2 + row / 8) * blocks + block) * bytes;
+}
+
+/// How many records hold a matrix [n, k].
+struct RecordGrid {
+  std::uint64_t tiles = 0;         ///< of 16 rows
+  std::uint64_t tile_records = 0;  ///< along k
+  [[nodiscard]] constexpr std::uint64_t records() const noexcept { return tiles * tile_records; }
+};
+[[nodiscard]] constexpr RecordGrid record_grid(const RecordFormat& format, std::int64_t n, std::int64_t k) noexcept {
+  return {(static_cast<std::uint64_t>(n) + kRecordRows - 1) / kRecordRows, (static_cast<std::uint64_t>(k) + format.elems - 1) / format.elems};
+}
+
+static_assert([] {
+  for (int i = 0; i < kDTypeCount; ++i) {
+    const RecordFormat format = record_format(static_cast<DType>(i));
+    if (format && (format.bytes() % 16 != 0 || format.plane_offset(1, 0) % 16 != 0)) return false;  // as bulk copies want
+  }
+  return true;
+}());
+
+}  // namespace mlxn::quant
