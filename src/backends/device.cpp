@@ -71,6 +71,10 @@ Result<void> DeviceImpl::download(std::span<std::byte>, const Allocation&, std::
 }
 
 Result<bool> DeviceImpl::check_import(const void*, std::uint64_t) { return true; }
+Result<void> DeviceImpl::tensor_map(gpu::TensorMap&, const gpu::TensorMapSpec&) {
+  return make_error(ErrorCode::unsupported, "{}: has no tensor copies", capabilities().id);
+}
+
 Result<std::shared_ptr<const DeviceCode>> DeviceImpl::compile(const KernelInfo& info, const CudaSource&) {
   return make_error(ErrorCode::unsupported, "{}: a device of {} runs no CUDA source", info.name, capabilities().backend);
 }

@@ -12,6 +12,10 @@ namespace mlxn {
 
 class CommandList;
 class QueueImpl;
+namespace gpu {
+struct TensorMap;
+struct TensorMapSpec;
+}  // namespace gpu
 
 /// Counters that several threads update.
 struct AtomicCounters {
@@ -35,6 +39,10 @@ class DeviceImpl : public std::enable_shared_from_this<DeviceImpl> {
   [[nodiscard]] virtual std::uint64_t free_bytes() const noexcept = 0;
   /// Whether it runs the portable kernels; its command lists are then gpu::GpuCommandLists.
   [[nodiscard]] virtual bool is_gpu() const noexcept { return false; }
+  /// Whether it runs the kernels written for Hopper (compute capability 9.0), whose weights lie in records (quant/records.h).
+  [[nodiscard]] virtual bool is_hopper() const noexcept { return false; }
+  /// What a Hopper kernel's tensor copies go by. unsupported elsewhere.
+  [[nodiscard]] virtual Result<void> tensor_map(gpu::TensorMap& map, const gpu::TensorMapSpec& spec);
   /// Copies between host memory and memory that the CPU does not see, done when they return and ordered behind all work that
   /// was submitted before. The caller has checked the range.
   [[nodiscard]] virtual Result<void> upload(const Allocation& to, std::uint64_t offset, std::span<const std::byte> from);

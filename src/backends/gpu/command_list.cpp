@@ -132,6 +132,12 @@ Result<std::uint32_t> groups_for(std::string_view op, std::int64_t items, std::u
 
 bool on_gpu(const CommandEncoder& encoder) noexcept { return encoder.list()->device()->is_gpu(); }
 
+bool on_hopper(const CommandEncoder& encoder) noexcept { return encoder.list()->device()->is_hopper(); }
+
+Result<void> tensor_map(const CommandEncoder& encoder, TensorMap& map, const TensorMapSpec& spec) {
+  return encoder.list()->device()->tensor_map(map, spec);
+}
+
 std::uint32_t device_cores(const CommandEncoder& encoder) noexcept {
   return static_cast<std::uint32_t>(encoder.list()->device()->capabilities().compute_units);
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "backends/gpu/tensor_map.h"
 #include "backends/launch.h"
 
 namespace mlxn::gpu {
@@ -51,6 +52,11 @@ struct Kernel {
 [[nodiscard]] bool on_gpu(const CommandEncoder& encoder) noexcept;
 /// Groups that a launch needs at least to occupy the encoder's device: its multiprocessors or cores.
 [[nodiscard]] std::uint32_t device_cores(const CommandEncoder& encoder) noexcept;
+
+/// Whether the encoder's device runs the kernels written for Hopper.
+[[nodiscard]] bool on_hopper(const CommandEncoder& encoder) noexcept;
+/// See DeviceImpl::tensor_map.
+[[nodiscard]] Result<void> tensor_map(const CommandEncoder& encoder, TensorMap& map, const TensorMapSpec& spec);
 
 /// Scratch memory for the dispatches being recorded, aligned to 256 bytes, uninitialised: later requests may hand out the
 /// same bytes again, which the order of dispatches allows. Bind it like any tensor. u8 [bytes].
