@@ -45,27 +45,37 @@ bool prepares(const Device& device, const Tensor& source, PrepareMode mode) {
            kPrepareShare * static_cast<double>(system_memory().available_bytes);
   }
   // Bytes that have to come to the device take their room there in either layout.
-  return !(source.device() == device) || static_cast<double>(gpu::prepared_weight_bytes(source.dtype(), n, k)) <=
+  return !(source.device() == device) || static_cast<double>(gpu::prepared_weight_bytes(gpu::prepared_form(device, source.dtype()), source.dtype(), n, k)) <=
                                              kPrepareShare * static_cast<double>(device.free_bytes());
+}
+
+/// Lays the sources out and says how; the weight stays as it is if that fails.
+Result<void> lay_out(const Device& device, std::span<const Tensor> sources, const PrepareOptions& options, WeightImpl& weight) {
+  if (device.impl()->is_gpu()) {
+    MLXN_TRY(gpu::PreparedWeight prepared,
+             gpu::prepare_weight(device, sources, options, gpu::prepared_form(device, sources.front().dtype())));
+    weight.storage = std::move(prepared.storage);
+    weight.form = prepared.form;
+    weight.exponent = prepared.exponent;
+    return {};
+  }
+  MLXN_TRY(weight.storage, cpu::prepare_weight(device, sources, options));
+  weight.form = WeightForm::prepared;
+  return {};
 }
 
 Result<Weight> prepare(const Device& device, const Tensor& source, const PrepareOptions& options) {
   MLXN_CHECK(check_source(device, source));
-  const bool on_gpu = device.impl()->is_gpu(), is_here = source.device() == device;
+  const bool is_here = source.device() == device;
   auto weight = std::make_shared<WeightImpl>();
   weight->dtype = source.dtype();
   weight->n = source.dim(0);
   weight->k = source.dim(1);
   if (prepares(device, source, options.mode)) {
-    Result<Tensor> storage =
-        on_gpu ? gpu::prepare_weight(device, {&source, 1}, options) : cpu::prepare_weight(device, {&source, 1}, options);
-    if (storage) {
-      weight->storage = *std::move(storage);
-      weight->prepared = true;
-      return Weight(std::move(weight));
-    }
+    const Result<void> laid_out = lay_out(device, {&source, 1}, options, *weight);
+    if (laid_out) return Weight(std::move(weight));
     const bool may_stay_raw = options.mode == PrepareMode::automatic && is_here;
-    if (!may_stay_raw || storage.error().code() != ErrorCode::out_of_memory) return storage.error();
+    if (!may_stay_raw || laid_out.error().code() != ErrorCode::out_of_memory) return laid_out.error();
   }
   if (is_here) {
     weight->storage = source;
@@ -103,9 +113,7 @@ Result<Weight> prepare_stacked(const Device& device, std::span<const Tensor> sou
   }
   weight->dtype = sources.front().dtype();
   weight->k = sources.front().dim(1);
-  weight->prepared = true;
-  MLXN_TRY(weight->storage, device.impl()->is_gpu() ? gpu::prepare_weight(device, sources, options)
-                                                    : cpu::prepare_weight(device, sources, options));
+  MLXN_CHECK(lay_out(device, sources, options, *weight));
   return Weight(std::move(weight));
 }
 
@@ -122,7 +130,7 @@ Result<Weight> Weight::prepare_stacked(const Device& device, std::span<const Ten
 DType Weight::dtype() const noexcept { return impl_ ? impl_->dtype : DType::f32; }
 std::int64_t Weight::n() const noexcept { return impl_ ? impl_->n : 0; }
 std::int64_t Weight::k() const noexcept { return impl_ ? impl_->k : 0; }
-bool Weight::prepared() const noexcept { return impl_ && impl_->prepared; }
+bool Weight::prepared() const noexcept { return impl_ && impl_->prepared(); }
 std::uint64_t Weight::bytes() const noexcept { return impl_ ? impl_->storage.bytes() : 0; }
 
 }  // namespace mlxn

@@ -4,14 +4,23 @@
 
 namespace mlxn {
 
-/// What a Weight refers to. `storage` is the source tensor itself (raw blocks, [n, k] of `dtype`) or, when prepared, u8
-/// bytes in the layout that the device's backend defines for the type.
+/// How the bytes of a Weight lie.
+enum class WeightForm : std::uint8_t {
+  raw,       ///< blocks as in the file, [n, k] of the type
+  prepared,  ///< u8, in the layout that the device's backend defines for the type
+  records,   ///< u8, Hopper's (quant/records.h)
+};
+
+/// What a Weight refers to. `storage` is the source tensor itself if it is raw.
 class WeightImpl {
  public:
   DType dtype = DType::f32;
   std::int64_t n = 0, k = 0;
-  bool prepared = false;
+  WeightForm form = WeightForm::raw;
+  int exponent = 0;  ///< of records: every finite weight is below 2^exponent
   Tensor storage;
+
+  [[nodiscard]] bool prepared() const noexcept { return form != WeightForm::raw; }
 };
 
 }  // namespace mlxn

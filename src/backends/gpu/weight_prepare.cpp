@@ -1,10 +1,16 @@
 #include "backends/gpu/weight_prepare.h"
 
 #include <algorithm>
+#include <cmath>
+#include <vector>
 
+#include "backends/device_impl.h"
 #include "base/error.h"
 #include "mlxn/encoder.h"
+#include "ops/matmul/hopper.h"
 #include "ops/prepare_weight/prepare_weight.h"
+#include "ops/weight_records/weight_records.h"
+#include "quant/records.h"
 
 namespace mlxn::gpu {
 namespace {
@@ -50,8 +56,12 @@ Result<void> upload_bytes(const Device& device, std::span<const std::byte> from,
 
 }  // namespace
 
-std::uint64_t prepared_weight_bytes(DType type, std::int64_t n, std::int64_t k) noexcept {
-  return ops::prepared_layout(type, n, k).bytes;
+WeightForm prepared_form(const Device& device, DType type) noexcept {
+  return device.impl()->is_hopper() && ops::has_hopper_kernels(type) ? WeightForm::records : WeightForm::prepared;
+}
+
+std::uint64_t prepared_weight_bytes(WeightForm form, DType type, std::int64_t n, std::int64_t k) noexcept {
+  return form == WeightForm::records ? ops::records_bytes(type, n, k) : ops::prepared_layout(type, n, k).bytes;
 }
 
 Result<Tensor> upload_weight(const Device& device, const Tensor& source, const PrepareOptions& options) {
@@ -64,31 +74,52 @@ Result<Tensor> upload_weight(const Device& device, const Tensor& source, const P
 
 namespace {
 
-/// One source of a matrix [n, k]: its rows from `first` on.
-Result<void> prepare_rows(const Device& device, const Tensor& source, const Tensor& prepared, std::int64_t n, std::int64_t first,
-                          const PrepareOptions& options) {
-  const DType type = source.dtype();
-  const std::int64_t k = source.dim(1);
-  const auto unit = ops::prepare_unit_bytes(type, k);
-  const auto units_of = [&](std::uint64_t bytes) { return static_cast<std::int64_t>(bytes / unit); };
-  const std::int64_t first_unit = units_of(source.bytes()) / source.dim(0) * first;
+/// What sources are laid out into.
+struct Target {
+  WeightForm form;
+  DType type;
+  std::int64_t n, k;
+  Tensor storage;
+  Tensor peaks;  // of records
 
+  /// Source bytes that are laid out as a whole.
+  [[nodiscard]] std::uint64_t unit_bytes() const noexcept {
+    return form == WeightForm::records ? ops::raw_layout(type, quant::kRecordRows, k).bytes : ops::prepare_unit_bytes(type, k);
+  }
+
+  /// Records the laying out of raw bytes, whole units or the source's end, that stand at the offset of the matrix.
+  [[nodiscard]] Result<void> encode(CommandEncoder& encoder, const Tensor& raw, std::uint64_t offset) const {
+    if (form != WeightForm::records) {
+      const auto unit = unit_bytes();
+      return ops::encode_prepare_weight(encoder, raw, storage, type, n, k, static_cast<std::int64_t>(offset / unit),
+                                        static_cast<std::int64_t>(raw.bytes() / unit));
+    }
+    const std::uint64_t row_bytes = ops::raw_layout(type, 1, k).bytes;
+    const auto first = static_cast<std::int64_t>(offset / row_bytes), rows = static_cast<std::int64_t>(raw.bytes() / row_bytes);
+    MLXN_CHECK(ops::encode_pack_records(encoder, raw, ops::raw_layout(type, rows, k).view, storage, type, k, first, rows));
+    return ops::encode_weight_peak(encoder, raw, peaks, type, rows * k);
+  }
+};
+
+/// One source, whose bytes stand at the offset of the matrix.
+Result<void> lay_out(const Device& device, const Tensor& source, const Target& target, std::uint64_t offset, const PrepareOptions& options) {
   if (source.device() == device) {
     MLXN_TRY(const Tensor raw, Tensor::make(source.allocation(), DType::u8, {static_cast<std::int64_t>(source.bytes())}, source.byte_offset()));
     MLXN_TRY(CommandEncoder encoder, device.encoder());
-    MLXN_CHECK(ops::encode_prepare_weight(encoder, raw, prepared, type, n, k, first_unit, units_of(source.bytes())));
+    MLXN_CHECK(target.encode(encoder, raw, offset));
     MLXN_CHECK(encoder.commit_and_wait());
     return tell(options, 0, source.bytes());
   }
 
   MLXN_TRY(const auto bytes, source.read<std::byte>());
-  if (ops::is_prepared_layout(type, k)) {
-    const std::int64_t begin = first_unit * static_cast<std::int64_t>(unit);
-    MLXN_TRY(const Tensor rows, prepared.slice(0, begin, begin + static_cast<std::int64_t>(bytes.size())));
+  if (target.form != WeightForm::records && ops::is_prepared_layout(target.type, target.k)) {
+    const auto begin = static_cast<std::int64_t>(offset);
+    MLXN_TRY(const Tensor rows, target.storage.slice(0, begin, begin + static_cast<std::int64_t>(bytes.size())));
     return upload_bytes(device, bytes, rows, options);
   }
-  // Pieces go to the device as they are and are taken apart there, one while the host copies the next: an upload is ordered
+  // Pieces go to the device as they are and are laid out there, one while the host copies the next: an upload is ordered
   // behind the work that was committed before it.
+  const std::uint64_t unit = target.unit_bytes();
   const std::uint64_t piece = std::min(std::max(kPieceBytes / unit, std::uint64_t{1}) * unit, std::uint64_t{bytes.size()});
   MLXN_TRY(const Tensor landing, allocate(device, DType::u8, {static_cast<std::int64_t>(piece)}));
   Submission last;
@@ -97,7 +128,7 @@ Result<void> prepare_rows(const Device& device, const Tensor& source, const Tens
     MLXN_CHECK(device.upload(part, std::span<const std::byte>(bytes).subspan(begin, end - begin)));
     if (last.defined()) MLXN_CHECK(last.wait());  // which has ended before the upload; whether it did well is known here only
     MLXN_TRY(CommandEncoder encoder, device.encoder());
-    MLXN_CHECK(ops::encode_prepare_weight(encoder, part, prepared, type, n, k, first_unit + units_of(begin), units_of(end - begin)));
+    MLXN_CHECK(target.encode(encoder, part, offset + begin));
     MLXN_TRY(last, encoder.commit());
     return {};
   };
@@ -105,24 +136,39 @@ Result<void> prepare_rows(const Device& device, const Tensor& source, const Tens
   return last.wait();
 }
 
+/// The least e with every magnitude below 2^e.
+Result<int> exponent_of(const Device& device, const Tensor& peaks) {
+  std::vector<float> values(static_cast<std::size_t>(peaks.elems()));
+  MLXN_CHECK(device.download(std::as_writable_bytes(std::span(values)), peaks));
+  const float peak = *std::max_element(values.begin(), values.end());
+  int exponent = 0;
+  if (peak > 0) static_cast<void>(std::frexp(peak, &exponent));
+  return exponent;
+}
+
 }  // namespace
 
-Result<Tensor> prepare_weight(const Device& device, std::span<const Tensor> sources, const PrepareOptions& options) {
-  const DType type = sources.front().dtype();
-  const std::int64_t k = sources.front().dim(1);
-  std::int64_t n = 0;
-  for (const Tensor& source : sources) n += source.dim(0);
-  MLXN_TRY(Tensor prepared, allocate(device, DType::u8, {static_cast<std::int64_t>(prepared_weight_bytes(type, n, k))}));
-  std::int64_t first = 0;
+Result<PreparedWeight> prepare_weight(const Device& device, std::span<const Tensor> sources, const PrepareOptions& options, WeightForm form) {
+  Target target{form, sources.front().dtype(), 0, sources.front().dim(1), {}, {}};
+  for (const Tensor& source : sources) target.n += source.dim(0);
+  MLXN_CHECK(ops::check_gpu_row("prepare", target.type, target.k));
+  MLXN_TRY(target.storage, allocate(device, DType::u8,
+                                    {static_cast<std::int64_t>(prepared_weight_bytes(form, target.type, target.n, target.k))}));
+  if (form == WeightForm::records) {
+    MLXN_TRY(target.peaks, device.allocate(DType::f32, {std::int64_t{2} * device.capabilities().compute_units}));
+  }
   std::uint64_t consumed = 0;
   for (const Tensor& source : sources) {
     PrepareOptions shifted = options;
     if (options.consumed) {
       shifted.consumed = [&](std::uint64_t offset, std::uint64_t length) { options.consumed(consumed + offset, length); };
     }
-    MLXN_CHECK(prepare_rows(device, source, prepared, n, first, shifted));
-    first += source.dim(0);
+    MLXN_CHECK(lay_out(device, source, target, consumed, shifted));
     consumed += source.bytes();
+  }
+  PreparedWeight prepared{std::move(target.storage), form, 0};
+  if (form == WeightForm::records) {
+    MLXN_TRY(prepared.exponent, exponent_of(device, target.peaks));
   }
   return prepared;
 }

@@ -2,14 +2,24 @@
 
 #include <span>
 
-#include "mlxn/weight.h"
+#include "backends/weight_impl.h"
 
 namespace mlxn::gpu {
 
+/// How weights of a type are prepared on a device: Hopper's records where it has kernels for them.
+[[nodiscard]] WeightForm prepared_form(const Device& device, DType type) noexcept;
 /// Bytes of a prepared matrix.
-[[nodiscard]] std::uint64_t prepared_weight_bytes(DType type, std::int64_t n, std::int64_t k) noexcept;
-/// The layout of ops/prepare_weight of sources, one above the other, on the same device or in memory that the CPU sees.
-[[nodiscard]] Result<Tensor> prepare_weight(const Device& device, std::span<const Tensor> sources, const PrepareOptions& options);
+[[nodiscard]] std::uint64_t prepared_weight_bytes(WeightForm form, DType type, std::int64_t n, std::int64_t k) noexcept;
+
+struct PreparedWeight {
+  Tensor storage;
+  WeightForm form = WeightForm::prepared;
+  int exponent = 0;  ///< see WeightImpl
+};
+/// The layout of ops/prepare_weight, or records, of sources, one above the other, on the same device or in memory that the CPU
+/// sees.
+[[nodiscard]] Result<PreparedWeight> prepare_weight(const Device& device, std::span<const Tensor> sources, const PrepareOptions& options,
+                                                    WeightForm form);
 /// The raw blocks of a source in memory that the CPU sees, on the device.
 [[nodiscard]] Result<Tensor> upload_weight(const Device& device, const Tensor& source, const PrepareOptions& options);
 

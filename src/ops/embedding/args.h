@@ -15,6 +15,8 @@ struct EmbeddingGpuArgs {
   int64_t y_stride;  ///< elements from row to row
   uint32_t y_type;   ///< quant::kElementF32...
   float scale;
+  uint32_t gathered;  ///< row i of the table is that of ids[i]
+  uint32_t reserved;
 };
 
 }  // namespace ops

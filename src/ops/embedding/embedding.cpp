@@ -49,7 +49,7 @@ Result<void> encode_embedding(CommandEncoder& encoder, const Tensor& ids, const 
   args.row_bytes = storage_bytes(weight.dtype, static_cast<std::uint64_t>(weight.k)).value_or(0);
   args.scale = scale;
   args.type = weight.dtype;
-  args.prepared = weight.prepared ? 1 : 0;
+  args.prepared = weight.prepared() ? 1 : 0;
   return cpu::encode(encoder, embedding_kernel("embedding_scalar", y.dtype()), launch);
 }
 

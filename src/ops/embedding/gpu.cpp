@@ -6,6 +6,7 @@
 #include "backends/weight_impl.h"
 #include "ops/embedding/kernel.h"
 #include "ops/prepare_weight/prepare_weight.h"
+#include "ops/weight_records/weight_records.h"
 
 namespace mlxn {
 
@@ -43,27 +44,55 @@ gpu::Kernel<EmbeddingGpuArgs> kernel_of(DType type) noexcept {
 
 }  // namespace
 
-Result<void> embedding_gpu(CommandEncoder& encoder, const Tensor& ids, const Weight& table, const Tensor& y, float scale) {
-  const WeightImpl& weight = *table.impl();
-  MLXN_CHECK(check_gpu_row("embedding", weight.dtype, weight.k));
+namespace {
+
+// Of rows that are gathered from records at a time.
+constexpr std::int64_t kGatheredBytes = std::int64_t{32} << 20;
+
+/// One launch; the table lies as `layout` says, `gathered` as in EmbeddingGpuArgs.
+Result<void> look_up(CommandEncoder& encoder, const Tensor& ids, const WeightImpl& weight, const Tensor& table, const WeightLayout& layout,
+                     bool gathered, const Tensor& y, float scale) {
   Launch<EmbeddingGpuArgs> launch;
   EmbeddingGpuArgs& args = launch.args;
-  const WeightLayout layout = weight.prepared ? prepared_layout(weight.dtype, weight.n, weight.k)
-                                              : raw_layout(weight.dtype, weight.n, weight.k);
   args.table = layout.view;
   launch.bind(args.ids, ids);
-  launch.bind(args.table.data, weight.storage);
+  launch.bind(args.table.data, table);
   launch.bind(args.y, y);
-  set_even(weight.dtype, args.table, device_address(weight.storage));
+  set_even(weight.dtype, args.table, device_address(table));
   args.n = weight.n;
   args.dim = weight.k;
   args.y_stride = y.stride(0);
   args.y_type = element_type(y.dtype());
   args.scale = scale;
+  args.gathered = gathered ? 1 : 0;
   MLXN_TRY(const std::uint32_t tokens, gpu::groups_for("embedding", ids.dim(0), 1));
   constexpr std::int64_t kElems = std::int64_t{gpu::kChunkElems} * gpu::Embedding<gpu::Q4_0>::kThreads;
   const std::int64_t pieces = std::min<std::int64_t>((weight.k + kElems - 1) / kElems, gpu::kMaxGridYZ);
   return gpu::encode(encoder, kernel_of(weight.dtype), {tokens, static_cast<std::uint32_t>(pieces)}, launch);
+}
+
+}  // namespace
+
+Result<void> embedding_gpu(CommandEncoder& encoder, const Tensor& ids, const Weight& table, const Tensor& y, float scale) {
+  const WeightImpl& weight = *table.impl();
+  MLXN_CHECK(check_gpu_row("embedding", weight.dtype, weight.k));
+  if (weight.form != WeightForm::records) {
+    const WeightLayout layout = weight.form == WeightForm::prepared ? prepared_layout(weight.dtype, weight.n, weight.k)
+                                                                    : raw_layout(weight.dtype, weight.n, weight.k);
+    return look_up(encoder, ids, weight, weight.storage, layout, false, y, scale);
+  }
+  const auto row_bytes = static_cast<std::int64_t>(raw_layout(weight.dtype, 1, weight.k).bytes);
+  const std::int64_t step = std::clamp<std::int64_t>(kGatheredBytes / row_bytes, 1, ids.dim(0));
+  const WeightLayout layout = prepared_layout(weight.dtype, step, weight.k);
+  MLXN_TRY(const Tensor rows, gpu::scratch(encoder, layout.bytes));
+  for (std::int64_t begin = 0; begin < ids.dim(0); begin += step) {
+    const std::int64_t end = std::min(begin + step, ids.dim(0));
+    MLXN_TRY(const Tensor some, ids.slice(0, begin, end));
+    MLXN_TRY(const Tensor y_rows, y.slice(0, begin, end));
+    MLXN_CHECK(encode_unpack_records(encoder, weight.storage, rows, layout.view, weight.dtype, weight.n, weight.k, {0, end - begin, &some}));
+    MLXN_CHECK(look_up(encoder, some, weight, rows, layout, true, y_rows, scale));
+  }
+  return {};
 }
 
 }  // namespace ops

@@ -22,7 +22,8 @@ struct Embedding {
     for (uint32_t chunk = t.group.y * kThreads + t.index; chunk < chunks; chunk += t.groups.y * kThreads) {
       float v[kChunkElems];
       if (id < args.n) {
-        WeightRow<F>::template load<false>(args.table, id * args.table.row_blocks, args.dim, chunk, v);
+        const int64_t row = args.gathered ? token : int64_t(id);
+        WeightRow<F>::template load<false>(args.table, row * args.table.row_blocks, args.dim, chunk, v);
       } else {
         MLXN_UNROLL
         for (uint32_t i = 0; i < kChunkElems; ++i) v[i] = 0.0f;

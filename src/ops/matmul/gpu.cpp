@@ -5,7 +5,9 @@
 #include "backends/gpu/launch.h"
 #include "base/error.h"
 #include "ops/matmul/kernel.h"
+#include "ops/matmul/hopper.h"
 #include "ops/prepare_weight/prepare_weight.h"
+#include "ops/weight_records/weight_records.h"
 
 namespace mlxn {
 
@@ -138,17 +140,20 @@ Result<void> multiply(std::string_view op, CommandEncoder& encoder, const Instan
 
 }  // namespace
 
-Result<void> matmul_gpu(std::string_view op, CommandEncoder& encoder, const Tensor& x, const Tensor& weights, bool prepared,
-                        const Tensor& y, const MatmulShape& shape, Numerics numerics, Route route) {
-  const WeightLayout layout =
-      prepared ? prepared_layout(shape.type, shape.n, shape.k) : raw_layout(shape.type, shape.n, shape.k);
+Result<void> matmul_gpu(std::string_view op, CommandEncoder& encoder, const Tensor& x, const GpuOperand& operand, const Tensor& y,
+                        const MatmulShape& shape, const MatmulChoice& choice) {
+  if (uses_hopper(operand.form, choice.numerics)) return matmul_hopper(op, encoder, x, operand, y, shape, choice);
+  const Tensor& weights = operand.bytes;
+  const bool records = operand.form == WeightForm::records;
+  const WeightLayout layout = operand.form == WeightForm::raw ? raw_layout(shape.type, shape.n, shape.k)
+                                                              : prepared_layout(shape.type, shape.n, shape.k);
   MLXN_CHECK(check_gpu_row(op, shape.type, shape.k));
-  const bool wide = is_wide(shape.type, layout.view, device_address(weights));
+  const bool wide = records || is_wide(shape.type, layout.view, device_address(weights));
   const Instance instance =
-      route == Route::vector ? vector_instance(shape, wide) : tile_instance(shape, gpu::device_cores(encoder));
+      choice.route == Route::vector ? vector_instance(shape, wide) : tile_instance(shape, gpu::device_cores(encoder));
 
-  // Rows of x at a time, if they have to be made ready; rows of w at a time, if tiles want them laid out anew.
-  const bool ready = is_ready(x, numerics), apart = route == Route::tile && !wide;
+  // Rows of x at a time, if they have to be made ready; rows of w at a time, if they have to be laid out anew.
+  const bool ready = is_ready(x, choice.numerics), apart = records || (choice.route == Route::tile && !wide);
   const std::int64_t x_stride = ceil_div(shape.k, 4) * 4;
   const std::int64_t x_rows = std::max(kStageBytes / (x_stride * 4) / kSlabRows * kSlabRows, kSlabRows);
   const std::int64_t m_step = ready ? shape.m : std::min(shape.m, x_rows);
@@ -170,18 +175,22 @@ Result<void> matmul_gpu(std::string_view op, CommandEncoder& encoder, const Tens
     const std::int64_t n_end = std::min(n + n_step, shape.n);
     quant::GpuWeight view = layout.view;
     if (apart) {
-      MLXN_TRY(const Tensor raw, Tensor::make(weights.allocation(), DType::u8, {(n_end - n) * row_bytes},
-                                              weights.byte_offset() + static_cast<std::uint64_t>(n * row_bytes)));
-      const std::int64_t units = is_block(shape.type) ? (n_end - n) * layout.view.row_blocks : n_end - n;
-      MLXN_CHECK(encode_prepare_weight(encoder, raw, planes, shape.type, n_step, shape.k, 0, units));
       view = prepared_layout(shape.type, n_step, shape.k).view;
+      if (records) {
+        MLXN_CHECK(encode_unpack_records(encoder, weights, planes, view, shape.type, shape.n, shape.k, {n, n_end - n, nullptr}));
+      } else {
+        MLXN_TRY(const Tensor raw, Tensor::make(weights.allocation(), DType::u8, {(n_end - n) * row_bytes},
+                                                weights.byte_offset() + static_cast<std::uint64_t>(n * row_bytes)));
+        const std::int64_t units = is_block(shape.type) ? (n_end - n) * layout.view.row_blocks : n_end - n;
+        MLXN_CHECK(encode_prepare_weight(encoder, raw, planes, shape.type, n_step, shape.k, 0, units));
+      }
     }
     for (std::int64_t m = 0; m < shape.m; m += m_step) {
       const std::int64_t m_end = std::min(m + m_step, shape.m);
       MLXN_TRY(Tensor rows, x.slice(0, m, m_end));
       if (!ready) {
         MLXN_TRY(const Tensor out, staged.slice(0, 0, m_end - m));
-        MLXN_CHECK(stage(op, encoder, rows, out, numerics));
+        MLXN_CHECK(stage(op, encoder, rows, out, choice.numerics));
         rows = out;
       }
       MLXN_TRY(const Tensor y_rows, y.slice(0, m, m_end));
@@ -192,12 +201,14 @@ Result<void> matmul_gpu(std::string_view op, CommandEncoder& encoder, const Tens
   return {};
 }
 
-MatmulGpuPlan plan_matmul_gpu(const MatmulShape& shape, bool prepared, Route route, std::uint32_t cores) noexcept {
+MatmulGpuPlan plan_matmul_gpu(const MatmulShape& shape, WeightForm form, const MatmulChoice& choice, std::uint32_t cores) noexcept {
+  if (uses_hopper(form, choice.numerics)) return plan_matmul_hopper(shape, choice, cores);
   const WeightLayout layout =
-      prepared ? prepared_layout(shape.type, shape.n, shape.k) : raw_layout(shape.type, shape.n, shape.k);
-  const bool wide = is_wide(shape.type, layout.view, nullptr);
-  const Instance instance = route == Route::vector ? vector_instance(shape, wide) : tile_instance(shape, cores);
-  return {instance.kernel.info->name, instance.rows, route == Route::tile && !wide};
+      form == WeightForm::raw ? raw_layout(shape.type, shape.n, shape.k) : prepared_layout(shape.type, shape.n, shape.k);
+  const bool records = form == WeightForm::records;
+  const bool wide = records || is_wide(shape.type, layout.view, nullptr), tile = choice.route == Route::tile;
+  const Instance instance = tile ? tile_instance(shape, cores) : vector_instance(shape, wide);
+  return {instance.kernel.info->name, instance.rows, records || (tile && !wide), tile};
 }
 
 }  // namespace ops

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "backends/weight_impl.h"
 #include "mlxn/ops/matmul.h"
 
 namespace mlxn::ops {
@@ -7,16 +8,31 @@ namespace mlxn::ops {
 /// The largest m that is better served by the vector route on a GPU.
 inline constexpr std::int64_t kGpuVectorThreshold = 8;
 
-/// Records the product on a GPU: numerics is exact, f16 or bf16, route vector or tile. The operands have been checked.
-[[nodiscard]] Result<void> matmul_gpu(std::string_view op, CommandEncoder& encoder, const Tensor& x, const Tensor& weights,
-                                      bool prepared, const Tensor& y, const MatmulShape& shape, Numerics numerics, Route route);
+/// Weights of a product on a GPU. u8 or blocks.
+struct GpuOperand {
+  const Tensor& bytes;
+  WeightForm form;
+  int exponent = 0;  ///< of records: see WeightImpl
+};
+
+/// What runs of what was asked for.
+struct MatmulChoice {
+  Numerics numerics = Numerics::exact;  ///< exact, f16 or bf16 on a GPU
+  Route route = Route::vector;          ///< vector or tile
+  bool batch_invariant = false;
+};
+
+/// Records the product on a GPU. The operands have been checked.
+[[nodiscard]] Result<void> matmul_gpu(std::string_view op, CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights,
+                                      const Tensor& y, const MatmulShape& shape, const MatmulChoice& choice);
 
 /// What it runs on a device of so many cores, for weights that begin at a multiple of 256 bytes.
 struct MatmulGpuPlan {
   std::string_view kernel;
   std::int64_t rows = 0;  ///< of x that a pass over the weights serves
-  bool taken_apart = false;  ///< raw blocks are laid out as prepared ones first
+  bool taken_apart = false;  ///< blocks, or records, are laid out field by field first
+  bool decoded = false;      ///< weights are unpacked to shared memory, for many rows of x
 };
-[[nodiscard]] MatmulGpuPlan plan_matmul_gpu(const MatmulShape& shape, bool prepared, Route route, std::uint32_t cores) noexcept;
+[[nodiscard]] MatmulGpuPlan plan_matmul_gpu(const MatmulShape& shape, WeightForm form, const MatmulChoice& choice, std::uint32_t cores) noexcept;
 
 }  // namespace mlxn::ops

@@ -2,10 +2,12 @@
 
 #include "backends/cpu/launch.h"
 #include "backends/device_impl.h"
+#include "backends/gpu/weight_prepare.h"
 #include "backends/weight_impl.h"
 #include "base/checked.h"
 #include "ops/matmul/cpu.h"
 #include "ops/matmul/gpu.h"
+#include "ops/matmul/hopper.h"
 #include "ops/row_check.h"
 
 namespace mlxn {
@@ -77,17 +79,17 @@ Result<void> check_matrix(std::string_view op, std::string_view name, const Comm
   return check_last_contiguous(op, name, tensor);
 }
 
-/// What runs of what was asked for.
-struct Choice {
-  Numerics numerics;
-  Route route;
-};
+std::int64_t vector_threshold(const MatmulShape& shape, bool gpu, bool hopper) noexcept {
+  return hopper ? hopper_vector_threshold(shape) : gpu ? kGpuVectorThreshold : rows16::kVectorThreshold;
+}
+
 /// On a CPU every route adds in the same order, so batch_invariant holds without being asked for. On a GPU each route has an
-/// order of its own, which m does not change: there the mode stays with the vector route unless the call names one.
-Result<Choice> choose(std::string_view op, const MatmulShape& shape, const MatmulOptions& options, bool gpu) {
-  Choice choice{options.numerics, options.route};
+/// order of its own, which m does not change: there the mode stays with the vector route unless the call names one. Weights that
+/// lie in records are there for the matrix units, which take f16.
+Result<MatmulChoice> choose(std::string_view op, const MatmulShape& shape, const MatmulOptions& options, bool gpu, WeightForm form) {
+  MatmulChoice choice{options.numerics, options.route, options.batch_invariant};
   switch (options.numerics) {
-    case Numerics::automatic: choice.numerics = Numerics::exact; break;
+    case Numerics::automatic: choice.numerics = form == WeightForm::records ? Numerics::f16 : Numerics::exact; break;
     case Numerics::exact:
     case Numerics::f16: break;
     case Numerics::bf16:
@@ -99,22 +101,22 @@ Result<Choice> choose(std::string_view op, const MatmulShape& shape, const Matmu
       break;
   }
   if (choice.route == Route::automatic) {
-    const std::int64_t threshold = gpu ? kGpuVectorThreshold : rows16::kVectorThreshold;
+    const std::int64_t threshold = vector_threshold(shape, gpu, uses_hopper(form, choice.numerics));
     choice.route = shape.m <= threshold || (gpu && options.batch_invariant) ? Route::vector : Route::tile;
   }
   return choice;
 }
 
 /// Records the product of operands that have been checked.
-Result<void> encode(std::string_view op, CommandEncoder& encoder, const Tensor& x, const Tensor& weights, bool prepared,
-                    const Tensor& y, const MatmulShape& shape, const MatmulOptions& options, std::optional<CpuIsa> isa) {
-  MLXN_TRY(const Choice choice, choose(op, shape, options, gpu::on_gpu(encoder)));
+Result<void> encode(std::string_view op, CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y,
+                    const MatmulShape& shape, const MatmulOptions& options, std::optional<CpuIsa> isa) {
+  MLXN_TRY(const MatmulChoice choice, choose(op, shape, options, gpu::on_gpu(encoder), weights.form));
   MLXN_TRY(const auto* variant, pick_for<cpu::Kernel<rows16::Args>>(encoder, op, kVariants, isa));
-  if (variant == nullptr) return matmul_gpu(op, encoder, x, weights, prepared, y, shape, choice.numerics, choice.route);
+  if (variant == nullptr) return matmul_gpu(op, encoder, x, weights, y, shape, choice);
   Launch<rows16::Args> launch;
   rows16::Args& args = launch.args;
   launch.bind(args.x, x);
-  launch.bind(args.w, weights);
+  launch.bind(args.w, weights.bytes);
   launch.bind(args.y, y);
   args.m = shape.m;
   args.n = shape.n;
@@ -124,7 +126,7 @@ Result<void> encode(std::string_view op, CommandEncoder& encoder, const Tensor& 
   args.type = shape.type;
   args.x_type = x.dtype();
   args.y_type = y.dtype();
-  args.prepared = prepared ? 1 : 0;
+  args.prepared = weights.form == WeightForm::prepared ? 1 : 0;
   args.quantised = choice.numerics == Numerics::int8act ? 1 : 0;
   args.to_f16 = choice.numerics == Numerics::f16 ? 1 : 0;
   args.isa = static_cast<std::uint8_t>(variant->isa);
@@ -159,7 +161,7 @@ Result<void> encode_quantized_matmul_ggml(CommandEncoder& encoder, const Tensor&
   MLXN_CHECK(check_rows_apart(kOp, "y", y));
   MLXN_CHECK(check_no_overlap(kOp, "y", y, "x", x));
   MLXN_CHECK(check_no_overlap(kOp, "y", y, "raw", raw));
-  return encode(kOp, encoder, x, raw, false, y, shape, options, isa);
+  return encode(kOp, encoder, x, {raw, WeightForm::raw}, y, shape, options, isa);
 }
 
 Result<void> encode_matmul(CommandEncoder& encoder, const Tensor& x, const Weight& weight, const Tensor& y,
@@ -178,29 +180,31 @@ Result<void> encode_matmul(CommandEncoder& encoder, const Tensor& x, const Weigh
   MLXN_CHECK(check_rows_apart(kOp, "y", y));
   MLXN_CHECK(check_no_overlap(kOp, "y", y, "x", x));
   MLXN_CHECK(check_no_overlap(kOp, "y", y, "weight", storage));
-  return encode(kOp, encoder, x, storage, weight.prepared(), y, shape, options, isa);
+  return encode(kOp, encoder, x, {storage, weight.impl()->form, weight.impl()->exponent}, y, shape, options, isa);
 }
 
 namespace {
 
 /// What planning makes of a problem.
 struct Planned {
-  Choice choice;
+  MatmulChoice choice;
   std::string_view kernel;
   bool decoded = false;         // weights are unpacked before they are multiplied
   std::int64_t panel_rows = 0;  // of x that one pass over the weights serves
-  bool taken_apart = false;     // GPU: raw blocks are laid out as prepared ones first
+  bool taken_apart = false;     // GPU: blocks or records are laid out field by field first
+  WeightForm form = WeightForm::raw;
 };
 Result<Planned> plan_problem(std::string_view op, const Device& device, const MatmulShape& shape, bool prepared,
                              const MatmulOptions& options) {
   if (!device.defined()) return make_error(ErrorCode::invalid_argument, "{}: device is an empty handle", op);
   MLXN_CHECK(check_problem(op, shape));
   const bool gpu = device.impl()->is_gpu();
-  MLXN_TRY(const Choice choice, choose(op, shape, options, gpu));
+  const WeightForm form = !prepared ? WeightForm::raw : gpu ? gpu::prepared_form(device, shape.type) : WeightForm::prepared;
+  MLXN_TRY(const MatmulChoice choice, choose(op, shape, options, gpu, form));
   if (gpu) {
     const auto cores = static_cast<std::uint32_t>(device.capabilities().compute_units);
-    const MatmulGpuPlan plan = plan_matmul_gpu(shape, prepared, choice.route, cores);
-    return Planned{choice, plan.kernel, choice.route == Route::tile, plan.rows, plan.taken_apart};
+    const MatmulGpuPlan plan = plan_matmul_gpu(shape, form, choice, cores);
+    return Planned{choice, plan.kernel, plan.decoded, plan.rows, plan.taken_apart, form};
   }
   MLXN_TRY(const auto* variant, pick<cpu::Kernel<rows16::Args>>(op, kVariants, std::nullopt));
   rows16::Args args{};
@@ -213,7 +217,7 @@ Result<Planned> plan_problem(std::string_view op, const Device& device, const Ma
   args.to_f16 = choice.numerics == Numerics::f16 ? 1 : 0;
   args.isa = static_cast<std::uint8_t>(variant->isa);
   rows16::plan(args, choice.route == Route::tile, device.capabilities().threads);
-  return Planned{choice, variant->name, args.decoded != 0, args.panel_rows};
+  return Planned{choice, variant->name, args.decoded != 0, args.panel_rows, false, form};
 }
 
 /// The least m above shape.m for which `differs` holds, 0 if none is near.
@@ -264,7 +268,10 @@ Result<std::vector<std::string>> explain_matmul(const Device& device, const Matm
   if (device.impl()->is_gpu()) {
     lines.push_back(planned.decoded ? fmt::format("weights are unpacked once for every {} rows of x", planned.panel_rows)
                                     : fmt::format("weights are unpacked in registers, read once for every {} rows of x", planned.panel_rows));
-    lines.push_back(prepared              ? "weights lie field by field, prepared at load"
+    const bool records = planned.form == WeightForm::records;
+    lines.push_back(records && planned.taken_apart ? "weights lie in records for matrix units, which this class does not use: they are laid out field by field before they are read"
+                    : records             ? "weights lie in records for matrix units, prepared at load"
+                    : prepared            ? "weights lie field by field, prepared at load"
                     : planned.taken_apart ? "weights are laid out field by field before they are read"
                                           : "weights are read as they lie in the file");
     return lines;
@@ -299,12 +306,14 @@ Result<MatmulPlan> plan_matmul(const Device& device, const MatmulShape& shape, b
   });
 }
 
-Result<std::int64_t> matmul_vector_threshold(const Device& device, const MatmulShape& shape, bool) {
+Result<std::int64_t> matmul_vector_threshold(const Device& device, const MatmulShape& shape, bool prepared) {
   return detail::guarded([&]() -> Result<std::int64_t> {
     constexpr std::string_view kOp = "matmul_vector_threshold";
     if (!device.defined()) return make_error(ErrorCode::invalid_argument, "{}: device is an empty handle", kOp);
     MLXN_CHECK(ops::check_problem(kOp, shape));
-    return device.impl()->is_gpu() ? ops::kGpuVectorThreshold : rows16::kVectorThreshold;
+    const bool gpu = device.impl()->is_gpu();
+    const bool records = gpu && prepared && gpu::prepared_form(device, shape.type) == WeightForm::records;
+    return ops::vector_threshold(shape, gpu, records);
   });
 }
 

@@ -1,0 +1,111 @@
+#include "ops/weight_records/weight_records.h"
+
+#include <algorithm>
+
+#include "backends/gpu/launch.h"
+#include "ops/prepare_weight/prepare_weight.h"
+#include "ops/weight_records/kernel.h"
+#include "quant/records.h"
+
+namespace mlxn {
+
+namespace gpu {
+namespace {
+MLXN_KERNELS(MLXN_GPU_HANDLE)
+}  // namespace
+static_assert(kRecordRows == quant::kRecordRows && kRecordHalf == quant::kRecordHalf);
+}  // namespace gpu
+
+namespace ops {
+namespace {
+
+gpu::Kernel<WeightPeakArgs> peak_kernel(DType type) noexcept {
+  using namespace gpu;
+  switch (type) {
+    case DType::q4_0: return weight_peak_q4_0;
+    case DType::q4_1: return weight_peak_q4_1;
+    case DType::q5_0: return weight_peak_q5_0;
+    case DType::q5_1: return weight_peak_q5_1;
+    case DType::q8_0: return weight_peak_q8_0;
+    case DType::q2_K: return weight_peak_q2_K;
+    case DType::q3_K: return weight_peak_q3_K;
+    case DType::q4_K: return weight_peak_q4_K;
+    case DType::q5_K: return weight_peak_q5_K;
+    case DType::q6_K: return weight_peak_q6_K;
+    case DType::iq4_nl: return weight_peak_iq4_nl;
+    case DType::iq4_xs: return weight_peak_iq4_xs;
+    case DType::mxfp4: return weight_peak_mxfp4;
+    default: return {};  // has no records
+  }
+}
+
+/// All but the pointers and the rows.
+void fill(WeightRecordsArgs& args, const quant::GpuWeight& view, DType type, std::int64_t k) noexcept {
+  const quant::RecordFormat format = quant::record_format(type);
+  args.row_blocks = k / format.block_elems;
+  args.tile_records = static_cast<std::int64_t>(quant::record_grid(format, 1, k).tile_records);
+  args.block_elems = format.block_elems;
+  args.elems = format.elems;
+  args.code_bytes = format.code_bytes();
+  args.row_bytes = format.row_bytes();
+  for (std::size_t i = 0; i < 2; ++i) {
+    const quant::RecordPlane& plane = format.planes[i];
+    const quant::RecordArea& area = format.areas[i];
+    args.planes[i] = {view.offset[plane.field] + plane.from, view.step[plane.field], plane.bits, plane.run, plane.flip};
+    args.areas[i] = {view.offset[area.field] + area.from, view.step[area.field], area.bytes, 0, 0};
+  }
+}
+
+}  // namespace
+
+bool has_records(DType type) noexcept { return static_cast<bool>(quant::record_format(type)); }
+
+std::uint64_t records_bytes(DType type, std::int64_t n, std::int64_t k) noexcept {
+  const quant::RecordFormat format = quant::record_format(type);
+  return quant::record_grid(format, n, k).records() * format.bytes();
+}
+
+Result<void> encode_pack_records(CommandEncoder& encoder, const Tensor& blocks, const quant::GpuWeight& view, const Tensor& records,
+                                 DType type, std::int64_t k, std::int64_t first_row, std::int64_t rows) {
+  Launch<WeightRecordsArgs> launch;
+  WeightRecordsArgs& args = launch.args;
+  fill(args, view, type, k);
+  launch.bind(args.from, blocks);
+  launch.bind(args.to, records);
+  args.rows = rows;
+  args.first_row = first_row;
+  const std::int64_t tiles = (rows + quant::kRecordRows - 1) / quant::kRecordRows;
+  MLXN_TRY(const std::uint32_t groups, gpu::groups_for("prepare", tiles * args.tile_records, 1));
+  return gpu::encode(encoder, gpu::pack_records, {groups}, launch);
+}
+
+Result<void> encode_unpack_records(CommandEncoder& encoder, const Tensor& records, const Tensor& blocks, const quant::GpuWeight& view,
+                                   DType type, std::int64_t n, std::int64_t k, const RecordRows& rows) {
+  Launch<WeightRecordsArgs> launch;
+  WeightRecordsArgs& args = launch.args;
+  fill(args, view, type, k);
+  launch.bind(args.from, records);
+  launch.bind(args.to, blocks);
+  if (rows.ids != nullptr) launch.bind(args.ids, *rows.ids);
+  args.rows = rows.rows;
+  args.first_row = rows.first;
+  args.n = n;
+  MLXN_TRY(const std::uint32_t groups, gpu::groups_for("unpack", rows.rows, 1));
+  constexpr std::int64_t kGroupBlocks = 64;
+  const std::int64_t parts = std::clamp<std::int64_t>(args.row_blocks / kGroupBlocks, 1, 64);
+  return gpu::encode(encoder, gpu::unpack_records, {groups, static_cast<std::uint32_t>(parts)}, launch);
+}
+
+Result<void> encode_weight_peak(CommandEncoder& encoder, const Tensor& blocks, const Tensor& peaks, DType type, std::int64_t elems) {
+  Launch<WeightPeakArgs> launch;
+  WeightPeakArgs& args = launch.args;
+  args.w = raw_layout(type, 1, elems).view;
+  launch.bind(args.w.data, blocks);
+  launch.bind(args.peaks, peaks);
+  set_even(type, args.w, device_address(blocks));
+  args.elems = elems;
+  return gpu::encode(encoder, peak_kernel(type), {static_cast<std::uint32_t>(peaks.dim(0))}, launch);
+}
+
+}  // namespace ops
+}  // namespace mlxn

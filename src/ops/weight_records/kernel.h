@@ -1,0 +1,188 @@
+#pragma once
+
+#include "ops/weight_records/args.h"
+#include "portable/dialect.h"
+#include "quant/kernel_decode.h"
+
+namespace mlxn {
+namespace gpu {
+
+constexpr uint32_t kRecordRows = 16;
+constexpr uint32_t kRecordHalf = 128;
+
+/// Words of a lane that lie beside each other in a plane.
+MLXN_FN uint32_t record_words(uint32_t bits) { return bits == 1 ? 2 : 4; }
+/// Steps of 16 k that share a word.
+MLXN_FN uint32_t record_steps(uint32_t bits) { return bits == 8 ? 1 : 4 / bits; }
+
+/// A group makes one record; a thread gathers a word of codes, or copies a byte of row data. Bound by the loads of single
+/// bytes, which come from the nearest cache: a file loads far slower.
+struct PackRecords {
+  using Args = ops::WeightRecordsArgs;
+  using Shared = NoShared;
+  static constexpr uint32_t kThreads = 128;
+
+  static MLXN_FN uint32_t code(const Args& args, const ops::RecordPart& plane, int64_t row, int64_t k) {
+    const int64_t block = k / args.block_elems;
+    if (row >= args.rows || block >= args.row_blocks) return 0;
+    const uint32_t e = uint32_t(k % args.block_elems), per = 8 / plane.size;
+    MLXN_GLOBAL const uint8_t* p = args.from.ptr + plane.offset + (row * args.row_blocks + block) * plane.step;
+    return ((p[e / (plane.run * per) * plane.run + e % plane.run] >> (e / plane.run % per * plane.size)) & ((1u << plane.size) - 1)) ^ plane.flip;
+  }
+
+  static MLXN_FN uint32_t word_of(const Args& args, const ops::RecordPart& plane, int64_t row0, int64_t k0, uint32_t at) {
+    const uint32_t bits = plane.size, words = record_words(bits), steps = record_steps(bits);
+    const uint32_t lane = at / words % kSimdWidth, word = at / (words * kSimdWidth) * words + at % words;
+    uint32_t out = 0;
+    for (uint32_t j = 0; j < 4; ++j) {
+      const uint32_t k = lane % 4 * 2 + j / 2 + j % 2 * 8;
+      uint32_t byte = 0;
+      if (bits == 8) {
+        byte = code(args, plane, row0 + lane / 4 + word % 2 * 8, k0 + word / 2 * 16 + k);
+      } else {
+        for (uint32_t s = 0; s < steps; ++s) {
+          for (uint32_t upper = 0; upper < 2; ++upper) {
+            byte |= code(args, plane, row0 + lane / 4 + upper * 8, k0 + (word * steps + s) * 16 + k) << ((s * 2 + upper) * bits);
+          }
+        }
+      }
+      out |= byte << (8 * j);
+    }
+    return out;
+  }
+
+  static MLXN_FN void run(const Args& args, const Thread& t, MLXN_SHARED Shared&) {
+    const uint32_t halves = args.elems / kRecordHalf, blocks = args.elems / args.block_elems;
+    const int64_t tile = t.group.x / args.tile_records, record = t.group.x % args.tile_records;
+    const int64_t row0 = tile * kRecordRows, k0 = record * args.elems;
+    MLXN_GLOBAL uint8_t* out = args.to.ptr + ((args.first_row / kRecordRows + tile) * args.tile_records + record) *
+                                                 int64_t(halves * args.code_bytes + args.row_bytes);
+    const uint32_t half_words = args.code_bytes / 4, first_words = args.planes[0].size * 64;  // 16 x 128 codes
+    for (uint32_t i = t.index; i < halves * half_words; i += kThreads) {
+      const uint32_t half = i / half_words, at = i % half_words;
+      const uint32_t word = at < first_words ? word_of(args, args.planes[0], row0, k0 + half * kRecordHalf, at)
+                                             : word_of(args, args.planes[1], row0, k0 + half * kRecordHalf, at - first_words);
+      *(MLXN_GLOBAL uint32_t*)(out + half * (args.code_bytes + args.row_bytes) + at * 4) = word;
+    }
+    const uint32_t first_bytes = kRecordRows * blocks * args.areas[0].size;
+    for (uint32_t i = t.index; i < args.row_bytes; i += kThreads) {
+      const ops::RecordPart& area = i < first_bytes ? args.areas[0] : args.areas[1];
+      const uint32_t at = i < first_bytes ? i : i - first_bytes, unit = at / area.size;
+      const uint32_t pair = unit / blocks;
+      const int64_t row = row0 + pair / 2 + pair % 2 * 8, block = record * blocks + unit % blocks;
+      uint8_t byte = 0;
+      if (row < args.rows && block < args.row_blocks) {
+        byte = args.from.ptr[area.offset + (row * args.row_blocks + block) * area.step + at % area.size];
+      }
+      out[args.code_bytes + i] = byte;
+    }
+  }
+};
+
+/// A group makes blocks of one row; a thread gathers a byte of them. What exact arithmetic on records costs.
+struct UnpackRecords {
+  using Args = ops::WeightRecordsArgs;
+  using Shared = NoShared;
+  static constexpr uint32_t kThreads = 128;
+
+  static MLXN_FN uint8_t codes_of(const Args& args, uint32_t which, int64_t row, int64_t block, uint32_t byte) {
+    const ops::RecordPart& plane = args.planes[which];
+    const uint32_t bits = plane.size, per = 8 / bits, words = record_words(bits), steps = record_steps(bits);
+    const uint32_t record_bytes = args.elems / kRecordHalf * args.code_bytes + args.row_bytes;
+    const uint32_t upper = uint32_t(row % kRecordRows) / 8, group = uint32_t(row % 8);
+    uint32_t out = 0;
+    for (uint32_t i = 0; i < per; ++i) {
+      const uint32_t e = byte / plane.run * (plane.run * per) + i * plane.run + byte % plane.run;
+      const int64_t k = block * args.block_elems + e;
+      const uint32_t in_record = uint32_t(k % args.elems), half = in_record / kRecordHalf, step = in_record % kRecordHalf / 16, in_step = in_record % 16;
+      const uint32_t word = bits == 8 ? step * 2 + upper : step / steps;
+      const uint32_t shift = bits == 8 ? 0 : (step % steps * 2 + upper) * bits;
+      const uint32_t lane = group * 4 + in_step % 8 / 2;
+      const uint32_t at = (word / words * (kSimdWidth * words) + lane * words + word % words) * 4 + in_step / 8 + in_step % 2 * 2;
+      MLXN_GLOBAL const uint8_t* p = args.from.ptr + (row / kRecordRows * args.tile_records + k / args.elems) * int64_t(record_bytes) +
+                                     half * (args.code_bytes + args.row_bytes) + (which == 0 ? 0 : args.planes[0].size * 256) + at;
+      out |= (((*p >> shift) & ((1u << bits) - 1)) ^ plane.flip) << (i * bits);
+    }
+    return uint8_t(out);
+  }
+
+  static MLXN_FN void run(const Args& args, const Thread& t, MLXN_SHARED Shared&) {
+    const uint32_t blocks = args.elems / args.block_elems;  // of a record
+    const uint32_t record_bytes = args.elems / kRecordHalf * args.code_bytes + args.row_bytes;
+    const int64_t to_row = t.group.x;
+    const int64_t row = args.ids.ptr ? int64_t(args.ids.ptr[to_row]) : args.first_row + to_row;
+    if (row >= args.n) return;  // the same in all threads
+    for (uint32_t which = 0; which < 2 && args.planes[which].size != 0; ++which) {
+      const ops::RecordPart& plane = args.planes[which];
+      const uint32_t bytes = args.block_elems * plane.size / 8;
+      for (int64_t i = int64_t(t.group.y) * kThreads + t.index; i < args.row_blocks * bytes; i += int64_t(t.groups.y) * kThreads) {
+        const int64_t block = i / bytes;
+        const uint32_t byte = uint32_t(i % bytes);
+        args.to.ptr[plane.offset + (to_row * args.row_blocks + block) * plane.step + byte] = codes_of(args, which, row, block, byte);
+      }
+    }
+    for (uint32_t which = 0; which < 2 && args.areas[which].size != 0; ++which) {
+      const ops::RecordPart& area = args.areas[which];
+      const uint32_t begin = args.code_bytes + (which == 0 ? 0 : kRecordRows * blocks * args.areas[0].size);
+      const uint32_t pair = uint32_t(row % 8 * 2 + row % kRecordRows / 8);
+      for (int64_t i = int64_t(t.group.y) * kThreads + t.index; i < args.row_blocks * area.size; i += int64_t(t.groups.y) * kThreads) {
+        const int64_t block = i / area.size;
+        const uint32_t byte = uint32_t(i % area.size);
+        args.to.ptr[area.offset + (to_row * args.row_blocks + block) * area.step + byte] =
+            args.from.ptr[(row / kRecordRows * args.tile_records + block / blocks) * int64_t(record_bytes) + begin +
+                          (pair * blocks + uint32_t(block % blocks)) * area.size + byte];
+      }
+    }
+  }
+};
+
+/// Every group keeps the largest finite magnitude that it saw so far. Bound by memory.
+template <class F>
+struct WeightPeak {
+  using Args = ops::WeightPeakArgs;
+  struct Shared {
+    float peaks[256];
+  };
+  static constexpr uint32_t kThreads = 256;
+
+  static MLXN_FN void run(const Args& args, const Thread& t, MLXN_SHARED Shared& shared) {
+    const int64_t chunks = args.elems / kChunkElems;
+    float peak = 0.0f;
+    for (int64_t chunk = int64_t(t.group.x) * kThreads + t.index; chunk < chunks; chunk += int64_t(t.groups.x) * kThreads) {
+      float v[kChunkElems];
+      WeightRow<F>::template load<false>(args.w, chunk / F::kChunks, F::kElems, uint32_t(chunk % F::kChunks), v);
+      MLXN_UNROLL
+      for (uint32_t i = 0; i < kChunkElems; ++i) {
+        const float a = abs(v[i]);
+        if (a > peak && a <= 3.402823466e38f) peak = a;
+      }
+    }
+    shared.peaks[t.index] = peak;
+    t.barrier();
+    for (uint32_t half = kThreads / 2; half != 0; half /= 2) {
+      if (t.index < half && shared.peaks[t.index + half] > shared.peaks[t.index]) shared.peaks[t.index] = shared.peaks[t.index + half];
+      t.barrier();
+    }
+    if (t.index == 0 && shared.peaks[0] > args.peaks.ptr[t.group.x]) args.peaks.ptr[t.group.x] = shared.peaks[0];
+  }
+};
+
+}  // namespace gpu
+}  // namespace mlxn
+
+#define MLXN_KERNELS(KERNEL)                       \
+  KERNEL(pack_records, PackRecords)                \
+  KERNEL(unpack_records, UnpackRecords)            \
+  KERNEL(weight_peak_q4_0, WeightPeak<Q4_0>)       \
+  KERNEL(weight_peak_q4_1, WeightPeak<Q4_1>)       \
+  KERNEL(weight_peak_q5_0, WeightPeak<Q5_0>)       \
+  KERNEL(weight_peak_q5_1, WeightPeak<Q5_1>)       \
+  KERNEL(weight_peak_q8_0, WeightPeak<Q8_0>)       \
+  KERNEL(weight_peak_q2_K, WeightPeak<Q2K>)        \
+  KERNEL(weight_peak_q3_K, WeightPeak<Q3K>)        \
+  KERNEL(weight_peak_q4_K, WeightPeak<Q4K>)        \
+  KERNEL(weight_peak_q5_K, WeightPeak<Q5K>)        \
+  KERNEL(weight_peak_q6_K, WeightPeak<Q6K>)        \
+  KERNEL(weight_peak_iq4_nl, WeightPeak<Iq4Nl>)    \
+  KERNEL(weight_peak_iq4_xs, WeightPeak<Iq4Xs>)    \
+  KERNEL(weight_peak_mxfp4, WeightPeak<Mxfp4>)
