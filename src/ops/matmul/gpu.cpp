@@ -101,21 +101,6 @@ bool is_ready(const Tensor& x, Numerics numerics) noexcept {
          (x.dim(0) == 1 || row_bytes % 16 == 0);
 }
 
-Result<void> stage(std::string_view op, CommandEncoder& encoder, const Tensor& x, const Tensor& out, Numerics numerics) {
-  Launch<MatmulStageArgs> launch;
-  launch.bind(launch.args.x, x);
-  launch.bind(launch.args.out, out);
-  launch.args.m = x.dim(0);
-  launch.args.k = x.dim(1);
-  launch.args.x_stride = x.stride(0);
-  launch.args.out_stride = out.stride(0);
-  launch.args.x_type = element_type(x.dtype());
-  launch.args.round_to = numerics == Numerics::f16 ? quant::kElementF16 : numerics == Numerics::bf16 ? quant::kElementBf16 : quant::kElementF32;
-  MLXN_TRY(const std::uint32_t columns, gpu::groups_for(op, x.dim(1), gpu::MatmulStage::kThreads));
-  const auto rows = static_cast<std::uint32_t>(std::min<std::int64_t>(x.dim(0), gpu::kMaxGridYZ));
-  return gpu::encode(encoder, gpu::matmul_stage, {columns, rows}, launch);
-}
-
 /// One launch: rows of x that are ready, with weights in the layout of `view`.
 Result<void> multiply(std::string_view op, CommandEncoder& encoder, const Instance& instance, const Tensor& x, const Tensor& weights,
                       const quant::GpuWeight& view, const Tensor& y, const MatmulShape& shape) {
@@ -140,9 +125,26 @@ Result<void> multiply(std::string_view op, CommandEncoder& encoder, const Instan
 
 }  // namespace
 
+Result<void> stage_matmul_rows(std::string_view op, CommandEncoder& encoder, const Tensor& x, const Tensor& out, Numerics numerics) {
+  Launch<MatmulStageArgs> launch;
+  launch.bind(launch.args.x, x);
+  launch.bind(launch.args.out, out);
+  launch.args.m = x.dim(0);
+  launch.args.k = x.dim(1);
+  launch.args.x_stride = x.stride(0);
+  launch.args.out_stride = out.stride(0);
+  launch.args.x_type = element_type(x.dtype());
+  launch.args.round_to = numerics == Numerics::f16 ? quant::kElementF16 : numerics == Numerics::bf16 ? quant::kElementBf16 : quant::kElementF32;
+  MLXN_TRY(const std::uint32_t columns, gpu::groups_for(op, x.dim(1), gpu::MatmulStage::kThreads));
+  const auto rows = static_cast<std::uint32_t>(std::min<std::int64_t>(x.dim(0), gpu::kMaxGridYZ));
+  return gpu::encode(encoder, gpu::matmul_stage, {columns, rows}, launch);
+}
+
 Result<void> matmul_gpu(std::string_view op, CommandEncoder& encoder, const Tensor& x, const GpuOperand& operand, const Tensor& y,
                         const MatmulShape& shape, const MatmulChoice& choice) {
-  if (uses_hopper(operand.form, choice.numerics)) return matmul_hopper(op, encoder, x, operand, y, shape, choice);
+  if (wants_hopper(operand.form, choice.numerics) && takes_hopper(shape, choice, gpu::device_cores(encoder))) {
+    return matmul_hopper(op, encoder, x, operand, y, shape, choice);
+  }
   const Tensor& weights = operand.bytes;
   const bool records = operand.form == WeightForm::records;
   const WeightLayout layout = operand.form == WeightForm::raw ? raw_layout(shape.type, shape.n, shape.k)
@@ -190,7 +192,7 @@ Result<void> matmul_gpu(std::string_view op, CommandEncoder& encoder, const Tens
       MLXN_TRY(Tensor rows, x.slice(0, m, m_end));
       if (!ready) {
         MLXN_TRY(const Tensor out, staged.slice(0, 0, m_end - m));
-        MLXN_CHECK(stage(op, encoder, rows, out, choice.numerics));
+        MLXN_CHECK(stage_matmul_rows(op, encoder, rows, out, choice.numerics));
         rows = out;
       }
       MLXN_TRY(const Tensor y_rows, y.slice(0, m, m_end));
@@ -202,7 +204,7 @@ Result<void> matmul_gpu(std::string_view op, CommandEncoder& encoder, const Tens
 }
 
 MatmulGpuPlan plan_matmul_gpu(const MatmulShape& shape, WeightForm form, const MatmulChoice& choice, std::uint32_t cores) noexcept {
-  if (uses_hopper(form, choice.numerics)) return plan_matmul_hopper(shape, choice, cores);
+  if (wants_hopper(form, choice.numerics) && takes_hopper(shape, choice, cores)) return plan_matmul_hopper(shape, choice, cores);
   const WeightLayout layout =
       form == WeightForm::raw ? raw_layout(shape.type, shape.n, shape.k) : prepared_layout(shape.type, shape.n, shape.k);
   const bool records = form == WeightForm::records;

@@ -26,6 +26,10 @@ struct MatmulChoice {
 [[nodiscard]] Result<void> matmul_gpu(std::string_view op, CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights,
                                       const Tensor& y, const MatmulShape& shape, const MatmulChoice& choice);
 
+/// Records the making ready of rows of x [m, k] for the kernels: out f32 [m, at least k], rounded to the class.
+[[nodiscard]] Result<void> stage_matmul_rows(std::string_view op, CommandEncoder& encoder, const Tensor& x, const Tensor& out,
+                                             Numerics numerics);
+
 /// What it runs on a device of so many cores, for weights that begin at a multiple of 256 bytes.
 struct MatmulGpuPlan {
   std::string_view kernel;

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <span>
+
+#include "backends/gpu/launch.h"
 #include "ops/matmul/gpu.h"
 
 // Products on Hopper's matrix units, of weights that lie in records (quant/records.h), in class f16.
@@ -9,16 +12,21 @@ namespace mlxn::ops {
 /// Whether weights of the type are prepared as records on a Hopper GPU.
 [[nodiscard]] bool has_hopper_kernels(DType type) noexcept;
 
-[[nodiscard]] inline bool uses_hopper(WeightForm form, Numerics numerics) noexcept {
+/// Whether a product is one for Hopper's kernels, if they take its shape.
+[[nodiscard]] inline bool wants_hopper(WeightForm form, Numerics numerics) noexcept {
   return form == WeightForm::records && numerics == Numerics::f16;
 }
+[[nodiscard]] bool takes_hopper(const MatmulShape& shape, const MatmulChoice& choice, std::uint32_t cores) noexcept;
 
 /// The largest m that the vector route serves better.
-[[nodiscard]] std::int64_t hopper_vector_threshold(const MatmulShape& shape) noexcept;
+[[nodiscard]] std::int64_t hopper_vector_threshold(const MatmulShape& shape, std::uint32_t cores) noexcept;
 
-/// Records the product. The operands have been checked; the weights are records, the class is f16.
+/// Records the product, which takes_hopper. The operands have been checked.
 [[nodiscard]] Result<void> matmul_hopper(std::string_view op, CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights,
                                          const Tensor& y, const MatmulShape& shape, const MatmulChoice& choice);
 [[nodiscard]] MatmulGpuPlan plan_matmul_hopper(const MatmulShape& shape, const MatmulChoice& choice, std::uint32_t cores) noexcept;
+
+/// The host's side of all kernels, for the check that the CUDA side has them.
+[[nodiscard]] std::span<const gpu::KernelInfo> hopper_kernels() noexcept;
 
 }  // namespace mlxn::ops

@@ -79,30 +79,39 @@ Result<void> check_matrix(std::string_view op, std::string_view name, const Comm
   return check_last_contiguous(op, name, tensor);
 }
 
-std::int64_t vector_threshold(const MatmulShape& shape, bool gpu, bool hopper) noexcept {
-  return hopper ? hopper_vector_threshold(shape) : gpu ? kGpuVectorThreshold : rows16::kVectorThreshold;
+/// Where a product runs, as far as the choice of class and route goes.
+struct Place {
+  bool gpu = false;
+  std::uint32_t cores = 0;  // of a GPU
+  WeightForm form = WeightForm::raw;
+};
+
+std::int64_t vector_threshold(const MatmulShape& shape, const Place& place, Numerics numerics) noexcept {
+  return wants_hopper(place.form, numerics) ? hopper_vector_threshold(shape, place.cores)
+         : place.gpu                        ? kGpuVectorThreshold
+                                            : rows16::kVectorThreshold;
 }
 
 /// On a CPU every route adds in the same order, so batch_invariant holds without being asked for. On a GPU each route has an
 /// order of its own, which m does not change: there the mode stays with the vector route unless the call names one. Weights that
 /// lie in records are there for the matrix units, which take f16.
-Result<MatmulChoice> choose(std::string_view op, const MatmulShape& shape, const MatmulOptions& options, bool gpu, WeightForm form) {
+Result<MatmulChoice> choose(std::string_view op, const MatmulShape& shape, const MatmulOptions& options, const Place& place) {
   MatmulChoice choice{options.numerics, options.route, options.batch_invariant};
   switch (options.numerics) {
-    case Numerics::automatic: choice.numerics = form == WeightForm::records ? Numerics::f16 : Numerics::exact; break;
+    case Numerics::automatic: choice.numerics = place.form == WeightForm::records ? Numerics::f16 : Numerics::exact; break;
     case Numerics::exact:
     case Numerics::f16: break;
     case Numerics::bf16:
-      if (!gpu) return make_error(ErrorCode::unsupported, "{}: the CPU has no class bf16", op);
+      if (!place.gpu) return make_error(ErrorCode::unsupported, "{}: the CPU has no class bf16", op);
       break;
     case Numerics::int8act:
       if (!is_block(shape.type)) choice.numerics = Numerics::exact;
-      else if (gpu) return make_error(ErrorCode::unsupported, "{}: a GPU has no class int8act", op);
+      else if (place.gpu) return make_error(ErrorCode::unsupported, "{}: a GPU has no class int8act", op);
       break;
   }
   if (choice.route == Route::automatic) {
-    const std::int64_t threshold = vector_threshold(shape, gpu, uses_hopper(form, choice.numerics));
-    choice.route = shape.m <= threshold || (gpu && options.batch_invariant) ? Route::vector : Route::tile;
+    const std::int64_t threshold = vector_threshold(shape, place, choice.numerics);
+    choice.route = shape.m <= threshold || (place.gpu && options.batch_invariant) ? Route::vector : Route::tile;
   }
   return choice;
 }
@@ -110,7 +119,9 @@ Result<MatmulChoice> choose(std::string_view op, const MatmulShape& shape, const
 /// Records the product of operands that have been checked.
 Result<void> encode(std::string_view op, CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y,
                     const MatmulShape& shape, const MatmulOptions& options, std::optional<CpuIsa> isa) {
-  MLXN_TRY(const MatmulChoice choice, choose(op, shape, options, gpu::on_gpu(encoder), weights.form));
+  const bool on_gpu = gpu::on_gpu(encoder);
+  const Place place = {on_gpu, on_gpu ? gpu::device_cores(encoder) : 0, weights.form};
+  MLXN_TRY(const MatmulChoice choice, choose(op, shape, options, place));
   MLXN_TRY(const auto* variant, pick_for<cpu::Kernel<rows16::Args>>(encoder, op, kVariants, isa));
   if (variant == nullptr) return matmul_gpu(op, encoder, x, weights, y, shape, choice);
   Launch<rows16::Args> launch;
@@ -200,9 +211,9 @@ Result<Planned> plan_problem(std::string_view op, const Device& device, const Ma
   MLXN_CHECK(check_problem(op, shape));
   const bool gpu = device.impl()->is_gpu();
   const WeightForm form = !prepared ? WeightForm::raw : gpu ? gpu::prepared_form(device, shape.type) : WeightForm::prepared;
-  MLXN_TRY(const MatmulChoice choice, choose(op, shape, options, gpu, form));
+  const auto cores = static_cast<std::uint32_t>(device.capabilities().compute_units);
+  MLXN_TRY(const MatmulChoice choice, choose(op, shape, options, {gpu, cores, form}));
   if (gpu) {
-    const auto cores = static_cast<std::uint32_t>(device.capabilities().compute_units);
     const MatmulGpuPlan plan = plan_matmul_gpu(shape, form, choice, cores);
     return Planned{choice, plan.kernel, plan.decoded, plan.rows, plan.taken_apart, form};
   }
@@ -312,8 +323,9 @@ Result<std::int64_t> matmul_vector_threshold(const Device& device, const MatmulS
     if (!device.defined()) return make_error(ErrorCode::invalid_argument, "{}: device is an empty handle", kOp);
     MLXN_CHECK(ops::check_problem(kOp, shape));
     const bool gpu = device.impl()->is_gpu();
-    const bool records = gpu && prepared && gpu::prepared_form(device, shape.type) == WeightForm::records;
-    return ops::vector_threshold(shape, gpu, records);
+    const WeightForm form = gpu && prepared ? gpu::prepared_form(device, shape.type) : WeightForm::raw;
+    const auto cores = static_cast<std::uint32_t>(device.capabilities().compute_units);
+    return ops::vector_threshold(shape, {gpu, cores, form}, form == WeightForm::records ? Numerics::f16 : Numerics::exact);
   });
 }
 

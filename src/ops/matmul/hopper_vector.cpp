@@ -1,0 +1,74 @@
+#include "ops/matmul/hopper_vector.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "quant/records.h"
+
+namespace mlxn::ops {
+namespace {
+
+// A stage is one copy: large ones keep the memory busy (cuda_blocks/bulk.cuh), small ones let the ring be finer.
+constexpr std::uint32_t kMostStage = 20480;
+constexpr std::uint32_t kPrefetch = 36 << 10;
+constexpr std::uint32_t kLeastStages = 4, kMostStages = 24;
+
+std::string_view kernel_name(DType type, std::uint32_t rows) noexcept {
+  switch (type) {
+#define MLXN_NAME(rows_of, type_of) \
+  if (rows == rows_of) return "matmul_hopper_vector" #rows_of "_" #type_of;
+#define MLXN_CASE(type_of)                                    \
+  case DType::type_of:                                        \
+    MLXN_HOPPER_VECTOR_INSTANCES(MLXN_NAME, type_of) return {};
+    MLXN_HOPPER_VECTOR_TYPES(MLXN_CASE)
+#undef MLXN_CASE
+#undef MLXN_NAME
+    default: return {};
+  }
+}
+
+}  // namespace
+
+HopperVectorPlan plan_hopper_vector(DType type, std::int64_t m, std::int64_t n, std::int64_t k, std::uint32_t multiprocessors,
+                                    bool batch_invariant) noexcept {
+  constexpr std::int64_t kMostN = std::numeric_limits<std::int32_t>::max();
+  const quant::RecordFormat format = quant::record_format(type);
+  // Far above what fits, so that the sums below do not overflow.
+  constexpr std::int64_t kMostK = 1 << 20;
+  if (!format || m < 1 || m > (batch_invariant ? 4 : 8) || n < 1 || n > kMostN || k < 1 || k > kMostK || k % format.block_elems != 0)
+    return {};
+  const std::uint32_t rows = batch_invariant || m == 3 ? 4u : m > 4 ? 8u : static_cast<std::uint32_t>(m);
+
+  HopperVectorPlan plan;
+  HopperVectorArgs& args = plan.args;
+  const quant::RecordGrid grid = quant::record_grid(format, n, k);
+  args.m = static_cast<std::uint32_t>(m), args.n = static_cast<std::uint32_t>(n), args.k = static_cast<std::uint32_t>(k);
+  args.tiles = static_cast<std::uint32_t>(grid.tiles);
+  args.tile_records = static_cast<std::uint32_t>(grid.tile_records);
+  const std::uint32_t parts = format.elems / quant::kRecordHalf, units = args.tile_records * parts;
+
+  const std::uint32_t others = hopper_vector_layout(rows, units, 0, kMostStages).end;
+  if (others + kHopperVectorLeastRing > kHopperVectorShared) return {};
+  const std::uint32_t ring = kHopperVectorShared - others;
+  // Stages are multiples of what the warps take at once, so that unit u is always warp u % 8's.
+  const std::uint32_t turn = kHopperVectorWarps / parts;  // records
+  std::uint32_t turns = std::max(kMostStage / (turn * format.bytes()), 1u);
+  while (turns > 1 && ring / (turns * turn * format.bytes()) < kLeastStages) --turns;
+  args.stage_records = std::min(turns * turn, args.tile_records);
+  const std::uint32_t stage_bytes = args.stage_records * format.bytes();
+
+  const std::uint32_t tiles_per_block = (args.tiles + multiprocessors - 1) / multiprocessors;
+  args.tiles_per_block = tiles_per_block;
+  args.stages = std::min(ring / stage_bytes, kMostStages);
+  args.prefetch = std::clamp((kPrefetch + stage_bytes / 2) / stage_bytes, 1u, args.stages);
+  args.at = hopper_vector_layout(rows, units, args.stages * stage_bytes, args.stages);
+
+  plan.kernel = kernel_name(type, rows);
+  plan.rows = rows;
+  plan.threads = kHopperVectorThreads;
+  plan.shared_bytes = kHopperVectorShared;
+  plan.grid = (args.tiles + tiles_per_block - 1) / tiles_per_block;
+  return plan;
+}
+
+}  // namespace mlxn::ops

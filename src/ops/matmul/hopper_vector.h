@@ -1,0 +1,82 @@
+#pragma once
+
+// y[m, n] = x[m, k] * w[n, k]^T for few rows of x on Hopper: what host code and the kernel (hopper_vector.cuh) share.
+
+#include <cstdint>
+#include <string_view>
+
+#include "mlxn/dtype.h"
+#include "portable/args.h"
+#include "quant/gpu_weight.h"
+
+namespace mlxn::ops {
+
+inline constexpr std::uint32_t kHopperVectorWarps = 8;                               // that multiply
+inline constexpr std::uint32_t kHopperVectorThreads = (kHopperVectorWarps + 2) * 32;  // one copies, one adds up
+/// Dynamic shared memory of every instance: one block for each multiprocessor, and room for a small one of another kernel.
+inline constexpr std::uint32_t kHopperVectorShared = 204800;
+/// What the ring has at least: with less, copies do not keep the memory busy.
+inline constexpr std::uint32_t kHopperVectorLeastRing = 64 << 10;
+inline constexpr std::uint32_t kHopperVectorPartials = 2;  // tiles whose parts are on their way to the adding warp
+
+/// Byte offsets behind the ring of stages.
+struct HopperVectorLayout {
+  std::uint32_t x;         // per 128 k: m * 256 bytes
+  std::uint32_t meta;      // per 128 k: 4 * m * 8 bytes
+  std::uint32_t partial;   // [partials][warp][m][16 rows] f32
+  std::uint32_t barriers;  // of 8 bytes
+  std::uint32_t end;
+};
+/// m: rows of x that the instance is made for. units: of 128 k. ring_bytes: a multiple of 16.
+[[nodiscard]] constexpr HopperVectorLayout hopper_vector_layout(std::uint32_t m, std::uint32_t units, std::uint32_t ring_bytes,
+                                                                std::uint32_t stages) noexcept {
+  HopperVectorLayout at{};
+  at.x = ring_bytes;
+  at.meta = at.x + units * m * 256;
+  at.partial = at.meta + units * m * 32;
+  at.barriers = at.partial + kHopperVectorPartials * kHopperVectorWarps * m * 64;
+  at.end = at.barriers + (2 * stages + 2 * kHopperVectorPartials) * 8;
+  return at;
+}
+
+struct HopperVectorArgs {
+  In<std::uint8_t> records;  // [tiles, tile_records] (quant/records.h)
+  In<void> x;                // [m, k]: rows begin at multiples of 16 bytes
+  Out<void> y;               // [m, n]
+  std::int64_t x_stride, y_stride;  ///< elements from row to row
+  std::uint32_t x_type, y_type;     ///< quant::kElementF32...
+  std::uint32_t m, n, k;
+  // Geometry, from the plan:
+  std::uint32_t tiles, tile_records;  ///< of 16 rows of w; records of a tile
+  std::uint32_t tiles_per_block;
+  std::uint32_t stage_records, stages;
+  std::uint32_t prefetch;  ///< stages that are requested before the wait for the kernel before
+  HopperVectorLayout at;
+};
+static_assert(sizeof(HopperVectorArgs) <= 256);
+
+/// A launch. Pointers, strides and element types are the caller's to fill in.
+struct HopperVectorPlan {
+  std::string_view kernel;  ///< empty: does not fit, take another kernel
+  std::uint32_t rows = 0;   ///< of x that the kernel is made for
+  std::uint32_t threads = 0, shared_bytes = 0, grid = 0;
+  HopperVectorArgs args{};
+  [[nodiscard]] explicit operator bool() const noexcept { return !kernel.empty(); }
+};
+
+/// The launch for m rows of x and w[n, k] in records of the type.
+///
+/// It fits if m is 1 to 8, the type has records, and x fits into shared memory beside a ring: k up to 7168 for 5 to 8 rows,
+/// 14336 for 3 and 4, twice as much for 2 and again for one.
+/// batch_invariant: the instance for 4 rows whatever m is, so that a row's sums are the same bits in any company; m is then
+/// at most 4, and more rows are launches of 4. Beyond that, bits depend on type, n, k and the instance alone.
+/// multiprocessors: of the device, > 0.
+[[nodiscard]] HopperVectorPlan plan_hopper_vector(DType type, std::int64_t m, std::int64_t n, std::int64_t k,
+                                                  std::uint32_t multiprocessors, bool batch_invariant) noexcept;
+
+}  // namespace mlxn::ops
+
+/// The types with kernels, X(type), and the instances by rows of x, X(rows, type).
+#define MLXN_HOPPER_VECTOR_TYPES(X) \
+  X(q4_0) X(q4_1) X(q5_0) X(q5_1) X(q8_0) X(q2_K) X(q3_K) X(q4_K) X(q5_K) X(q6_K) X(iq4_nl) X(iq4_xs) X(mxfp4)
+#define MLXN_HOPPER_VECTOR_INSTANCES(X, type) X(1, type) X(2, type) X(4, type) X(8, type)
