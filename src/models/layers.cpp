@@ -5,9 +5,8 @@
 #include "mlxn/ops/add_rms_norm.h"
 #include "mlxn/ops/embedding.h"
 #include "mlxn/ops/gelu_mul.h"
-#include "mlxn/ops/kv_append.h"
 #include "mlxn/ops/rms_norm.h"
-#include "mlxn/ops/rope.h"
+#include "mlxn/ops/rope_append.h"
 #include "mlxn/ops/silu_mul.h"
 #include "mlxn/ops/softcap.h"
 
@@ -103,9 +102,7 @@ Result<void> SelfAttention::forward(CommandEncoder& encoder, const KvCache::Laye
     MLXN_CHECK(rms_norm(encoder, w.k, k_norm, w.k, eps));
   }
   const RopeTable& table = rope.table(step.cache->capacity);
-  MLXN_TRY(const Tensor turned, w.qkv.slice(1, 0, w.q.dim(1) + w.k.dim(1)));  // q and k lie side by side
-  MLXN_CHECK(mlxn::rope(encoder, turned, w.positions, table, turned));
-  MLXN_CHECK(kv_append(encoder, w.k, w.v, cache.k, cache.v, step.position));
+  MLXN_CHECK(rope_append(encoder, w.q, w.k, w.v, w.positions, table, cache.k, cache.v, step.position));
   MLXN_TRY(const Tensor q_by_head, w.q.permute({1, 0, 2}));
   MLXN_TRY(const Tensor attended_by_head, w.attended.permute({1, 0, 2}));
   MLXN_TRY(const Tensor keys, cache.k.slice(1, 0, step.kv_bound));

@@ -24,7 +24,7 @@ const gpu::KernelInfo kVectorKernels[] = {
 constexpr std::int64_t kVectorRows[] = {1, 2, 4, 8};
 
 const gpu::KernelInfo* vector_kernel(DType type, std::uint32_t rows) noexcept {
-  int index = 0;
+  std::size_t index = 0;
 #define MLXN_COUNT(type_of) \
   if (type == DType::type_of) return &kVectorKernels[index + (rows == 1 ? 0 : rows == 2 ? 1 : rows == 4 ? 2 : 3)]; \
   index += std::size(kVectorRows);

@@ -31,29 +31,33 @@ constexpr VariantInfo kInfos[] = {
 extern const OpInfo op_rope;
 const OpInfo op_rope = {"rope", kInfos};
 
+Result<void> check_rope_input(std::string_view op, std::string_view name, const CommandEncoder& encoder, const Tensor& x,
+                              const Tensor& positions, const RopeTable& table) {
+  if (table.head_dim() == 0) return make_error(ErrorCode::invalid_argument, "{}: the table is empty", op);
+  MLXN_CHECK(check_operand(op, name, encoder, x, {DType::f32, DType::f16, DType::bf16}));
+  if (x.rank() != 3 || x.dim(2) != table.head_dim()) {
+    return make_error(ErrorCode::bad_shape, "{}: {} is {}, wanted [seq, heads, {}]", op, name, to_string(x.shape()), table.head_dim());
+  }
+  MLXN_CHECK(check_last_contiguous(op, name, x));
+  MLXN_CHECK(check_operand(op, "positions", encoder, positions, {DType::i32}));
+  MLXN_CHECK(check_shape(op, "positions", positions, {x.dim(0)}));
+  MLXN_CHECK(check_contiguous(op, "positions", positions));
+  if (table.pairs() > 0) MLXN_CHECK(check_operand(op, "the table", encoder, table.inv_freq(), {DType::f32}));
+  return {};
+}
+
 Result<void> encode_rope(CommandEncoder& encoder, const Tensor& x, const Tensor& positions, const RopeTable& table,
                          const Tensor& y, RopeDirection direction, std::optional<CpuIsa> isa) {
   constexpr std::string_view kOp = "rope";
   MLXN_CHECK(check_encoder(kOp, encoder));
-  if (table.head_dim() == 0) return make_error(ErrorCode::invalid_argument, "{}: the table is empty", kOp);
-  MLXN_CHECK(check_operand(kOp, "x", encoder, x, {DType::f32, DType::f16, DType::bf16}));
-  if (x.rank() != 3 || x.dim(2) != table.head_dim()) {
-    return make_error(ErrorCode::bad_shape, "{}: x is {}, wanted [seq, heads, {}]", kOp, to_string(x.shape()), table.head_dim());
-  }
-  MLXN_CHECK(check_last_contiguous(kOp, "x", x));
-  MLXN_CHECK(check_operand(kOp, "positions", encoder, positions, {DType::i32}));
-  MLXN_CHECK(check_shape(kOp, "positions", positions, {x.dim(0)}));
-  MLXN_CHECK(check_contiguous(kOp, "positions", positions));
+  MLXN_CHECK(check_rope_input(kOp, "x", encoder, x, positions, table));
   MLXN_CHECK(check_operand(kOp, "y", encoder, y, {x.dtype()}));
   MLXN_CHECK(check_shape(kOp, "y", y, x.shape()));
   MLXN_CHECK(check_rows(kOp, "y", y));
   MLXN_CHECK(check_rows_apart(kOp, "y", y));
   MLXN_CHECK(check_same_or_apart(kOp, "y", y, "x", x));
   MLXN_CHECK(check_no_overlap(kOp, "y", y, "positions", positions));
-  if (table.pairs() > 0) {
-    MLXN_CHECK(check_operand(kOp, "the table", encoder, table.inv_freq(), {DType::f32}));
-    MLXN_CHECK(check_no_overlap(kOp, "y", y, "the table", table.inv_freq()));
-  }
+  if (table.pairs() > 0) MLXN_CHECK(check_no_overlap(kOp, "y", y, "the table", table.inv_freq()));
 
   MLXN_TRY(const auto* variant, pick_for<RopeSelect>(encoder, kOp, kVariants, isa));
   if (x.elems() == 0) return {};
