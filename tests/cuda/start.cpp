@@ -6,6 +6,7 @@
 #include "backends/cuda/nvrtc.h"
 #include "backends/cuda/transfer.h"
 #include "mlxn/native/cuda.h"
+#include "ops/matmul/hopper.h"
 #include "tests/support/gpu_handles.h"
 #include "tests/support/must.h"
 
@@ -40,8 +41,9 @@ TEST(CudaStart, NumbersThatNoDeviceHas) {
 }
 
 TEST(CudaStart, EveryHandleHasAKernelOfItsLayout) {
-  const auto handles = test::gpu_handles();
+  auto handles = test::gpu_handles();
   EXPECT_GE(handles.size(), 20u);
+  for (const gpu::KernelInfo& own : ops::hopper_kernels()) handles.push_back(&own);
   for (const gpu::KernelInfo* handle : handles) {
     const cuda::KernelEntry* const entry = cuda::find_kernel(handle->name);
     ASSERT_NE(entry, nullptr) << handle->name;

@@ -80,7 +80,7 @@ struct Target {
   DType type;
   std::int64_t n, k;
   Tensor storage;
-  Tensor peaks;  // of records
+  Tensor limits;  // of records
 
   /// Source bytes that are laid out as a whole.
   [[nodiscard]] std::uint64_t unit_bytes() const noexcept {
@@ -97,7 +97,7 @@ struct Target {
     const std::uint64_t row_bytes = ops::raw_layout(type, 1, k).bytes;
     const auto first = static_cast<std::int64_t>(offset / row_bytes), rows = static_cast<std::int64_t>(raw.bytes() / row_bytes);
     MLXN_CHECK(ops::encode_pack_records(encoder, raw, ops::raw_layout(type, rows, k).view, storage, type, k, first, rows));
-    return ops::encode_weight_peak(encoder, raw, peaks, type, rows * k);
+    return ops::encode_weight_limit(encoder, raw, limits, type, rows * k);
   }
 };
 
@@ -136,13 +136,13 @@ Result<void> lay_out(const Device& device, const Tensor& source, const Target& t
   return last.wait();
 }
 
-/// The least e with every magnitude below 2^e.
-Result<int> exponent_of(const Device& device, const Tensor& peaks) {
-  std::vector<float> values(static_cast<std::size_t>(peaks.elems()));
-  MLXN_CHECK(device.download(std::as_writable_bytes(std::span(values)), peaks));
-  const float peak = *std::max_element(values.begin(), values.end());
+/// The least e with every limit below 2^e.
+Result<int> exponent_of(const Device& device, const Tensor& limits) {
+  std::vector<float> values(static_cast<std::size_t>(limits.elems()));
+  MLXN_CHECK(device.download(std::as_writable_bytes(std::span(values)), limits));
+  const float limit = *std::max_element(values.begin(), values.end());
   int exponent = 0;
-  if (peak > 0) static_cast<void>(std::frexp(peak, &exponent));
+  if (limit > 0) static_cast<void>(std::frexp(limit, &exponent));
   return exponent;
 }
 
@@ -155,7 +155,7 @@ Result<PreparedWeight> prepare_weight(const Device& device, std::span<const Tens
   MLXN_TRY(target.storage, allocate(device, DType::u8,
                                     {static_cast<std::int64_t>(prepared_weight_bytes(form, target.type, target.n, target.k))}));
   if (form == WeightForm::records) {
-    MLXN_TRY(target.peaks, device.allocate(DType::f32, {std::int64_t{2} * device.capabilities().compute_units}));
+    MLXN_TRY(target.limits, device.allocate(DType::f32, {std::int64_t{2} * device.capabilities().compute_units}));
   }
   std::uint64_t consumed = 0;
   for (const Tensor& source : sources) {
@@ -168,7 +168,7 @@ Result<PreparedWeight> prepare_weight(const Device& device, std::span<const Tens
   }
   PreparedWeight prepared{std::move(target.storage), form, 0};
   if (form == WeightForm::records) {
-    MLXN_TRY(prepared.exponent, exponent_of(device, target.peaks));
+    MLXN_TRY(prepared.exponent, exponent_of(device, target.limits));
   }
   return prepared;
 }

@@ -29,10 +29,10 @@ struct WeightRecordsArgs {
   uint32_t code_bytes, row_bytes;  ///< of half a record, of a record
 };
 
-/// The largest magnitude among weights, one for each group of the launch.
-struct WeightPeakArgs {
+/// The largest magnitude that blocks can express, one for each group of the launch.
+struct WeightLimitArgs {
   quant::GpuWeight w;  ///< one row
-  InOut<float> peaks;  ///< [groups]
+  InOut<float> limits;  ///< [groups]
   int64_t elems;
 };
 

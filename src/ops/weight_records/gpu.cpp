@@ -19,22 +19,22 @@ static_assert(kRecordRows == quant::kRecordRows && kRecordHalf == quant::kRecord
 namespace ops {
 namespace {
 
-gpu::Kernel<WeightPeakArgs> peak_kernel(DType type) noexcept {
+gpu::Kernel<WeightLimitArgs> limit_kernel(DType type) noexcept {
   using namespace gpu;
   switch (type) {
-    case DType::q4_0: return weight_peak_q4_0;
-    case DType::q4_1: return weight_peak_q4_1;
-    case DType::q5_0: return weight_peak_q5_0;
-    case DType::q5_1: return weight_peak_q5_1;
-    case DType::q8_0: return weight_peak_q8_0;
-    case DType::q2_K: return weight_peak_q2_K;
-    case DType::q3_K: return weight_peak_q3_K;
-    case DType::q4_K: return weight_peak_q4_K;
-    case DType::q5_K: return weight_peak_q5_K;
-    case DType::q6_K: return weight_peak_q6_K;
-    case DType::iq4_nl: return weight_peak_iq4_nl;
-    case DType::iq4_xs: return weight_peak_iq4_xs;
-    case DType::mxfp4: return weight_peak_mxfp4;
+    case DType::q4_0: return weight_limit_q4_0;
+    case DType::q4_1: return weight_limit_q4_1;
+    case DType::q5_0: return weight_limit_q5_0;
+    case DType::q5_1: return weight_limit_q5_1;
+    case DType::q8_0: return weight_limit_q8_0;
+    case DType::q2_K: return weight_limit_q2_K;
+    case DType::q3_K: return weight_limit_q3_K;
+    case DType::q4_K: return weight_limit_q4_K;
+    case DType::q5_K: return weight_limit_q5_K;
+    case DType::q6_K: return weight_limit_q6_K;
+    case DType::iq4_nl: return weight_limit_iq4_nl;
+    case DType::iq4_xs: return weight_limit_iq4_xs;
+    case DType::mxfp4: return weight_limit_mxfp4;
     default: return {};  // has no records
   }
 }
@@ -96,15 +96,15 @@ Result<void> encode_unpack_records(CommandEncoder& encoder, const Tensor& record
   return gpu::encode(encoder, gpu::unpack_records, {groups, static_cast<std::uint32_t>(parts)}, launch);
 }
 
-Result<void> encode_weight_peak(CommandEncoder& encoder, const Tensor& blocks, const Tensor& peaks, DType type, std::int64_t elems) {
-  Launch<WeightPeakArgs> launch;
-  WeightPeakArgs& args = launch.args;
+Result<void> encode_weight_limit(CommandEncoder& encoder, const Tensor& blocks, const Tensor& limits, DType type, std::int64_t elems) {
+  Launch<WeightLimitArgs> launch;
+  WeightLimitArgs& args = launch.args;
   args.w = raw_layout(type, 1, elems).view;
   launch.bind(args.w.data, blocks);
-  launch.bind(args.peaks, peaks);
+  launch.bind(args.limits, limits);
   set_even(type, args.w, device_address(blocks));
   args.elems = elems;
-  return gpu::encode(encoder, peak_kernel(type), {static_cast<std::uint32_t>(peaks.dim(0))}, launch);
+  return gpu::encode(encoder, limit_kernel(type), {static_cast<std::uint32_t>(limits.dim(0))}, launch);
 }
 
 }  // namespace ops

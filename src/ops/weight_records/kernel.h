@@ -136,53 +136,53 @@ struct UnpackRecords {
   }
 };
 
-/// Every group keeps the largest finite magnitude that it saw so far. Bound by memory.
-template <class F>
-struct WeightPeak {
-  using Args = ops::WeightPeakArgs;
+/// Every group keeps the largest finite magnitude that scales and addends of the blocks it saw can express, whatever the codes
+/// are; kLargest is that of a code less its zero. Bound by memory.
+template <class F, uint32_t kLargest>
+struct WeightLimit {
+  using Args = ops::WeightLimitArgs;
   struct Shared {
-    float peaks[256];
+    float limits[256];
   };
   static constexpr uint32_t kThreads = 256;
 
   static MLXN_FN void run(const Args& args, const Thread& t, MLXN_SHARED Shared& shared) {
     const int64_t chunks = args.elems / kChunkElems;
-    float peak = 0.0f;
+    float limit = 0.0f;
     for (int64_t chunk = int64_t(t.group.x) * kThreads + t.index; chunk < chunks; chunk += int64_t(t.groups.x) * kThreads) {
-      float v[kChunkElems];
-      WeightRow<F>::template load<false>(args.w, chunk / F::kChunks, F::kElems, uint32_t(chunk % F::kChunks), v);
+      const typename F::Chunk c = F::template load<false>(args.w, chunk / F::kChunks, 0, uint32_t(chunk % F::kChunks));
       MLXN_UNROLL
-      for (uint32_t i = 0; i < kChunkElems; ++i) {
-        const float a = abs(v[i]);
-        if (a > peak && a <= 3.402823466e38f) peak = a;
+      for (uint32_t half = 0; half < 2; ++half) {
+        const float most = abs(c.scale[half]) * float(kLargest) + abs(c.addend[half]);
+        if (most > limit && most <= 3.402823466e38f) limit = most;
       }
     }
-    shared.peaks[t.index] = peak;
+    shared.limits[t.index] = limit;
     t.barrier();
     for (uint32_t half = kThreads / 2; half != 0; half /= 2) {
-      if (t.index < half && shared.peaks[t.index + half] > shared.peaks[t.index]) shared.peaks[t.index] = shared.peaks[t.index + half];
+      if (t.index < half && shared.limits[t.index + half] > shared.limits[t.index]) shared.limits[t.index] = shared.limits[t.index + half];
       t.barrier();
     }
-    if (t.index == 0 && shared.peaks[0] > args.peaks.ptr[t.group.x]) args.peaks.ptr[t.group.x] = shared.peaks[0];
+    if (t.index == 0 && shared.limits[0] > args.limits.ptr[t.group.x]) args.limits.ptr[t.group.x] = shared.limits[0];
   }
 };
 
 }  // namespace gpu
 }  // namespace mlxn
 
-#define MLXN_KERNELS(KERNEL)                       \
-  KERNEL(pack_records, PackRecords)                \
-  KERNEL(unpack_records, UnpackRecords)            \
-  KERNEL(weight_peak_q4_0, WeightPeak<Q4_0>)       \
-  KERNEL(weight_peak_q4_1, WeightPeak<Q4_1>)       \
-  KERNEL(weight_peak_q5_0, WeightPeak<Q5_0>)       \
-  KERNEL(weight_peak_q5_1, WeightPeak<Q5_1>)       \
-  KERNEL(weight_peak_q8_0, WeightPeak<Q8_0>)       \
-  KERNEL(weight_peak_q2_K, WeightPeak<Q2K>)        \
-  KERNEL(weight_peak_q3_K, WeightPeak<Q3K>)        \
-  KERNEL(weight_peak_q4_K, WeightPeak<Q4K>)        \
-  KERNEL(weight_peak_q5_K, WeightPeak<Q5K>)        \
-  KERNEL(weight_peak_q6_K, WeightPeak<Q6K>)        \
-  KERNEL(weight_peak_iq4_nl, WeightPeak<Iq4Nl>)    \
-  KERNEL(weight_peak_iq4_xs, WeightPeak<Iq4Xs>)    \
-  KERNEL(weight_peak_mxfp4, WeightPeak<Mxfp4>)
+#define MLXN_KERNELS(KERNEL)                            \
+  KERNEL(pack_records, PackRecords)                     \
+  KERNEL(unpack_records, UnpackRecords)                 \
+  KERNEL(weight_limit_q4_0, WeightLimit<Q4_0, 8>)       \
+  KERNEL(weight_limit_q4_1, WeightLimit<Q4_1, 15>)      \
+  KERNEL(weight_limit_q5_0, WeightLimit<Q5_0, 16>)      \
+  KERNEL(weight_limit_q5_1, WeightLimit<Q5_1, 31>)      \
+  KERNEL(weight_limit_q8_0, WeightLimit<Q8_0, 128>)     \
+  KERNEL(weight_limit_q2_K, WeightLimit<Q2K, 3>)        \
+  KERNEL(weight_limit_q3_K, WeightLimit<Q3K, 4>)        \
+  KERNEL(weight_limit_q4_K, WeightLimit<Q4K, 15>)       \
+  KERNEL(weight_limit_q5_K, WeightLimit<Q5K, 31>)       \
+  KERNEL(weight_limit_q6_K, WeightLimit<Q6K, 32>)       \
+  KERNEL(weight_limit_iq4_nl, WeightLimit<Iq4Nl, 127>)  \
+  KERNEL(weight_limit_iq4_xs, WeightLimit<Iq4Xs, 127>)  \
+  KERNEL(weight_limit_mxfp4, WeightLimit<Mxfp4, 12>)

@@ -29,8 +29,9 @@ struct RecordRows {
                                                  const quant::GpuWeight& view, DType type, std::int64_t n, std::int64_t k,
                                                  const RecordRows& rows);
 
-/// Raises each of peaks (f32 [groups]) to the largest finite magnitude that its group finds among the weights of raw blocks.
-[[nodiscard]] Result<void> encode_weight_peak(CommandEncoder& encoder, const Tensor& blocks, const Tensor& peaks, DType type,
+/// Raises each of limits (f32 [groups]) to the largest finite magnitude that the scales and minimums of raw blocks can express,
+/// among those that its group takes: no weight is larger.
+[[nodiscard]] Result<void> encode_weight_limit(CommandEncoder& encoder, const Tensor& blocks, const Tensor& limits, DType type,
                                               std::int64_t elems);
 
 }  // namespace mlxn::ops
