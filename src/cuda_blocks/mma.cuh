@@ -6,6 +6,7 @@
 //                  B b0 = column g, k 2t 2t+1; b1 = k + 8.
 //   m16n8k32, 8-bit: A a0 = row g, k 4t..4t+3; a1 = row g + 8; a2 a3 = the same rows, k + 16. B b0 = column
 //   g, k 4t..4t+3; b1 = k + 16.
+//   m16n8k16, 8-bit: the first two registers of A and the first of B.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +32,15 @@ __device__ __forceinline__ void mma_u8_s8(std::int32_t (&d)[4], std::uint32_t a0
       "%1, %2, %3};"
       : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+/// The same of 16 k.
+__device__ __forceinline__ void mma_u8_s8(std::int32_t (&d)[4], std::uint32_t a0, std::uint32_t a1,
+                                          std::uint32_t b0) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a0), "r"(a1), "r"(b0));
 }
 
 /// Four 8x8 matrices of 16-bit elements; lane l names row l % 8 of matrix l / 8. Register i is the lane's

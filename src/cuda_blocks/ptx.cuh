@@ -53,6 +53,21 @@ __device__ __forceinline__ std::uint32_t f32_to_f16x2(float low, float high) {
   return bits;
 }
 
+/// The same as bf16.
+__device__ __forceinline__ std::uint32_t f32_to_bf16x2(float low, float high) {
+  std::uint32_t bits;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+  return bits;
+}
+
+/// Byte i is the one of b:a that nibble i of `select` names, 0..7; 8 more: its sign in all bits.
+__device__ __forceinline__ std::uint32_t permute_bytes(std::uint32_t a, std::uint32_t b,
+                                                       std::uint32_t select) {
+  std::uint32_t bytes;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(bytes) : "r"(a), "r"(b), "r"(select));
+  return bytes;
+}
+
 /// The larger of two magnitudes; NaN if either is.
 __device__ __forceinline__ float larger_magnitude(float a, float b) {
   float larger;

@@ -108,6 +108,11 @@ struct RecordGrid {
   return {(static_cast<std::uint64_t>(n) + kRecordRows - 1) / kRecordRows, (static_cast<std::uint64_t>(k) + format.elems - 1) / format.elems};
 }
 
+/// The file's blocks of a matrix [n, k], k a multiple of the block, as record_grid(...).records() records, and back: plain loops,
+/// for tests and for what is small. The type must have records.
+void pack_records(DType type, const void* blocks, std::int64_t n, std::int64_t k, void* records) noexcept;
+void unpack_records(DType type, const void* records, std::int64_t n, std::int64_t k, void* blocks) noexcept;
+
 static_assert([] {
   for (int i = 0; i < kDTypeCount; ++i) {
     const RecordFormat format = record_format(static_cast<DType>(i));

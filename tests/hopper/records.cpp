@@ -1,49 +1,111 @@
+// Weight records: where every bit lies, and that nothing is lost.
+#include "quant/records.h"
+
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <random>
 #include <set>
+#include <string>
 #include <vector>
 
-#include "quant/hopper_records.h"
+#include "quant/codec.h"
+#include "quant/random_blocks.h"
 
 namespace {
 
+using namespace mlxn;
 using namespace mlxn::quant;
 
-TEST(HopperRecords, EveryNibbleAndScaleHasAPlaceOfItsOwn) {
-  std::set<std::uint32_t> places;
-  for (std::uint32_t row = 0; row < 16; ++row) {
-    for (std::uint32_t k = 0; k < 128; ++k) {
-      const RecordNibble at = record_nibble(row, k);
-      EXPECT_LT(at.byte, 1024u);
-      EXPECT_TRUE(places.insert(at.byte * 2 + at.shift / 4).second);
-    }
-  }
-  EXPECT_EQ(places.size(), 2048u);
-  std::set<std::uint32_t> scales;
-  for (std::uint32_t row = 0; row < 16; ++row)
-    for (std::uint32_t block = 0; block < 4; ++block) scales.insert(record_scale(row, block));
-  EXPECT_EQ(scales.size(), 64u);
-  EXPECT_EQ(*scales.begin(), 1024u);
-  EXPECT_EQ(*scales.rbegin(), kQ4_0RecordBytes - 2);
+std::vector<DType> types() {
+  std::vector<DType> out;
+  for (int i = 0; i < kDTypeCount; ++i)
+    if (record_format(static_cast<DType>(i))) out.push_back(static_cast<DType>(i));
+  return out;
 }
 
-TEST(HopperRecords, BlocksComeBackBitForBit) {
+class HopperRecords : public testing::TestWithParam<DType> {};
+INSTANTIATE_TEST_SUITE_P(Types, HopperRecords, testing::ValuesIn(types()),
+                         [](const auto& of) { return std::string(to_string(of.param)); });
+
+TEST(HopperRecords, EveryBlockTypeWithKernelsHasThem) {
+  EXPECT_EQ(types().size(), 13u);
+  for (const DType type : types()) {
+    EXPECT_TRUE(is_block(type) && is_weight_type(type));
+    EXPECT_EQ(record_format(type).block_elems, block_elems(type));
+  }
+}
+
+TEST_P(HopperRecords, HaveAsManyBytesAsTheBlocks) {
+  const RecordFormat format = record_format(GetParam());
+  EXPECT_EQ(format.bytes(), 16 * format.blocks() * block_bytes(GetParam()));
+}
+
+TEST_P(HopperRecords, EveryBitHasAPlaceOfItsOwn) {
+  const RecordFormat format = record_format(GetParam());
+  std::set<std::uint32_t> bits;
+  for (std::uint32_t half = 0; half < format.elems / kRecordHalf; ++half)
+    for (std::uint32_t p = 0; p < 2; ++p)
+      for (std::uint32_t row = 0; row < 16 && format.planes[p].bits != 0; ++row)
+        for (std::uint32_t k = 0; k < 128; ++k) {
+          const RecordPlace at = record_place(format.planes[p].bits, row, k);
+          for (std::uint32_t b = 0; b < format.planes[p].bits; ++b)
+            EXPECT_TRUE(bits.insert((format.plane_offset(half, p) + at.byte) * 8 + at.shift + b).second);
+        }
+  for (std::uint32_t a = 0; a < 2; ++a)
+    for (std::uint32_t row = 0; row < 16; ++row)
+      for (std::uint32_t block = 0; block < format.blocks(); ++block)
+        for (std::uint32_t b = 0; b < format.areas[a].bytes * 8; ++b)
+          EXPECT_TRUE(bits.insert((format.area_offset(a) +
+                                   record_area_place(format.areas[a].bytes, format.blocks(), row, block)) *
+                                      8 +
+                                  b)
+                          .second);
+  EXPECT_EQ(bits.size(), format.bytes() * 8);
+  EXPECT_EQ(*bits.rbegin(), format.bytes() * 8 - 1);
+}
+
+TEST_P(HopperRecords, BlocksComeBackBitForBit) {
+  const DType type = GetParam();
+  const RecordFormat format = record_format(type);
   std::mt19937 random(1);
-  for (const auto& [n, k] : {std::pair{16u, 128u}, {1u, 32u}, {17u, 160u}, {100u, 704u}, {48u, 2880u}}) {
-    const RecordShape shape(n, k);
-    std::vector<std::uint8_t> blocks(std::size_t{n} * (k / 32) * 18), again(blocks.size());
+  for (const auto& [n, blocks_of_row] : {std::pair{16, 4}, {1, 1}, {17, 5}, {100, 22}}) {
+    const std::int64_t k = blocks_of_row * static_cast<std::int64_t>(format.block_elems);
+    std::vector<std::uint8_t> blocks(static_cast<std::size_t>(n * blocks_of_row) * block_bytes(type)),
+        again(blocks.size(), 0xee);
     for (auto& byte : blocks) byte = static_cast<std::uint8_t>(random());
-    std::vector<std::uint8_t> records(shape.records() * kQ4_0RecordBytes, 0xff);
-    q4_0_to_records(blocks.data(), n, k, records.data());
-    q4_0_from_records(records.data(), n, k, again.data());
+    const RecordGrid grid = record_grid(format, n, k);
+    std::vector<std::uint8_t> records(grid.records() * format.bytes() + 16, 0xff);
+    pack_records(type, blocks.data(), n, k, records.data());
+    unpack_records(type, records.data(), n, k, again.data());
     EXPECT_EQ(blocks, again) << n << " " << k;
-    for (std::uint32_t row = n; row < shape.tiles * 16; ++row) {  // the padding is zeros
-      const std::uint8_t* record = records.data() + row / 16 * shape.tile_records * kQ4_0RecordBytes;
-      EXPECT_EQ(record[record_scale(row % 16, 0)] | record[record_scale(row % 16, 0) + 1], 0);
-      EXPECT_EQ(record[record_nibble(row % 16, 5).byte] >> record_nibble(row % 16, 5).shift & 15, 8);
+    for (std::size_t i = records.size() - 16; i < records.size(); ++i)
+      EXPECT_EQ(records[i], 0xff);  // no byte too many
+    // Rows past the end are zero bytes.
+    for (std::uint32_t row = static_cast<std::uint32_t>(n % 16); row != 0 && row < 16; ++row) {
+      const std::uint8_t* record = records.data() + (grid.tiles - 1) * grid.tile_records * format.bytes();
+      EXPECT_EQ(record[record_place(format.planes[0].bits, row, 5).byte] >>
+                        record_place(format.planes[0].bits, row, 5).shift &
+                    ((1 << format.planes[0].bits) - 1),
+                0);
+      EXPECT_EQ(
+          record[format.area_offset(0) + record_area_place(format.areas[0].bytes, format.blocks(), row, 0)],
+          0);
     }
   }
+}
+
+// The place of one code, from the file's side: q4_0 as the first kernels were written for.
+TEST(HopperRecords, AreWhatKernelsRead) {
+  std::vector<std::uint8_t> blocks(16 * 4 * 18);
+  blocks[(9 * 4 + 2) * 18] = 0x34, blocks[(9 * 4 + 2) * 18 + 1] = 0x12;  // row 9, block 2: scale
+  blocks[(9 * 4 + 2) * 18 + 2 + 11] = 0xa0;                              // element 27: k 91
+  std::vector<std::uint8_t> records(1152), expected(1152);
+  pack_records(DType::q4_0, blocks.data(), 16, 128, records.data());
+  // Step 5 of 16 k, k 11 of it: plane 1, lane 4 * 1 + 1, word 1, byte 3, the upper nibble.
+  expected[512 + 5 * 16 + 4 + 3] = 0xa0;
+  expected[1024 + 1 * 16 + 8 + 2 * 2] = 0x34, expected[1024 + 1 * 16 + 8 + 2 * 2 + 1] = 0x12;
+  EXPECT_EQ(records, expected);
 }
 
 }  // namespace

@@ -1,139 +1,329 @@
-// The few-token kernel's source on the host, against float64.
+// The kernel for few rows of x: its plans, and its source on the host against float64.
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <limits>
 #include <random>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "cuda_on_host.h"
 //
-#include "ops/matmul/cuda_vector_sm90a.cuh"
-#include "quant/hopper_records.h"
+#include "ops/matmul/hopper_vector.cuh"
+#include "quant/codec.h"
+#include "quant/random_blocks.h"
 
 namespace {
 
+using namespace mlxn;
 using namespace mlxn::sm90;
+using ops::HopperVectorPlan;
+using ops::plan_hopper_vector;
 
-struct Shape {
-  std::uint32_t m, n, k;
-  std::uint32_t tiles_per_block, splits, stage_records, stages, prefetch;
+const DType kTypes[] = {
+#define MLXN_TYPE(name) DType::name,
+    MLXN_HOPPER_VECTOR_TYPES(MLXN_TYPE)
+#undef MLXN_TYPE
 };
 
-std::uint32_t ceil_div(std::uint32_t a, std::uint32_t b) { return (a + b - 1) / b; }
+constexpr std::uint32_t kF32 = quant::kElementF32, kF16 = quant::kElementF16, kBf16 = quant::kElementBf16;
+
+struct Case {
+  std::int64_t m, n, k;
+  std::uint32_t x_type = kF32, y_type = kF32;
+  std::uint32_t multiprocessors = 1;
+  bool batch_invariant = false;
+};
+
+std::uint32_t bytes_of(std::uint32_t type) { return type == kF32 ? 4 : 2; }
+void put(std::uint8_t* to, std::uint32_t type, float v) {
+  const std::uint16_t bits = type == kF16 ? f16(v).bits : bf16(v).bits;
+  if (type == kF32)
+    std::memcpy(to, &v, 4);
+  else
+    std::memcpy(to, &bits, 2);
+}
+float get(const std::uint8_t* from, std::uint32_t type) {
+  float v = 0;
+  std::uint16_t bits = 0;
+  if (type == kF32)
+    std::memcpy(&v, from, 4);
+  else
+    std::memcpy(&bits, from, 2);
+  return type == kF32   ? v
+         : type == kF16 ? static_cast<float>(f16::from_bits(bits))
+                        : static_cast<float>(bf16::from_bits(bits));
+}
+
+/// 32 values as the kernel is to take them: whole multiples of a power of two, at most 32576 of them.
+void round_block(const float* x, double* out) {
+  float largest = 0;
+  for (int i = 0; i < 32; ++i) largest = std::max(largest, std::fabs(x[i]));
+  int exponent = 0;
+  double step = 0;
+  if (largest > 0) {
+    std::frexp(largest, &exponent);
+    step = std::ldexp(1.0, exponent - 15);
+    if (static_cast<double>(largest) / step >= 32576) step *= 2;
+  }
+  for (int i = 0; i < 32; ++i)
+    out[i] = step == 0 ? 0 : std::nearbyint(static_cast<double>(x[i]) / step) * step;
+}
 
 struct Problem {
-  std::vector<std::uint8_t> blocks;
-  std::vector<float> x;
-  std::vector<double> y, magnitude;
+  Case c;
+  std::vector<float> x;        // as its type holds it
+  std::vector<double> y;       // product
+  std::vector<double> near_y;  // product with x as the kernel rounds it
+  std::vector<double> size;    // sum of magnitudes
+  std::vector<double> power;   // sum of squares
+  std::vector<uint4> records;
 
-  Problem(const Shape& s, bool is_f16)
-      : blocks(std::size_t{s.n} * (s.k / 32) * 18),
-        x(std::size_t{s.m} * s.k),
-        y(s.m * s.n),
-        magnitude(y.size()) {
-    std::mt19937 random(s.m + s.n + s.k);
-    for (auto& byte : blocks) byte = static_cast<std::uint8_t>(random());
-    for (std::size_t b = 0; b < blocks.size(); b += 18) {
-      const std::uint16_t d = static_cast<std::uint16_t>((random() & 0x8000) | (0x2000 + random() % 0x800));
-      std::memcpy(&blocks[b], &d, 2);
-    }
+  Problem(DType type, const Case& of) : c(of), x(static_cast<std::size_t>(c.m * c.k)) {
+    const auto n_blocks = static_cast<std::uint64_t>(c.n * c.k / block_elems(type));
+    std::vector<std::uint8_t> blocks(n_blocks * block_bytes(type));
+    quant::fill_random_blocks(type, blocks.data(), n_blocks, 1.0f, static_cast<std::uint64_t>(c.n + c.k));
+    std::vector<float> w(static_cast<std::size_t>(c.n * c.k));
+    quant::dequantize_blocks(type, blocks.data(), n_blocks, w.data());
+    const quant::RecordFormat format = quant::record_format(type);
+    records.resize(quant::record_grid(format, c.n, c.k).records() * format.bytes() / 16);
+    quant::pack_records(type, blocks.data(), c.n, c.k, records.data());
+
+    std::mt19937 random(static_cast<std::uint32_t>(c.m + c.n + c.k));
     std::normal_distribution<float> normal;
+    std::vector<std::uint8_t> element(4);
     for (std::size_t i = 0; i < x.size(); ++i) {
-      x[i] = normal(random) * (i / 32 % 5 == 0 ? 100.0f : 1.0f);
-      if (is_f16) x[i] = f16_to_f32(f32_to_f16(x[i]));
+      put(element.data(), c.x_type, normal(random) * (i / 32 % 5 == 0 ? 100.0f : 1.0f));
+      x[i] = get(element.data(), c.x_type);
     }
-    for (std::uint32_t token = 0; token < s.m; ++token)
-      for (std::uint32_t row = 0; row < s.n; ++row) {
-        double sum = 0, size = 0;
-        for (std::uint32_t k = 0; k < s.k; ++k) {
-          const std::uint8_t* block = &blocks[(std::size_t{row} * (s.k / 32) + k / 32) * 18];
-          std::uint16_t d;
-          std::memcpy(&d, block, 2);
-          const int q = block[2 + k % 16] >> (k % 32 / 16 * 4) & 15;
-          const double product = static_cast<double>(f16_to_f32(d)) * (q - 8) *
-                                 static_cast<double>(x[std::size_t{token} * s.k + k]);
+    std::vector<double> near_x(x.size());
+    for (std::size_t i = 0; i < x.size(); i += 32) round_block(&x[i], &near_x[i]);
+    const auto k_elems = static_cast<std::size_t>(c.k);
+    for (std::size_t i = 0; i < x.size(); i += k_elems)
+      for (std::size_t j = 0; j < w.size(); j += k_elems) {
+        double sum = 0, near_sum = 0, magnitude = 0, squares = 0;
+        for (std::size_t e = 0; e < k_elems; ++e) {
+          const double product = static_cast<double>(w[j + e]) * static_cast<double>(x[i + e]);
           sum += product;
-          size += std::fabs(product);
+          near_sum += static_cast<double>(w[j + e]) * near_x[i + e];
+          magnitude += std::fabs(product);
+          squares += product * product;
         }
-        y[token * s.n + row] = sum;
-        magnitude[token * s.n + row] = size;
+        y.push_back(sum), near_y.push_back(near_sum), size.push_back(magnitude), power.push_back(squares);
       }
   }
 };
 
-template <class Math, class X, int kWarps>
-void check(const Shape& s, double limit) {
-  SCOPED_TRACE(testing::Message() << "m " << s.m << " n " << s.n << " k " << s.k << " splits " << s.splits
-                                  << " stages " << s.stages << " of " << s.stage_records << " prefetch "
-                                  << s.prefetch << " tiles " << s.tiles_per_block);
-  const Problem problem(s, X::kBytes == 2);
-  const mlxn::quant::RecordShape shape(s.n, s.k);
-  std::vector<std::uint8_t> records(shape.records() * kRecordBytes + 16);
-  std::uint8_t* base = records.data() + 15 - (reinterpret_cast<std::uintptr_t>(records.data()) + 15) % 16;
-  mlxn::quant::q4_0_to_records(problem.blocks.data(), s.n, s.k, base);
-  std::vector<uint4> x(problem.x.size() / 4 + 1);
-  for (std::size_t i = 0; i < problem.x.size(); ++i) {
-    if (X::kBytes == 2)
-      reinterpret_cast<std::uint16_t*>(x.data())[i] = f32_to_f16(problem.x[i]);
-    else
-      reinterpret_cast<float*>(x.data())[i] = problem.x[i];
+/// Runs the instance that the plan names; the error.
+template <class F>
+std::string run_type(const HopperVectorPlan& plan) {
+  return cuda_on_host::run(plan.grid, plan.threads, [&] {
+    switch (plan.rows) {
+      case 1:
+        return vector_block<F, 1>(plan.args);
+      case 2:
+        return vector_block<F, 2>(plan.args);
+      case 4:
+        return vector_block<F, 4>(plan.args);
+      default:
+        return vector_block<F, 8>(plan.args);
+    }
+  });
+}
+std::string run_plan(DType type, const HopperVectorPlan& plan) {
+  switch (type) {
+#define MLXN_RUN(name) \
+  case DType::name:    \
+    return run_type<vector_formats::name>(plan);
+    MLXN_HOPPER_VECTOR_TYPES(MLXN_RUN)
+#undef MLXN_RUN
+    default:
+      return "no such kernel";
   }
-  VectorArgs args{};
-  args.m = s.m, args.n = s.n, args.k = s.k, args.x_stride = s.k;
-  args.x = x.data(), args.records = base;
-  args.tiles = static_cast<std::uint32_t>(shape.tiles),
-  args.tile_records = static_cast<std::uint32_t>(shape.tile_records);
-  args.split_records = ceil_div(args.tile_records, s.splits);
-  args.splits = ceil_div(args.tile_records, args.split_records);
-  args.tiles_per_block = s.tiles_per_block, args.stage_records = s.stage_records;
-  args.stages = s.stages, args.prefetch = s.prefetch, args.early_launch = 1;
-  std::vector<float> y(problem.y.size(), std::numeric_limits<float>::quiet_NaN());
-  std::vector<float4> workspace(std::size_t{args.splits} * s.m * args.tiles * 4, float4{NAN, NAN, NAN, NAN});
-  std::vector<std::uint32_t> counters(args.tiles);
-  args.y = y.data(), args.workspace = &workspace.data()->x, args.counters = counters.data();
-  ASSERT_LE((vector_shared<Math, kWarps>(s.stages, s.stage_records, args.split_records).bytes),
-            cuda_on_host::kSharedBytes);
-  const std::string error =
-      cuda_on_host::run(ceil_div(args.tiles, s.tiles_per_block) * args.splits, (kWarps + 2) * 32,
-                        [&] { vector_kernel<Math, X, kWarps>(args); });
-  ASSERT_EQ(error, "");
-  for (std::size_t i = 0; i < y.size(); ++i)
-    ASSERT_LE(std::fabs(static_cast<double>(y[i]) - problem.y[i]), limit * problem.magnitude[i])
-        << "element " << i;
-  for (std::uint32_t count : counters) EXPECT_EQ(count, 0u);
 }
 
-// A 16-bit limb carries an error of 2^-15 of the block's largest, two limbs of 2^-24 or so.
-constexpr double kOneLimb = 3e-5, kTwoLimbs = 1e-6, kHalfExact = 1e-6, kHalf = 5e-4;
-
-TEST(HopperVector, IntegersOneToken) {
-  check<IntegerMath<1, 1>, XF16, 2>({1, 48, 512, 2, 1, 2, 3, 2}, kOneLimb);
-  check<IntegerMath<1, 1>, XF32, 3>({1, 33, 1056, 1, 1, 4, 2, 1}, kOneLimb);
-  check<IntegerMath<1, 2>, XF32, 2>({1, 16, 544, 1, 1, 5, 4, 8}, kTwoLimbs);
+/// y as f32. Rows of x and y have gaps between them; those of y have to stay as they are.
+std::vector<float> product(DType type, const Case& c, const Problem& problem) {
+  HopperVectorPlan plan = plan_hopper_vector(type, c.m, c.n, c.k, c.multiprocessors, c.batch_invariant);
+  EXPECT_EQ(plan.kernel,
+            "matmul_hopper_vector" + std::to_string(plan.rows) + "_" + std::string(to_string(type)));
+  if (!plan) return {};
+  HopperVectorArgs& args = plan.args;
+  args.x_type = c.x_type, args.y_type = c.y_type;
+  args.x_stride = c.k + 32, args.y_stride = c.n + 3;
+  const std::uint32_t x_bytes = bytes_of(c.x_type), y_bytes = bytes_of(c.y_type);
+  std::vector<uint4> x_memory(static_cast<std::size_t>(c.m * args.x_stride) / 4, uint4{~0u, ~0u, ~0u, ~0u});
+  auto* x = reinterpret_cast<std::uint8_t*>(x_memory.data());
+  for (std::int64_t i = 0; i < c.m; ++i)
+    for (std::int64_t k = 0; k < c.k; ++k)
+      put(x + (i * args.x_stride + k) * x_bytes, c.x_type, problem.x[static_cast<std::size_t>(i * c.k + k)]);
+  const std::int64_t y_elems = c.m * args.y_stride;
+  std::vector<float> y_memory(static_cast<std::size_t>(y_elems));
+  auto* y = reinterpret_cast<std::uint8_t*>(y_memory.data());
+  std::memset(y, 0xcd, static_cast<std::size_t>(y_elems) * 4);
+  args.records = {reinterpret_cast<const std::uint8_t*>(problem.records.data())};
+  args.x = {x}, args.y = {y};
+  EXPECT_EQ(run_plan(type, plan), "");
+  std::vector<float> out;
+  for (std::int64_t i = 0; i < y_elems; ++i) {
+    if (i % args.y_stride < c.n)
+      out.push_back(get(y + i * y_bytes, c.y_type));
+    else
+      EXPECT_EQ(std::memcmp(y + i * y_bytes, "\xcd\xcd\xcd\xcd", y_bytes), 0)
+          << "behind row " << i / args.y_stride;
+  }
+  return out;
 }
 
-TEST(HopperVector, IntegersFewTokens) {
-  check<IntegerMath<2, 1>, XF16, 2>({2, 32, 256, 2, 1, 2, 2, 1}, kOneLimb);
-  check<IntegerMath<2, 2>, XF32, 2>({2, 32, 288, 2, 1, 1, 2, 1}, kTwoLimbs);
-  check<IntegerMath<4, 1>, XF16, 2>({3, 32, 384, 1, 1, 3, 2, 2}, kOneLimb);
-  check<IntegerMath<4, 2>, XF32, 1>({4, 16, 256, 1, 1, 2, 2, 2}, kTwoLimbs);
-  check<IntegerMath<8, 1>, XF16, 2>({7, 40, 256, 3, 1, 2, 2, 2}, kOneLimb);
-  check<IntegerMath<16, 1>, XF16, 2>({16, 16, 256, 1, 1, 2, 2, 2}, kOneLimb);
+/// y[first..] of the problem. With x as the kernel rounds it, the sums of integers are exact and few f32
+/// additions are left.
+void expect_near(const std::vector<float>& y, const Problem& problem, std::size_t first = 0) {
+  ASSERT_EQ(y.size(), problem.y.size());
+  const std::uint32_t type = problem.c.y_type;
+  const double rounding = type == kF32 ? 0 : type == kF16 ? 0x1p-11 : 0x1p-8;
+  double error = 0, power = 0;
+  for (std::size_t i = first; i < y.size(); ++i) {
+    const double v = static_cast<double>(y[i]), d = v - problem.y[i];
+    ASSERT_LE(std::fabs(v - problem.near_y[i]),
+              3e-7 * problem.size[i] + rounding * std::fabs(problem.near_y[i]))
+        << i;
+    error += d * d, power += problem.power[i];
+  }
+  // 16-bit integers carry an error of about a 50,000th of the block's largest.
+  const double limit = type == kF32 ? 4e-9 : type == kF16 ? 1e-7 : 1e-5;
+  if (y.size() > 16) {
+    EXPECT_LE(error / power, limit);
+  }
 }
 
-TEST(HopperVector, Halves) {
-  check<HalfMath<8>, XF16, 2>({5, 40, 416, 2, 1, 3, 2, 1}, kHalfExact);
-  check<HalfMath<8>, XF32, 2>({8, 16, 256, 1, 1, 2, 2, 1}, kHalf);
-  check<HalfMath<16>, XF16, 2>({11, 32, 256, 1, 1, 2, 2, 1}, kHalfExact);
-  check<HalfMath<32>, XF16, 2>({32, 16, 128, 1, 1, 1, 1, 1}, kHalfExact);
+void check(DType type, const Case& c) {
+  SCOPED_TRACE(testing::Message() << to_string(type) << " m " << c.m << " n " << c.n << " k " << c.k << " x "
+                                  << c.x_type << " y " << c.y_type);
+  const Problem problem(type, c);
+  expect_near(product(type, c, problem), problem);
 }
 
-TEST(HopperVector, SplitsAndRings) {
-  for (std::uint32_t stages : {1u, 2u, 3u, 5u})
-    for (std::uint32_t splits : {1u, 2u, 3u, 6u})
-      check<IntegerMath<1, 1>, XF16, 2>({1, 100, 736, 4, splits, 2, stages, stages == 3 ? 0u : 2u}, kOneLimb);
-  check<HalfMath<8>, XF16, 3>({2, 80, 1024, 3, 3, 2, 2, 1}, kHalfExact);
+class HopperVector : public testing::TestWithParam<DType> {};
+
+/// `k` rounded up to whole blocks.
+std::int64_t whole(DType type, std::int64_t k) {
+  const std::int64_t block = block_elems(type);
+  return (k + block - 1) / block * block;
+}
+
+TEST_P(HopperVector, RowsOfX) {
+  for (std::int64_t m = 1; m <= 8; ++m) check(GetParam(), {m, 16 + m, whole(GetParam(), 224)});
+}
+
+TEST_P(HopperVector, Shapes) {
+  const DType type = GetParam();
+  check(type, {1, 1, whole(type, 32)});
+  check(type, {1, 100, 256, kF32, kF32, 3});  // several blocks, the last one with fewer tiles
+  check(type, {2, 33, whole(type, 704)});
+  check(type, {1, 48, whole(type, 2880), kF16});  // several stages, the last one not full
+  check(type, {3, 20, whole(type, 1056), kBf16, kF16});
+  check(type, {5, 31, 512, kF16, kBf16});
+}
+
+// More stages than the ring has, so that they are filled again.
+TEST(HopperVectorRing, GoesRound) {
+  check(DType::q4_0, {1, 100, 4096});
+  check(DType::q6_K, {1, 64, 4096});
+}
+
+TEST_P(HopperVector, RowsAreTheSameBitsInAnyCompany) {
+  const DType type = GetParam();
+  const std::int64_t k = whole(type, 1120);
+  const Case four{4, 21, k, kF32, kF32, 1, true};
+  const Problem problem(type, four);
+  const std::vector<float> all = product(type, four, problem);
+  const std::vector<float> two = product(type, {2, 21, k, kF32, kF32, 2, true}, problem);
+  const std::vector<float> one = product(type, {1, 21, k, kF32, kF32, 1, true}, problem);
+  EXPECT_EQ(two, std::vector<float>(all.begin(), all.begin() + 42));
+  EXPECT_EQ(one, std::vector<float>(all.begin(), all.begin() + 21));
+  expect_near(all, problem);
+}
+
+TEST_P(HopperVector, WhatIsNotFiniteKeepsToItsRow) {
+  const DType type = GetParam();
+  for (const float bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+    const Case c{2, 17, 256};
+    Problem problem(type, c);
+    problem.x[7] = bad;
+    const std::vector<float> y = product(type, c, problem);
+    ASSERT_EQ(y.size(), 34u);
+    for (std::size_t i = 0; i < 17; ++i) EXPECT_TRUE(std::isnan(y[i])) << i;
+    expect_near(y, problem, 17);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, HopperVector, testing::ValuesIn(kTypes),
+                         [](const auto& of) { return std::string(to_string(of.param)); });
+
+TEST(HopperVectorPlan, TakesTheSmallestInstanceThatHoldsTheRows) {
+  const std::uint32_t rows[] = {1, 2, 4, 4, 8, 8, 8, 8};
+  for (const DType type : kTypes)
+    for (std::int64_t m = 1; m <= 8; ++m) {
+      const HopperVectorPlan plan = plan_hopper_vector(type, m, 4096, 4096, 132, false);
+      EXPECT_EQ(plan.rows, rows[m - 1]);
+      EXPECT_EQ(plan.kernel,
+                "matmul_hopper_vector" + std::to_string(plan.rows) + "_" + std::string(to_string(type)));
+    }
+}
+
+TEST(HopperVectorPlan, IsWithinItsLimits) {
+  for (const DType type : kTypes)
+    for (const std::int64_t k : {32, 256, 704, 2880, 4096, 7168, 11008, 14336, 28672, 57344, 100096})
+      for (const std::int64_t n : {1, 16, 17, 1000, 4096, 14336, 128256})
+        for (const std::int64_t m : {1, 2, 4, 8}) {
+          if (k % block_elems(type) != 0) continue;
+          const HopperVectorPlan plan = plan_hopper_vector(type, m, n, k, 132, false);
+          EXPECT_EQ(bool(plan), m * k <= 4 * 14336) << to_string(type) << " " << m << " " << k;
+          if (!plan) continue;
+          const HopperVectorArgs& a = plan.args;
+          const quant::RecordFormat format = quant::record_format(type);
+          const std::uint32_t halves = format.elems / 128, stage_bytes = a.stage_records * format.bytes();
+          EXPECT_EQ(plan.shared_bytes, 204800u);
+          EXPECT_LE(a.at.end, plan.shared_bytes);
+          EXPECT_LE(a.stages * stage_bytes, a.at.x);
+          EXPECT_GE(a.at.meta - a.at.x, plan.rows * 2 * k);
+          EXPECT_EQ((a.at.x | a.at.meta | a.at.partial) % 16 + a.at.barriers % 8, 0u);
+          EXPECT_GE(a.stages, 3u);
+          EXPECT_LE(a.prefetch, a.stages);
+          // A warp's units are the same ones in any geometry.
+          EXPECT_TRUE(a.stage_records * halves % 8 == 0 || a.stage_records == a.tile_records);
+          if (a.tile_records >= 16) {
+            EXPECT_GE(a.stages * stage_bytes, 48u << 10);
+            EXPECT_NEAR(a.prefetch * stage_bytes, 36 << 10, stage_bytes / 2);
+          }
+          EXPECT_EQ(a.tiles, (n + 15) / 16);
+          EXPECT_GE(plan.grid * a.tiles_per_block, a.tiles);
+          EXPECT_LT((plan.grid - 1) * a.tiles_per_block, a.tiles);
+          EXPECT_LE(plan.grid, 132u);
+        }
+}
+
+TEST(HopperVectorPlan, RefusesWhatItCannotDo) {
+  EXPECT_TRUE(plan_hopper_vector(DType::q4_0, 1, 1, 32, 132, false));
+  EXPECT_FALSE(plan_hopper_vector(DType::f16, 1, 64, 64, 132, false));
+  EXPECT_FALSE(plan_hopper_vector(DType::q4_0, 0, 64, 64, 132, false));
+  EXPECT_FALSE(plan_hopper_vector(DType::q4_0, 9, 64, 64, 132, false));
+  EXPECT_FALSE(plan_hopper_vector(DType::q4_0, 1, 0, 64, 132, false));
+  EXPECT_FALSE(plan_hopper_vector(DType::q4_0, 1, 64, 0, 132, false));
+  EXPECT_FALSE(plan_hopper_vector(DType::q4_0, 1, 64, 48, 132, false));
+  EXPECT_FALSE(plan_hopper_vector(DType::q4_K, 1, 64, 128, 132, false));
+  EXPECT_FALSE(plan_hopper_vector(DType::q4_0, 1, 64, std::int64_t{1} << 40, 132, false));
+  EXPECT_FALSE(plan_hopper_vector(DType::q4_0, 1, std::int64_t{1} << 40, 64, 132, false));
+}
+
+TEST(HopperVectorPlan, BatchInvarianceIsOneInstance) {
+  for (std::int64_t m = 1; m <= 4; ++m) {
+    const HopperVectorPlan plan = plan_hopper_vector(DType::q4_K, m, 4096, 4096, 132, true);
+    EXPECT_EQ(plan.kernel, "matmul_hopper_vector4_q4_K");
+    EXPECT_EQ(plan.args.m, m);
+  }
+  EXPECT_FALSE(plan_hopper_vector(DType::q4_K, 5, 4096, 4096, 132, true));
 }
 
 }  // namespace

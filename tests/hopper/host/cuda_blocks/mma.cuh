@@ -52,5 +52,9 @@ inline void mma_u8_s8(std::int32_t (&d)[4], std::uint32_t a0, std::uint32_t a1, 
     d[i] = static_cast<std::int32_t>(sum);
   }
 }
+/// The same of 16 k.
+inline void mma_u8_s8(std::int32_t (&d)[4], std::uint32_t a0, std::uint32_t a1, std::uint32_t b0) {
+  mma_u8_s8(d, a0, a1, 0, 0, b0, 0);
+}
 
 }  // namespace mlxn::sm90

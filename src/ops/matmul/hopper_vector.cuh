@@ -1,0 +1,465 @@
+// y[m, n] = x[m, k] * w[n, k]^T for up to eight rows of x, w in records (quant/records.h), on Hopper.
+//
+// Bound: reading the weights once. An SM needs about 36 KB of copies in flight all the time; everything else
+// has to hide behind that. Reached on an H200 with q4_0, x in f16 and one row: 79 % of the read rate at
+// n 4096, k 14336 (docs/benchmarks.md); the rest is the start until x is there, and unpacking.
+//
+// A block owns `tiles_per_block` tiles of 16 rows of w. Roles of its warps:
+//   kWarps math warps   turn x into their operand form once, then take every kWarps-th unit (16 rows x 128 k)
+//                       of each stage
+//   1 copying warp      keeps a ring of stages full, one bulk copy of whole records (about 18 KB) each
+//   1 summing warp      adds the math warps' parts of a finished tile and stores them
+// In a math warp lane 4 g + t has rows g and g + 8 of the tile, and of every 16 k those that the records give
+// it; of the sums, those of rows g and g + 8 with one row of x and one block of 32 k.
+//
+// Programmatic launch: the ring's first `prefetch` stages are requested before the wait for the kernel
+// before, the others after it: more in front takes bandwidth from that kernel's last blocks. So the records
+// must not be what a kernel just before writes.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda_blocks/barrier.cuh"
+#include "cuda_blocks/bulk.cuh"
+#include "cuda_blocks/mma.cuh"
+#include "cuda_blocks/ptx.cuh"
+#include "cuda_blocks/ring.cuh"
+#include "ops/matmul/hopper_vector.h"
+#include "ops/matmul/hopper_vector_formats.cuh"
+
+namespace mlxn::sm90 {
+
+using ops::HopperVectorArgs;
+
+constexpr int kWarps = ops::kHopperVectorWarps;
+constexpr std::uint32_t kPartials = ops::kHopperVectorPartials;
+
+/// Eight values of x as f32, from an address that is a multiple of 16.
+struct Eight {
+  float v[8];
+};
+struct XF32 {
+  static constexpr int kBytes = 4;
+  struct Raw {
+    float4 a, b;
+  };
+  static __device__ __forceinline__ Raw load(const std::uint8_t* p) {
+    return {__ldcg(reinterpret_cast<const float4*>(p)), __ldcg(reinterpret_cast<const float4*>(p) + 1)};
+  }
+  static __device__ __forceinline__ Raw zero() { return {make_float4(0, 0, 0, 0), make_float4(0, 0, 0, 0)}; }
+  static __device__ __forceinline__ Eight values(const Raw& r) {
+    return {{r.a.x, r.a.y, r.a.z, r.a.w, r.b.x, r.b.y, r.b.z, r.b.w}};
+  }
+};
+/// f16, or bf16 if `is_bf16`.
+struct X16 {
+  static constexpr int kBytes = 2;
+  using Raw = uint4;
+  static __device__ __forceinline__ Raw load(const std::uint8_t* p) {
+    return __ldcg(reinterpret_cast<const uint4*>(p));
+  }
+  static __device__ __forceinline__ Raw zero() { return make_uint4(0, 0, 0, 0); }
+  static __device__ __forceinline__ float2 pair(std::uint32_t word, bool is_bf16) {
+    const float2 half = f16x2_to_f32(word);
+    return make_float2(is_bf16 ? __uint_as_float(word << 16) : half.x,
+                       is_bf16 ? __uint_as_float(word & 0xffff0000u) : half.y);
+  }
+  static __device__ __forceinline__ Eight values(const Raw& raw, bool is_bf16) {
+    const float2 a = pair(raw.x, is_bf16), b = pair(raw.y, is_bf16), c = pair(raw.z, is_bf16),
+                 d = pair(raw.w, is_bf16);
+    return {{a.x, a.y, b.x, b.y, c.x, c.y, d.x, d.y}};
+  }
+};
+
+/// The arithmetic. A block of 32 values of x is a power of two times 16-bit integers; an integer is 256 h + l
+/// in two signed bytes, so h and l are two columns of B and every sum is exact in 32 bits. Against f16
+/// operands: little or no unpacking of codes, a smaller error, any range of x.
+///
+/// Rows of x are pairs of columns. Where they fill fewer than 8, several blocks share an instruction's
+/// columns, a slot each, and B is zero outside its block's slot.
+template <class F, int kM>
+struct VectorMath {
+  static constexpr int kSlots = kM < 4 ? 4 / kM : 1;   // blocks that share the columns
+  static constexpr int kTileRows = 4 / kSlots;         // rows of x of one block in one instruction
+  static constexpr int kColumnTiles = kM / kTileRows;  // instructions per block
+  static constexpr int kGroups = 4 / kSlots;           // of blocks in a unit
+  static constexpr int kParts = F::kParts;
+  static constexpr std::uint32_t kUnitX = 256 * kM;    // [group][column tile][column 8][t 4][step 2][4 bytes]
+  static constexpr std::uint32_t kUnitMeta = 32 * kM;  // [block][row of x], see store_meta
+  static_assert(kM > 0 && (kM & (kM - 1)) == 0, "a power of two");
+  static_assert(kWarps % F::kHalves == 0, "a warp keeps to one half of records");
+
+  struct Sums {
+    float v[kColumnTiles][2];  // of the lane's row of x: rows g, rows g + 8 (times 16 if F::kPairs)
+  };
+
+  static __device__ __forceinline__ void clear(Sums& sums) {
+#pragma unroll
+    for (int i = 0; i < kColumnTiles; ++i) sums.v[i][0] = sums.v[i][1] = 0;
+  }
+
+  /// Of a block and a row of x, eight bytes: the scale and what the codes' centre or the addend needs.
+  ///   kParts 1   f32 scale, then i32 -kCentre * sum or f32 scale * sum
+  ///   kParts 2   i32 sum of the first 16 k, scale's upper half in its low 9 bits; i32 sum of the others
+  static __device__ __forceinline__ void store_meta(std::uint8_t* to, float scale, std::int32_t sum0,
+                                                    std::int32_t sum1) {
+    int2 meta;
+    if constexpr (kParts == 2) {
+      meta = make_int2(
+          static_cast<std::int32_t>(static_cast<std::uint32_t>(sum0) << 9 | __float_as_uint(scale) >> 22),
+          sum1);
+    } else {
+      const std::int32_t sum = sum0 + sum1;
+      meta = make_int2(__float_as_int(scale),
+                       F::kAdds ? __float_as_int(__int2float_rn(sum) * scale) : -F::kCentre * sum);
+    }
+    *reinterpret_cast<int2*>(to) = meta;
+  }
+
+  /// Four lanes hold the 32 values of block `block`, eight consecutive ones each; all lanes of the warp come
+  /// here.
+  static __device__ __forceinline__ void stage(const Eight& x, bool is_valid, std::uint32_t block,
+                                               std::uint32_t row, std::uint8_t* x_shared,
+                                               std::uint8_t* meta_shared) {
+    const std::uint32_t quarter = threadIdx.x & 3, step = quarter >> 1, half = quarter & 1;
+    float largest = 0;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) largest = larger_magnitude(largest, x.v[i]);
+    largest = larger_magnitude(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
+    largest = larger_magnitude(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
+    // e is the exponent field, one more where the mantissa is nearly full: |x| * 2^(141 - e) < 32576, so that
+    // h fits a byte.
+    const std::uint32_t bits = __float_as_uint(largest), e = min(max((bits + 0x18000u) >> 23, 16u), 255u);
+    const float inverse = __uint_as_float((268u - e) << 23);
+    const float scale = bits < 0x7f800000u ? __uint_as_float((e - 14u) << 23) : __uint_as_float(0x7fc00000u);
+    // 1.5 * 2^23 plus a value is its nearest integer in the low bits. With 128 more, byte 1 is h and byte 0
+    // is l + 128.
+    constexpr float kRound = 12582912.0f + 128;
+    std::uint32_t q[8], sum = 0;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      q[i] = __float_as_uint(x.v[i] * inverse + kRound);
+      sum += q[i];
+    }
+    sum -= 8u * __float_as_uint(kRound);
+    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+    const std::uint32_t other_sum = __shfl_xor_sync(0xffffffffu, sum, 2);
+    const std::uint32_t slot = block % kSlots, group = block / kSlots, tile = row / kTileRows;
+    const std::uint32_t column = (slot * kTileRows + row % kTileRows) * 2;
+    std::uint8_t* out = x_shared + (group * kColumnTiles + tile) * 256 + column * 32 + half * 16 + step * 4;
+    // The lane of k 0..7 of a k16 step writes the words of t = 0 and 1, that of k 8..15 those of t = 2
+    // and 3.
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const std::uint32_t low = permute_bytes(q[2 * i], q[2 * i + 1], 0x5410);
+      const std::uint32_t high = permute_bytes(q[2 * i + 4], q[2 * i + 5], 0x5410);
+      const std::uint32_t other = __shfl_xor_sync(0xffffffffu, half ? low : high, 1);
+      const std::uint32_t first = half ? other : low, second = half ? high : other;  // k 2t 2t+1, 2t+8 2t+9
+      if (is_valid) {
+        *reinterpret_cast<std::uint32_t*>(out + i * 8) = permute_bytes(first, second, 0x7351);
+        *reinterpret_cast<std::uint32_t*>(out + i * 8 + 32) =
+            permute_bytes(first, second, 0x6240) ^ 0x80808080u;
+      }
+    }
+    if (is_valid && quarter == 0)
+      store_meta(meta_shared + (block * kM + row) * 8, scale, static_cast<std::int32_t>(sum),
+                 static_cast<std::int32_t>(other_sum));
+  }
+
+  /// Adds kCount units to the sums: half `half` of `record` and, kWarps units on, of later records.
+  template <int kCount>
+  static __device__ __forceinline__ void multiply(const std::uint8_t* record, std::uint32_t half,
+                                                  std::uint32_t unit, const std::uint8_t* x_shared,
+                                                  const std::uint8_t* meta_shared, Sums& sums) {
+    constexpr std::uint32_t kStride = kWarps / F::kHalves * F::kRecordBytes;
+    const std::uint32_t lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+    typename F::Codes codes[kCount];
+    typename F::Rows::Head head[kCount];
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      codes[i].load(record + i * kStride + half * F::kHalfBytes, lane);
+      head[i].load(record + i * kStride + F::kCodeBytes, g, half);
+    }
+#pragma unroll
+    for (int group = 0; group < kGroups; ++group) {
+      const std::uint32_t block = group * kSlots + t / kTileRows;  // the lane's block of the sums
+      Terms<kParts> terms[kCount];
+#pragma unroll
+      for (int i = 0; i < kCount; ++i)
+        F::Rows::terms(head[i], record + i * kStride + F::kCodeBytes, g, half, block, terms[i]);
+#pragma unroll
+      for (int tile = 0; tile < kColumnTiles; ++tile) {
+        std::int32_t c[kCount][kParts][4];
+        uint2 b[kCount];
+        int2 meta[kCount];
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) {
+          const std::uint32_t at = unit + i * kWarps;
+          b[i] = *reinterpret_cast<const uint2*>(
+              x_shared + ((at * kGroups + group) * kColumnTiles + tile) * 256 + lane * 8);
+          meta[i] = *reinterpret_cast<const int2*>(
+              meta_shared + ((at * 4 + block) * kM + tile * kTileRows + t % kTileRows) * 8);
+          start(meta[i], c[i]);
+        }
+#pragma unroll
+        for (int slot = 0; slot < kSlots; ++slot) {
+          const bool is_mine = kSlots == 1 || static_cast<int>(g) / (2 * kTileRows) == slot;
+#pragma unroll
+          for (int i = 0; i < kCount; ++i) {
+            const int step = (group * kSlots + slot) * 2;
+            const Operands a0 = codes[i].step(step), a1 = codes[i].step(step + 1);
+            const std::uint32_t b0 = is_mine ? b[i].x : 0, b1 = is_mine ? b[i].y : 0;
+            if constexpr (kParts == 1) {
+              mma_u8_s8(c[i][0], a0.low, a0.high, a1.low, a1.high, b0, b1);
+            } else {
+              mma_u8_s8(c[i][0], a0.low, a0.high, b0);
+              mma_u8_s8(c[i][1], a1.low, a1.high, b1);
+            }
+          }
+        }
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) add(c[i], meta[i], terms[i], sums.v[tile]);
+      }
+    }
+  }
+
+  /// out[row of x][row 16] of this warp.
+  static __device__ __forceinline__ void store(const Sums& sums, float* out) {
+    const std::uint32_t lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+#pragma unroll
+    for (int tile = 0; tile < kColumnTiles; ++tile) {
+      float a = sums.v[tile][0], b = sums.v[tile][1] * (F::kPairs ? 0.0625f : 1.0f);
+#pragma unroll
+      for (int bit = kTileRows; bit < 4; bit *= 2) {  // lanes of the other slots
+        a += __shfl_xor_sync(0xffffffffu, a, bit);
+        b += __shfl_xor_sync(0xffffffffu, b, bit);
+      }
+      if (t < kTileRows) {
+        out[(tile * kTileRows + t) * 16 + g] = a;
+        out[(tile * kTileRows + t) * 16 + g + 8] = b;
+      }
+    }
+  }
+
+ private:
+  static __device__ __forceinline__ std::int32_t part_sum(int2 meta, int part) {
+    return part ? meta.y : meta.x >> 9;
+  }
+  static __device__ __forceinline__ float part_scale(int2 meta) {
+    return __uint_as_float((static_cast<std::uint32_t>(meta.x) & 0x1ffu) << 22);
+  }
+
+  /// Accumulators that hold what the centre takes off.
+  static __device__ __forceinline__ void start(int2 meta, std::int32_t (&c)[kParts][4]) {
+#pragma unroll
+    for (int part = 0; part < kParts; ++part) {
+      c[part][0] = c[part][1] = c[part][2] = c[part][3] = 0;
+      if constexpr (F::kCentre != 0) {
+        const std::int32_t centre = kParts == 1 ? meta.y : -F::kCentre * part_sum(meta, part);
+        c[part][1] = (F::Codes::factor(part, 0) + (F::kPairs ? F::Codes::factor(part, 1) : 0)) * centre;
+        c[part][3] = F::Codes::factor(part, 1) * centre;
+      }
+    }
+  }
+
+  static __device__ __forceinline__ void add(const std::int32_t (&c)[kParts][4], int2 meta,
+                                             const Terms<kParts>& terms, float (&sums)[2]) {
+    if constexpr (kParts == 1) {
+      const std::int32_t high = c[0][2] * 256 + c[0][3];
+      const std::int32_t low = c[0][0] * 256 + c[0][1] - (F::kPairs ? high : 0);
+      const float scale = __int_as_float(meta.x);
+      sums[0] += __int2float_rn(low) * (terms.scale[0][0] * scale);
+      sums[1] += __int2float_rn(high) * (terms.scale[0][1] * scale);
+      if constexpr (F::kAdds) {
+        const float sum = __int_as_float(meta.y);
+        sums[0] += terms.addend[0][0] * sum;
+        sums[1] += terms.addend[0][1] * (F::kPairs ? 16 * sum : sum);
+      }
+    } else {
+      const float scale = part_scale(meta);
+#pragma unroll
+      for (int upper = 0; upper < 2; ++upper) {
+        float sum = 0;
+#pragma unroll
+        for (int part = 0; part < 2; ++part) {
+          const float unit =
+              terms.scale[part][upper] * (1.0f / static_cast<float>(F::Codes::factor(part, upper)));
+          sum += __int2float_rn(c[part][2 * upper] * 256 + c[part][2 * upper + 1]) * unit;
+          if constexpr (F::kAdds) sum += terms.addend[part][upper] * __int2float_rn(part_sum(meta, part));
+        }
+        sums[upper] += sum * scale;
+      }
+    }
+  }
+};
+
+/// The operand form of x. All loads of a batch are under way before the first is used: one trip to L2, not
+/// one per load. to_values: Eight of X::Raw.
+template <class Math, int kM, class X, class ToValues>
+__device__ __forceinline__ void vector_stage_x(const HopperVectorArgs& args, std::uint32_t units,
+                                               std::uint32_t thread, std::uint8_t* x_shared,
+                                               std::uint8_t* meta_shared, const ToValues& to_values) {
+  constexpr std::uint32_t kThreads = kWarps * 32, kBatch = 8;
+  const std::uint32_t items = units * 4 * kM * 4;  // of eight values
+  for (std::uint32_t base = 0; base < items; base += kThreads * kBatch) {
+    typename X::Raw raw[kBatch];
+#pragma unroll
+    for (std::uint32_t i = 0; i < kBatch; ++i) {
+      const std::uint32_t item = base + i * kThreads + thread, row = (item >> 2) % kM;
+      const std::uint32_t k = (item >> 2) / kM * 32 + (item & 3) * 8;
+      raw[i] = X::zero();
+      if (item < items && row < args.m && k < args.k)
+        raw[i] =
+            X::load(static_cast<const std::uint8_t*>(args.x.ptr) + (row * args.x_stride + k) * X::kBytes);
+    }
+#pragma unroll
+    for (std::uint32_t i = 0; i < kBatch; i += 2) {
+      if (base + i * kThreads >= items) break;  // the same in all threads
+#pragma unroll
+      for (std::uint32_t j = i; j < i + 2;
+           ++j) {  // no branch between the two, so that their latencies overlap
+        const std::uint32_t item = base + j * kThreads + thread, task = item >> 2;
+        Math::stage(to_values(raw[j]), item < items, task / kM, task % kM, x_shared, meta_shared);
+      }
+    }
+  }
+}
+
+__device__ __forceinline__ void vector_store_y(const HopperVectorArgs& args, std::uint32_t row,
+                                               std::uint32_t column, float value) {
+  const std::int64_t at = row * args.y_stride + column;
+  if (args.y_type == quant::kElementF32)
+    static_cast<float*>(args.y.ptr)[at] = value;
+  else
+    static_cast<std::uint16_t*>(args.y.ptr)[at] = static_cast<std::uint16_t>(
+        args.y_type == quant::kElementF16 ? f32_to_f16x2(value, 0) : f32_to_bf16x2(value, 0));
+}
+
+template <class F, int kM>
+__device__ __forceinline__ void vector_block(const HopperVectorArgs& args) {
+  using Math = VectorMath<F, kM>;
+  extern __shared__ __align__(1024) std::uint8_t shared[];
+  const std::uint32_t warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
+  const std::uint32_t stage_bytes = args.stage_records * F::kRecordBytes;
+  const std::uint32_t ring = shared_address(shared);
+  const Barrier full = shared_address(shared + args.at.barriers), empty = full + 8 * args.stages;
+  const Barrier partial_full = empty + 8 * args.stages, partial_empty = partial_full + 8 * kPartials;
+
+  const std::uint32_t first_tile = blockIdx.x * args.tiles_per_block;
+  const std::uint32_t n_tiles = min(args.tiles_per_block, args.tiles - first_tile);
+
+  // The copying thread does its first requests before anything else happens.
+  const bool is_copying = warp == kWarps && elect_lane();
+  std::uint64_t policy = 0;
+  std::uint32_t tile = 0, record = 0, requested = 0;
+  RingPosition fill;
+  auto request = [&]() {  // the next stage; false after the last
+    if (tile == n_tiles) return false;
+    const std::uint32_t count = min(args.stage_records, args.tile_records - record);
+    const std::uint32_t bytes = count * F::kRecordBytes;
+    const std::uint64_t index = static_cast<std::uint64_t>(first_tile + tile) * args.tile_records + record;
+    barrier_arrive_expect(full + 8 * fill.slot, bytes);
+    bulk_load(ring + fill.slot * stage_bytes, args.records.ptr + index * F::kRecordBytes, bytes,
+              full + 8 * fill.slot, policy);
+    fill.advance(args.stages);
+    ++requested;
+    record += count;
+    if (record == args.tile_records) record = 0, ++tile;
+    return true;
+  };
+  if (is_copying) {
+    for (std::uint32_t i = 0; i < args.stages; ++i) {
+      barrier_init(full + 8 * i, 1);
+      barrier_init(empty + 8 * i, kWarps);
+    }
+    for (std::uint32_t i = 0; i < kPartials; ++i) {
+      barrier_init(partial_full + 8 * i, kWarps);
+      barrier_init(partial_empty + 8 * i, 1);
+    }
+    barrier_init_fence();
+    policy = policy_read_once();
+    while (requested < args.prefetch && request()) {
+    }
+    dependency_launch();
+  }
+  __syncthreads();
+  dependency_wait();
+
+  if (warp < kWarps) {
+    const std::uint32_t units = args.tile_records * F::kHalves;
+    std::uint8_t *x_shared = shared + args.at.x, *meta_shared = shared + args.at.meta;
+    if (args.x_type == quant::kElementF32)
+      vector_stage_x<Math, kM, XF32>(args, units, threadIdx.x, x_shared, meta_shared,
+                                     [](const XF32::Raw& raw) { return XF32::values(raw); });
+    else
+      vector_stage_x<Math, kM, X16>(
+          args, units, threadIdx.x, x_shared, meta_shared,
+          [&](const X16::Raw& raw) { return X16::values(raw, args.x_type == quant::kElementBf16); });
+    named_barrier(1, kWarps * 32);
+    const std::uint32_t half = warp % F::kHalves;
+    RingPosition read;
+    for (std::uint32_t i = 0; i < n_tiles; ++i) {
+      typename Math::Sums sums;
+      Math::clear(sums);
+      for (std::uint32_t first = 0; first < args.tile_records; first += args.stage_records) {
+        const std::uint32_t count = min(args.stage_records, args.tile_records - first) * F::kHalves;
+        const std::uint8_t* stage = shared + read.slot * stage_bytes;
+        barrier_wait(full + 8 * read.slot, read.parity);
+        std::uint32_t j = warp;
+        for (; j + kWarps < count; j += 2 * kWarps)
+          Math::template multiply<2>(stage + j / F::kHalves * F::kRecordBytes, half, first * F::kHalves + j,
+                                     x_shared, meta_shared, sums);
+        if (j < count)
+          Math::template multiply<1>(stage + j / F::kHalves * F::kRecordBytes, half, first * F::kHalves + j,
+                                     x_shared, meta_shared, sums);
+        __syncwarp();
+        if (lane == 0) barrier_arrive(empty + 8 * read.slot);
+        read.advance(args.stages);
+      }
+      const std::uint32_t buffer = i % kPartials, round = i / kPartials;
+      if (round > 0) barrier_wait(partial_empty + 8 * buffer, (round - 1) & 1);
+      Math::store(sums,
+                  reinterpret_cast<float*>(shared + args.at.partial) + (buffer * kWarps + warp) * kM * 16);
+      __syncwarp();
+      if (lane == 0) barrier_arrive(partial_full + 8 * buffer);
+    }
+  } else if (warp == kWarps) {
+    if (!is_copying) return;
+    for (;;) {
+      // The slot's readers are done with what it held a turn ago; in the first turn nobody reads.
+      if (requested >= args.stages && tile < n_tiles) barrier_wait(empty + 8 * fill.slot, fill.parity ^ 1);
+      if (!request()) break;
+    }
+  } else {
+    for (std::uint32_t i = 0; i < n_tiles; ++i) {
+      const std::uint32_t buffer = i % kPartials, round = i / kPartials;
+      barrier_wait(partial_full + 8 * buffer, round & 1);
+      const float* part =
+          reinterpret_cast<const float*>(shared + args.at.partial) + buffer * kWarps * kM * 16;
+      for (std::uint32_t j = lane; j < args.m * 16; j += 32) {
+        float sum = 0;
+#pragma unroll
+        for (int w = 0; w < kWarps; ++w) sum += part[w * kM * 16 + j];
+        const std::uint32_t column = (first_tile + i) * 16 + j % 16;
+        if (column < args.n) vector_store_y(args, j / 16, column, sum);
+      }
+      __syncwarp();
+      if (lane == 0) barrier_arrive(partial_empty + 8 * buffer);
+    }
+  }
+}
+
+#if defined(__CUDACC__)
+/// Other devices than Hopper have the kernel's name only.
+template <class F, int kM>
+__global__ void __launch_bounds__(ops::kHopperVectorThreads, 1)
+    hopper_vector(const __grid_constant__ HopperVectorArgs args) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
+  vector_block<F, kM>(args);
+#else
+  static_cast<void>(args);
+#endif
+}
+#endif
+
+}  // namespace mlxn::sm90

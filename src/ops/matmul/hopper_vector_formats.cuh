@@ -1,0 +1,397 @@
+// Weight records (quant/records.h) as operands of the byte matrix instructions: codes, scales and addends of
+// every block type. A unit is 16 rows x 128 k: a record, or either half of a large one.
+//
+// A weight is scale * (code - kCentre) + addend, with scale and addend per 32 k, or per 16 k if kParts is 2.
+//
+// Codes: what a lane (4 g + t) loads of a unit, and of each step of 16 k the operand words of rows g and
+// g + 8: bytes of k 2t, 2t + 8, 2t + 1, 2t + 9. A word may hold its codes times factor(part, upper), which
+// saves shifts; the sums are integers, and the scale undoes it. If kPairs, the word of rows g is q + 16 q'
+// with q' of row g + 8, and the sums of rows g + 8 have to be taken off.
+//
+// Rows: Head is what a lane reads of the row data once per unit, terms() what it makes of that for a block of
+// 32 k (0..3) of the unit; `half` says which one of the record the unit is. `rows` is the row data.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda_blocks/ptx.cuh"
+#include "quant/records.h"
+
+namespace mlxn::sm90 {
+
+using quant::RecordFormat;
+
+template <class T>
+__device__ __forceinline__ T load_as(const std::uint8_t* p) {
+  return *reinterpret_cast<const T*>(p);
+}
+__device__ __forceinline__ std::uint32_t load_u16(const std::uint8_t* p) { return load_as<std::uint16_t>(p); }
+
+/// `from` and `to` are places of the same bit: constants where it matters.
+__device__ __forceinline__ std::uint32_t move_bit(std::uint32_t word, int from, int to) {
+  return from < to ? word << (to - from) : word >> (from - to);
+}
+
+/// Byte i of a word less kBias, without a conversion: 2^23 plus a byte is a float with the byte at its end.
+template <int kBias>
+__device__ __forceinline__ float byte_less(std::uint32_t word, std::uint32_t i) {
+  return __uint_as_float(permute_bytes(word, 0x4b000000u, 0x7440u + i)) - (8388608.0f + kBias);
+}
+/// The same of a number below 2^23.
+template <int kBias>
+__device__ __forceinline__ float small_less(std::uint32_t number) {
+  return __uint_as_float(number | 0x4b000000u) - (8388608.0f + kBias);
+}
+
+__device__ __forceinline__ float half_of(std::uint32_t word, int upper) {
+  return f16_to_f32(static_cast<std::uint16_t>(upper ? word >> 16 : word));
+}
+
+template <int kCount>
+__device__ __forceinline__ void load_words(const std::uint8_t* plane, std::uint32_t lane,
+                                           std::uint32_t (&w)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount / 4; ++i) {
+    const uint4 q = load_as<uint4>(plane + i * 512 + lane * 16);
+    w[4 * i] = q.x, w[4 * i + 1] = q.y, w[4 * i + 2] = q.z, w[4 * i + 3] = q.w;
+  }
+}
+
+// ---- codes
+// --------------------------------------------------------------------------------------------------
+
+struct Operands {
+  std::uint32_t low, high;  // rows g, rows g + 8
+};
+
+struct PlainFactor {
+  static constexpr bool kPairs = false;
+  static __device__ constexpr int factor(int, int) { return 1; }
+};
+
+struct NibbleCodes {
+  static constexpr bool kPairs = true;
+  static __device__ constexpr int factor(int, int upper) { return upper ? 16 : 1; }
+  std::uint32_t w[8];
+
+  __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
+    load_words(codes, lane, w);
+  }
+  __device__ __forceinline__ Operands step(int s) const { return {w[s], w[s] & 0xf0f0f0f0u}; }
+};
+
+struct ByteCodes : PlainFactor {
+  std::uint32_t w[16];
+
+  __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
+    load_words(codes, lane, w);
+  }
+  __device__ __forceinline__ Operands step(int s) const { return {w[2 * s], w[2 * s + 1]}; }
+};
+
+struct NibbleBitCodes : PlainFactor {
+  std::uint32_t w[8], bits[2];
+
+  __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
+    load_words(codes, lane, w);
+    const uint2 b = load_as<uint2>(codes + 1024 + lane * 8);
+    bits[0] = b.x, bits[1] = b.y;
+  }
+  __device__ __forceinline__ Operands step(int s) const {
+    const std::uint32_t b = bits[s / 4];
+    const int at = s % 4 * 2;
+    return {(w[s] & 0x0f0f0f0fu) | (move_bit(b, at, 4) & 0x10101010u),
+            (w[s] >> 4 & 0x0f0f0f0fu) | (move_bit(b, at + 1, 4) & 0x10101010u)};
+  }
+};
+
+struct NibblePairCodes : PlainFactor {
+  std::uint32_t w[8], pairs[4];
+
+  __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
+    load_words(codes, lane, w);
+    load_words(codes + 1024, lane, pairs);
+  }
+  __device__ __forceinline__ Operands step(int s) const {
+    const std::uint32_t p = pairs[s / 2];
+    const int at = s % 2 * 4;
+    return {(w[s] & 0x0f0f0f0fu) | (move_bit(p, at, 4) & 0x30303030u),
+            (w[s] >> 4 & 0x0f0f0f0fu) | (move_bit(p, at + 2, 4) & 0x30303030u)};
+  }
+};
+
+struct PairCodes {
+  static constexpr bool kPairs = false;
+  static __device__ constexpr int factor(int part, int upper) { return (part ? 16 : 1) * (upper ? 4 : 1); }
+  std::uint32_t w[4];
+
+  __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
+    load_words(codes, lane, w);
+  }
+  __device__ __forceinline__ Operands step(int s) const {
+    const std::uint32_t p = w[s / 2];
+    return s % 2 ? Operands{p & 0x30303030u, p & 0xc0c0c0c0u} : Operands{p & 0x03030303u, p & 0x0c0c0c0cu};
+  }
+};
+
+struct PairBitCodes {
+  static constexpr bool kPairs = false;
+  static __device__ constexpr int factor(int part, int upper) { return part ? 16 : upper ? 4 : 1; }
+  std::uint32_t w[4], bits[2];
+
+  __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
+    load_words(codes, lane, w);
+    const uint2 b = load_as<uint2>(codes + 512 + lane * 8);
+    bits[0] = b.x, bits[1] = b.y;
+  }
+  __device__ __forceinline__ Operands step(int s) const {
+    const std::uint32_t p = w[s / 2], b = bits[s / 4];
+    const int at = s % 4 * 2;
+    if (s % 2)
+      return {(p & 0x30303030u) | (move_bit(b, at, 6) & 0x40404040u),
+              (p >> 2 & 0x30303030u) | (move_bit(b, at + 1, 6) & 0x40404040u)};
+    return {(p & 0x03030303u) | (move_bit(b, at, 2) & 0x04040404u),
+            (p & 0x0c0c0c0cu) | (move_bit(b, at + 1, 4) & 0x10101010u)};
+  }
+};
+
+/// Nibbles that name one of 16 bytes, four in each table word. The nibbles of a word, masked, are selectors
+/// as they lie.
+template <std::uint32_t kTable0, std::uint32_t kTable1, std::uint32_t kTable2, std::uint32_t kTable3>
+struct LookUpCodes : PlainFactor {
+  std::uint32_t w[8];
+
+  __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
+    load_words(codes, lane, w);
+  }
+  __device__ __forceinline__ Operands step(int s) const {
+    const std::uint32_t at = w[s] & 0x77777777u, is_upper = (w[s] >> 1 & 0x44444444u) | 0x32103210u;
+    std::uint32_t found[2];  // k 2t of rows g and g + 8, k 2t + 8 of both; then k 2t + 1 and 2t + 9
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+      found[i] = permute_bytes(permute_bytes(kTable0, kTable1, at >> 16 * i),
+                               permute_bytes(kTable2, kTable3, at >> 16 * i), is_upper >> 16 * i);
+    return {permute_bytes(found[0], found[1], 0x6420u), permute_bytes(found[0], found[1], 0x7531u)};
+  }
+};
+
+// ---- rows
+// ---------------------------------------------------------------------------------------------------
+
+template <int kParts>
+struct Terms {
+  float scale[kParts][2], addend[kParts][2];  // [part][row g, row g + 8]
+};
+
+struct NoHead {
+  __device__ __forceinline__ void load(const std::uint8_t*, std::uint32_t, std::uint32_t) {}
+};
+
+/// d of four blocks in f16.
+struct RowsD {
+  static constexpr int kParts = 1;
+  static constexpr bool kAdds = false;
+  using Head = NoHead;
+  static __device__ __forceinline__ void terms(const Head&, const std::uint8_t* rows, std::uint32_t g,
+                                               std::uint32_t, std::uint32_t block, Terms<1>& out) {
+#pragma unroll
+    for (int u = 0; u < 2; ++u)
+      out.scale[0][u] = f16_to_f32(static_cast<std::uint16_t>(load_u16(rows + g * 16 + u * 8 + block * 2)));
+  }
+};
+
+/// d and the addend of four blocks.
+struct RowsDM {
+  static constexpr int kParts = 1;
+  static constexpr bool kAdds = true;
+  using Head = NoHead;
+  static __device__ __forceinline__ void terms(const Head&, const std::uint8_t* rows, std::uint32_t g,
+                                               std::uint32_t, std::uint32_t block, Terms<1>& out) {
+#pragma unroll
+    for (int u = 0; u < 2; ++u) {
+      const std::uint32_t d_m = load_as<std::uint32_t>(rows + g * 32 + u * 16 + block * 4);
+      out.scale[0][u] = half_of(d_m, 0);
+      out.addend[0][u] = half_of(d_m, 1);
+    }
+  }
+};
+
+/// Exponents of four blocks; the scale is half of 2^(e - 127), since the codes are twice the values.
+struct RowsE8M0 {
+  static constexpr int kParts = 1;
+  static constexpr bool kAdds = false;
+  using Head = NoHead;
+  static __device__ __forceinline__ void terms(const Head&, const std::uint8_t* rows, std::uint32_t g,
+                                               std::uint32_t, std::uint32_t block, Terms<1>& out) {
+#pragma unroll
+    for (int u = 0; u < 2; ++u) {
+      const std::uint32_t e = rows[g * 8 + u * 4 + block];
+      out.scale[0][u] = __uint_as_float(e < 2 ? 0x00200000u << e : (e - 1) << 23);
+    }
+  }
+};
+
+/// q4_K and q5_K: d, dmin and eight 6-bit pairs, of which the first four lie in bits 0..5 of the bytes of two
+/// words; the others have their lower bits in the third word, the upper ones in bits 6 and 7 of the first
+/// two.
+struct RowsK4 {
+  static constexpr int kParts = 1;
+  static constexpr bool kAdds = true;
+  struct Head {
+    float d[2], minus_dmin[2];
+    std::uint32_t sc[2], mn[2];  // bytes of four blocks
+
+    __device__ __forceinline__ void load(const std::uint8_t* rows, std::uint32_t g, std::uint32_t half) {
+      const std::uint32_t lower = half ? 0x0f0f0f0fu : 0x3f3f3f3fu, upper = half ? 0x30303030u : 0;
+#pragma unroll
+      for (int u = 0; u < 2; ++u) {
+        const uint4 h = load_as<uint4>(rows + g * 32 + u * 16);
+        d[u] = half_of(h.x, 0);
+        minus_dmin[u] = -half_of(h.x, 1);
+        sc[u] = ((half ? h.w : h.y) & lower) | (h.y >> 2 & upper);
+        mn[u] = ((half ? h.w >> 4 : h.z) & lower) | (h.z >> 2 & upper);
+      }
+    }
+  };
+  static __device__ __forceinline__ void terms(const Head& head, const std::uint8_t*, std::uint32_t,
+                                               std::uint32_t, std::uint32_t block, Terms<1>& out) {
+#pragma unroll
+    for (int u = 0; u < 2; ++u) {
+      out.scale[0][u] = head.d[u] * byte_less<0>(head.sc[u], block);
+      out.addend[0][u] = head.minus_dmin[u] * byte_less<0>(head.mn[u], block);
+    }
+  }
+};
+
+/// d, and eight 6-bit scales less 32: nibbles in the second word, upper bits in the upper half of the first.
+struct RowsIq4Xs {
+  static constexpr int kParts = 1;
+  static constexpr bool kAdds = false;
+  struct Head {
+    uint4 h;
+    __device__ __forceinline__ void load(const std::uint8_t* rows, std::uint32_t g, std::uint32_t) {
+      h = load_as<uint4>(rows + g * 16);
+    }
+  };
+  static __device__ __forceinline__ void terms(const Head& head, const std::uint8_t*, std::uint32_t,
+                                               std::uint32_t half, std::uint32_t block, Terms<1>& out) {
+    const std::uint32_t at = half * 4 + block;
+#pragma unroll
+    for (int u = 0; u < 2; ++u) {
+      const std::uint32_t d_high = u ? head.h.z : head.h.x, low = u ? head.h.w : head.h.y;
+      const std::uint32_t sc = (low >> 4 * at & 15u) | (d_high >> (16 + 2 * at) & 3u) << 4;
+      out.scale[0][u] = half_of(d_high, 0) * small_less<32>(sc);
+    }
+  }
+};
+
+/// d of both rows, kAt bytes into the row data.
+template <int kAt>
+struct HeadD {
+  float d[2];
+  __device__ __forceinline__ void load(const std::uint8_t* rows, std::uint32_t g, std::uint32_t) {
+    const std::uint32_t both = load_as<std::uint32_t>(rows + kAt + g * 4);
+    d[0] = half_of(both, 0), d[1] = half_of(both, 1);
+  }
+};
+
+/// d, and a signed byte per 16 k.
+struct RowsQ6K {
+  static constexpr int kParts = 2;
+  static constexpr bool kAdds = false;
+  using Head = HeadD<256>;
+  static __device__ __forceinline__ void terms(const Head& head, const std::uint8_t* rows, std::uint32_t g,
+                                               std::uint32_t half, std::uint32_t block, Terms<2>& out) {
+#pragma unroll
+    for (int u = 0; u < 2; ++u) {
+      const std::uint32_t sc = load_u16(rows + g * 32 + u * 16 + half * 8 + block * 2) ^ 0x8080u;
+#pragma unroll
+      for (int part = 0; part < 2; ++part) out.scale[part][u] = head.d[u] * byte_less<128>(sc, part);
+    }
+  }
+};
+
+/// d, and 6-bit scales less 32 per 16 k: nibbles in eight bytes, low ones for the first half; pairs of bits
+/// in four more, those of scales s and s + 4 beside each other.
+struct RowsQ3K {
+  static constexpr int kParts = 2;
+  static constexpr bool kAdds = false;
+  using Head = HeadD<192>;
+  static __device__ __forceinline__ void terms(const Head& head, const std::uint8_t* rows, std::uint32_t g,
+                                               std::uint32_t half, std::uint32_t block, Terms<2>& out) {
+#pragma unroll
+    for (int u = 0; u < 2; ++u) {
+      const std::uint8_t* row = rows + g * 24 + u * 12;
+      const std::uint32_t low = load_u16(row + block * 2) >> 4 * half & 0x0f0fu;
+      const std::uint32_t high = load_u16(row + 8 + (block & 1) * 2) >> (4 * half + (block & 2)) & 0x0303u;
+      const std::uint32_t sc = low | high << 4;
+#pragma unroll
+      for (int part = 0; part < 2; ++part) out.scale[part][u] = head.d[u] * byte_less<32>(sc, part);
+    }
+  }
+};
+
+/// d, dmin, and a byte per 16 k: scale in its low nibble, minimum in its high one.
+struct RowsQ2K {
+  static constexpr int kParts = 2;
+  static constexpr bool kAdds = true;
+  struct Head {
+    float d[2], minus_dmin[2];
+    __device__ __forceinline__ void load(const std::uint8_t* rows, std::uint32_t g, std::uint32_t) {
+      const uint2 both = load_as<uint2>(rows + 256 + g * 8);
+      d[0] = half_of(both.x, 0), minus_dmin[0] = -half_of(both.x, 1);
+      d[1] = half_of(both.y, 0), minus_dmin[1] = -half_of(both.y, 1);
+    }
+  };
+  static __device__ __forceinline__ void terms(const Head& head, const std::uint8_t* rows, std::uint32_t g,
+                                               std::uint32_t half, std::uint32_t block, Terms<2>& out) {
+#pragma unroll
+    for (int u = 0; u < 2; ++u) {
+      const std::uint32_t both = load_u16(rows + g * 32 + u * 16 + half * 8 + block * 2);
+      const std::uint32_t sc = both & 0x0f0fu, mn = both >> 4 & 0x0f0fu;
+#pragma unroll
+      for (int part = 0; part < 2; ++part) {
+        out.scale[part][u] = head.d[u] * byte_less<0>(sc, part);
+        out.addend[part][u] = head.minus_dmin[u] * byte_less<0>(mn, part);
+      }
+    }
+  }
+};
+
+// ---- types
+// --------------------------------------------------------------------------------------------------
+
+/// What the kernel wants to know of a type.
+template <DType kType, class CodesOf, class RowsOf, int kCentreOf>
+struct VectorFormat {
+  using Codes = CodesOf;
+  using Rows = RowsOf;
+  static constexpr int kCentre = kCentreOf;
+  static constexpr int kParts = Rows::kParts;
+  static constexpr bool kAdds = Rows::kAdds, kPairs = Codes::kPairs;
+  static constexpr RecordFormat kRecord = quant::record_format(kType);
+  static constexpr std::uint32_t kRecordBytes = kRecord.bytes(), kCodeBytes = kRecord.code_bytes();
+  static constexpr std::uint32_t kHalves = kRecord.elems / quant::kRecordHalf;
+  static constexpr std::uint32_t kHalfBytes = kRecord.plane_offset(1, 0);  // from half to half
+};
+
+using Iq4Codes = LookUpCodes<0x3f2d1801u, 0x766a5d4fu, 0xa6998d81u, 0xf1d9c5b5u>;   // values + 128
+using E2m1Codes = LookUpCodes<0x13121110u, 0x1c181614u, 0x0d0e0f10u, 0x04080a0cu>;  // twice the values + 16
+
+namespace vector_formats {
+using q4_0 = VectorFormat<DType::q4_0, NibbleCodes, RowsD, 8>;
+using q4_1 = VectorFormat<DType::q4_1, NibbleCodes, RowsDM, 0>;
+using q5_0 = VectorFormat<DType::q5_0, NibbleBitCodes, RowsD, 16>;
+using q5_1 = VectorFormat<DType::q5_1, NibbleBitCodes, RowsDM, 0>;
+using q8_0 = VectorFormat<DType::q8_0, ByteCodes, RowsD, 128>;
+using q2_K = VectorFormat<DType::q2_K, PairCodes, RowsQ2K, 0>;
+using q3_K = VectorFormat<DType::q3_K, PairBitCodes, RowsQ3K, 4>;
+using q4_K = VectorFormat<DType::q4_K, NibbleCodes, RowsK4, 0>;
+using q5_K = VectorFormat<DType::q5_K, NibbleBitCodes, RowsK4, 0>;
+using q6_K = VectorFormat<DType::q6_K, NibblePairCodes, RowsQ6K, 32>;
+using iq4_nl = VectorFormat<DType::iq4_nl, Iq4Codes, RowsD, 128>;
+using iq4_xs = VectorFormat<DType::iq4_xs, Iq4Codes, RowsIq4Xs, 128>;
+using mxfp4 = VectorFormat<DType::mxfp4, E2m1Codes, RowsE8M0, 16>;
+}  // namespace vector_formats
+
+}  // namespace mlxn::sm90
