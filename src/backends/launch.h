@@ -69,6 +69,12 @@ struct Launch {
   void bind(InOut<T>& field, const Tensor& tensor) noexcept {
     field.ptr = static_cast<T*>(add(&field, tensor, Access::in_out));
   }
+  /// Records that the kernel reads a tensor that `field` describes otherwise than by a pointer. It cannot be re-bound, so it is
+  /// none that a caller of Graph::rebind could name.
+  template <class T>
+  void touch(const T& field, const Tensor& tensor) noexcept {
+    add(&field, tensor, Access::in);
+  }
   /// Sets an integer field from a Scalar; a graph parameter is remembered, so that replays write the field anew. The op has
   /// checked the value; min and max bound the values that Graph::set may give later.
   template <class T>
