@@ -87,7 +87,7 @@ struct VectorMath {
   static constexpr std::uint32_t kUnitX = 256 * kM;    // [group][column tile][column 8][t 4][step 2][4 bytes]
   static constexpr std::uint32_t kUnitMeta = 32 * kM;  // [block][row of x], see store_meta
   static_assert(kM > 0 && (kM & (kM - 1)) == 0, "a power of two");
-  static_assert(kWarps % F::kHalves == 0, "a warp keeps to one half of records");
+  static_assert(F::kHalves <= 2 && kWarps % F::kHalves == 0, "a warp keeps to one half of records");
 
   struct Sums {
     float v[kColumnTiles][2];  // of the lane's row of x: rows g, rows g + 8 (times 16 if F::kPairs)
@@ -166,10 +166,10 @@ struct VectorMath {
                  static_cast<std::int32_t>(other_sum));
   }
 
-  /// Adds kCount units to the sums: half `half` of `record` and, kWarps units on, of later records.
-  template <int kCount>
-  static __device__ __forceinline__ void multiply(const std::uint8_t* record, std::uint32_t half,
-                                                  std::uint32_t unit, const std::uint8_t* x_shared,
+  /// Adds kCount units to the sums: half kHalf of `record` and, kWarps units on, of later records.
+  template <int kCount, std::uint32_t kHalf>
+  static __device__ __forceinline__ void multiply(const std::uint8_t* record, std::uint32_t unit,
+                                                  const std::uint8_t* x_shared,
                                                   const std::uint8_t* meta_shared, Sums& sums) {
     constexpr std::uint32_t kStride = kWarps / F::kHalves * F::kRecordBytes;
     const std::uint32_t lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
@@ -177,8 +177,8 @@ struct VectorMath {
     typename F::Rows::Head head[kCount];
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
-      codes[i].load(record + i * kStride + half * F::kHalfBytes, lane);
-      head[i].load(record + i * kStride + F::kCodeBytes, g, half);
+      codes[i].load(record + i * kStride + kHalf * F::kHalfBytes, lane);
+      head[i].load(record + i * kStride + F::kCodeBytes, g, kHalf);
     }
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
@@ -186,7 +186,7 @@ struct VectorMath {
       Terms<kParts> terms[kCount];
 #pragma unroll
       for (int i = 0; i < kCount; ++i)
-        F::Rows::terms(head[i], record + i * kStride + F::kCodeBytes, g, half, block, terms[i]);
+        F::Rows::terms(head[i], record + i * kStride + F::kCodeBytes, g, kHalf, block, terms[i]);
 #pragma unroll
       for (int tile = 0; tile < kColumnTiles; ++tile) {
         std::int32_t c[kCount][kParts][4];
@@ -335,6 +335,43 @@ __device__ __forceinline__ void vector_store_y(const HopperVectorArgs& args, std
         args.y_type == quant::kElementF16 ? f32_to_f16x2(value, 0) : f32_to_bf16x2(value, 0));
 }
 
+/// What a math warp does once x is ready. kHalf: of large records, the half that its units are.
+template <class F, int kM, std::uint32_t kHalf>
+__device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, std::uint8_t* shared,
+                                                std::uint32_t warp, std::uint32_t n_tiles, Barrier full,
+                                                Barrier partial_full) {
+  using Math = VectorMath<F, kM>;
+  const std::uint32_t lane = threadIdx.x % 32, stage_bytes = args.stage_records * F::kRecordBytes;
+  const Barrier empty = full + 8 * args.stages, partial_empty = partial_full + 8 * kPartials;
+  const std::uint8_t *x_shared = shared + args.at.x, *meta_shared = shared + args.at.meta;
+  RingPosition read;
+  for (std::uint32_t i = 0; i < n_tiles; ++i) {
+    typename Math::Sums sums;
+    Math::clear(sums);
+    for (std::uint32_t first = 0; first < args.tile_records; first += args.stage_records) {
+      const std::uint32_t units = min(args.stage_records, args.tile_records - first) * F::kHalves;
+      const std::uint8_t* stage = shared + read.slot * stage_bytes;
+      barrier_wait(full + 8 * read.slot, read.parity);
+      std::uint32_t j = warp;
+      for (; j + kWarps < units; j += 2 * kWarps)
+        Math::template multiply<2, kHalf>(stage + j / F::kHalves * F::kRecordBytes, first * F::kHalves + j,
+                                          x_shared, meta_shared, sums);
+      if (j < units)
+        Math::template multiply<1, kHalf>(stage + j / F::kHalves * F::kRecordBytes, first * F::kHalves + j,
+                                          x_shared, meta_shared, sums);
+      __syncwarp();
+      if (lane == 0) barrier_arrive(empty + 8 * read.slot);
+      read.advance(args.stages);
+    }
+    const std::uint32_t buffer = i % kPartials, round = i / kPartials;
+    if (round > 0) barrier_wait(partial_empty + 8 * buffer, (round - 1) & 1);
+    Math::store(sums,
+                reinterpret_cast<float*>(shared + args.at.partial) + (buffer * kWarps + warp) * kM * 16);
+    __syncwarp();
+    if (lane == 0) barrier_arrive(partial_full + 8 * buffer);
+  }
+}
+
 template <class F, int kM>
 __device__ __forceinline__ void vector_block(const HopperVectorArgs& args) {
   using Math = VectorMath<F, kM>;
@@ -396,33 +433,10 @@ __device__ __forceinline__ void vector_block(const HopperVectorArgs& args) {
           args, units, threadIdx.x, x_shared, meta_shared,
           [&](const X16::Raw& raw) { return X16::values(raw, args.x_type == quant::kElementBf16); });
     named_barrier(1, kWarps * 32);
-    const std::uint32_t half = warp % F::kHalves;
-    RingPosition read;
-    for (std::uint32_t i = 0; i < n_tiles; ++i) {
-      typename Math::Sums sums;
-      Math::clear(sums);
-      for (std::uint32_t first = 0; first < args.tile_records; first += args.stage_records) {
-        const std::uint32_t count = min(args.stage_records, args.tile_records - first) * F::kHalves;
-        const std::uint8_t* stage = shared + read.slot * stage_bytes;
-        barrier_wait(full + 8 * read.slot, read.parity);
-        std::uint32_t j = warp;
-        for (; j + kWarps < count; j += 2 * kWarps)
-          Math::template multiply<2>(stage + j / F::kHalves * F::kRecordBytes, half, first * F::kHalves + j,
-                                     x_shared, meta_shared, sums);
-        if (j < count)
-          Math::template multiply<1>(stage + j / F::kHalves * F::kRecordBytes, half, first * F::kHalves + j,
-                                     x_shared, meta_shared, sums);
-        __syncwarp();
-        if (lane == 0) barrier_arrive(empty + 8 * read.slot);
-        read.advance(args.stages);
-      }
-      const std::uint32_t buffer = i % kPartials, round = i / kPartials;
-      if (round > 0) barrier_wait(partial_empty + 8 * buffer, (round - 1) & 1);
-      Math::store(sums,
-                  reinterpret_cast<float*>(shared + args.at.partial) + (buffer * kWarps + warp) * kM * 16);
-      __syncwarp();
-      if (lane == 0) barrier_arrive(partial_full + 8 * buffer);
-    }
+    if (F::kHalves == 1 || warp % 2 == 0)
+      vector_multiply<F, kM, 0>(args, shared, warp, n_tiles, full, partial_full);
+    else
+      vector_multiply<F, kM, F::kHalves - 1>(args, shared, warp, n_tiles, full, partial_full);
   } else if (warp == kWarps) {
     if (!is_copying) return;
     for (;;) {
