@@ -96,6 +96,13 @@ T __shfl_sync(std::uint32_t, T value, int lane) {
               sizeof(T));
   return out;
 }
+inline std::uint32_t __ballot_sync(std::uint32_t, bool vote) {
+  const std::uint8_t mine = vote ? 1 : 0;
+  const std::uint8_t* all = cuda_on_host::exchange(&mine, 1);
+  std::uint32_t votes = 0;
+  for (unsigned lane = 0; lane < 32; ++lane) votes |= static_cast<std::uint32_t>(all[lane]) << lane;
+  return votes;
+}
 inline void __syncwarp() {
   const char nothing = 0;
   cuda_on_host::exchange(&nothing, 1);

@@ -56,10 +56,11 @@ float get(const std::uint8_t* from, std::uint32_t type) {
                         : static_cast<float>(bf16::from_bits(bits));
 }
 
-/// 32 values as the kernel is to take them: whole multiples of a power of two, at most 32576 of them.
+/// 32 values as the kernel is to take them: whole multiples of a power of two, at most 32576 of them; where one outweighs the
+/// others, of a power of two 2^15 times smaller.
 void round_block(const float* x, double* out) {
-  float largest = 0;
-  for (int i = 0; i < 32; ++i) largest = std::max(largest, std::fabs(x[i]));
+  float largest = 0, sum = 0;
+  for (int i = 0; i < 32; ++i) largest = std::max(largest, std::fabs(x[i])), sum += std::fabs(x[i]);
   int exponent = 0;
   double step = 0;
   if (largest > 0) {
@@ -67,6 +68,7 @@ void round_block(const float* x, double* out) {
     step = std::ldexp(1.0, exponent - 15);
     if (static_cast<double>(largest) / step >= 32576) step *= 2;
   }
+  if (sum < 2 * largest && sum > largest) step /= 32768;
   for (int i = 0; i < 32; ++i)
     out[i] = step == 0 ? 0 : std::nearbyint(static_cast<double>(x[i]) / step) * step;
 }
@@ -79,12 +81,24 @@ struct Problem {
   std::vector<double> size;    // sum of magnitudes
   std::vector<double> power;   // sum of squares
   std::vector<uint4> records;
+  std::vector<float> weights;  // [n, k]
+
+  double weight(std::size_t row, std::size_t at) const {
+    return static_cast<double>(weights[row * static_cast<std::size_t>(c.k) + at]);
+  }
+  /// Sum of magnitudes of a row's weights.
+  double row_size(std::size_t row) const {
+    double sum = 0;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(c.k); ++i) sum += std::fabs(weight(row, i));
+    return sum;
+  }
 
   Problem(DType type, const Case& of) : c(of), x(static_cast<std::size_t>(c.m * c.k)) {
     const auto n_blocks = static_cast<std::uint64_t>(c.n * c.k / block_elems(type));
     std::vector<std::uint8_t> blocks(n_blocks * block_bytes(type));
     quant::fill_random_blocks(type, blocks.data(), n_blocks, 1.0f, static_cast<std::uint64_t>(c.n + c.k));
-    std::vector<float> w(static_cast<std::size_t>(c.n * c.k));
+    std::vector<float>& w = weights;
+    w.resize(static_cast<std::size_t>(c.n * c.k));
     quant::dequantize_blocks(type, blocks.data(), n_blocks, w.data());
     const quant::RecordFormat format = quant::record_format(type);
     records.resize(quant::record_grid(format, c.n, c.k).records() * format.bytes() / 16);
@@ -94,7 +108,8 @@ struct Problem {
     std::normal_distribution<float> normal;
     std::vector<std::uint8_t> element(4);
     for (std::size_t i = 0; i < x.size(); ++i) {
-      put(element.data(), c.x_type, normal(random) * (i / 32 % 5 == 0 ? 100.0f : 1.0f));
+      const float scale = i % 352 == 77 ? 4000.0f : i / 32 % 5 == 0 ? 100.0f : 1.0f;
+      put(element.data(), c.x_type, normal(random) * scale);
       x[i] = get(element.data(), c.x_type);
     }
     std::vector<double> near_x(x.size());
@@ -124,10 +139,8 @@ std::string run_type(const HopperVectorPlan& plan) {
         return vector_block<F, 1>(plan.args);
       case 2:
         return vector_block<F, 2>(plan.args);
-      case 4:
-        return vector_block<F, 4>(plan.args);
       default:
-        return vector_block<F, 8>(plan.args);
+        return vector_block<F, 4>(plan.args);
     }
   });
 }
@@ -213,7 +226,7 @@ std::int64_t whole(DType type, std::int64_t k) {
 }
 
 TEST_P(HopperVector, RowsOfX) {
-  for (std::int64_t m = 1; m <= 8; ++m) check(GetParam(), {m, 16 + m, whole(GetParam(), 224)});
+  for (std::int64_t m = 1; m <= 4; ++m) check(GetParam(), {m, 16 + m, whole(GetParam(), 224)});
 }
 
 TEST_P(HopperVector, Shapes) {
@@ -223,7 +236,7 @@ TEST_P(HopperVector, Shapes) {
   check(type, {2, 33, whole(type, 704)});
   check(type, {1, 48, whole(type, 2880), kF16});  // several stages, the last one not full
   check(type, {3, 20, whole(type, 1056), kBf16, kF16});
-  check(type, {5, 31, 512, kF16, kBf16});
+  check(type, {4, 31, 512, kF16, kBf16});
 }
 
 // More stages than the ring has, so that they are filled again.
@@ -245,6 +258,36 @@ TEST_P(HopperVector, RowsAreTheSameBitsInAnyCompany) {
   expect_near(all, problem);
 }
 
+// One value outweighs its block by far, in the worst case with a weight of zero: the others keep what f16 has.
+TEST_P(HopperVector, OutliersLeaveTheirBlockIntact) {
+  const DType type = GetParam();
+  for (const std::int64_t m : {1, 2, 4}) {
+    Problem problem(type, {m, 16, 256});
+    std::mt19937 random(9);
+    std::uniform_real_distribution<float> uniform(-1, 1);
+    for (float& x : problem.x) x = uniform(random);
+    const std::vector<float> calm = product(type, problem.c, problem);
+    const std::size_t at = 64 + 5;  // in the last row
+    problem.x[problem.x.size() - 256 + at] = 0;
+    const std::vector<float> without = product(type, problem.c, problem);
+    problem.x[problem.x.size() - 256 + at] = 1e6f;
+    const std::vector<float> with = product(type, problem.c, problem);
+    for (std::size_t i = 0; i < with.size(); ++i) {
+      if (i + 16 < with.size()) {
+        EXPECT_EQ(with[i], calm[i]);
+        continue;
+      }
+      // What the outlier itself adds, d * q and a minimum by themselves, is known to f32's precision.
+      double largest = 0;
+      for (std::size_t j = 0; j < 256; ++j) largest = std::max(largest, std::fabs(problem.weight(i % 16, j)));
+      const double added = problem.weight(i % 16, at) * 1e6;
+      EXPECT_NEAR(static_cast<double>(with[i]) - static_cast<double>(without[i]), added,
+                  2e-4 * problem.row_size(i % 16) + 4e-7 * 1e6 * largest)
+          << i;
+    }
+  }
+}
+
 TEST_P(HopperVector, WhatIsNotFiniteKeepsToItsRow) {
   const DType type = GetParam();
   for (const float bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
@@ -262,9 +305,9 @@ INSTANTIATE_TEST_SUITE_P(Types, HopperVector, testing::ValuesIn(kTypes),
                          [](const auto& of) { return std::string(to_string(of.param)); });
 
 TEST(HopperVectorPlan, TakesTheSmallestInstanceThatHoldsTheRows) {
-  const std::uint32_t rows[] = {1, 2, 4, 4, 8, 8, 8, 8};
+  const std::uint32_t rows[] = {1, 2, 4, 4};
   for (const DType type : kTypes)
-    for (std::int64_t m = 1; m <= 8; ++m) {
+    for (std::int64_t m = 1; m <= 4; ++m) {
       const HopperVectorPlan plan = plan_hopper_vector(type, m, 4096, 4096, 132, false);
       EXPECT_EQ(plan.rows, rows[m - 1]);
       EXPECT_EQ(plan.kernel,
@@ -276,10 +319,10 @@ TEST(HopperVectorPlan, IsWithinItsLimits) {
   for (const DType type : kTypes)
     for (const std::int64_t k : {32, 256, 704, 2880, 4096, 7168, 11008, 14336, 28672, 57344, 100096})
       for (const std::int64_t n : {1, 16, 17, 1000, 4096, 14336, 128256})
-        for (const std::int64_t m : {1, 2, 4, 8}) {
+        for (const std::int64_t m : {1, 2, 4}) {
           if (k % block_elems(type) != 0) continue;
           const HopperVectorPlan plan = plan_hopper_vector(type, m, n, k, 132, false);
-          EXPECT_EQ(bool(plan), m * k <= 4 * 14336) << to_string(type) << " " << m << " " << k;
+          EXPECT_EQ(bool(plan), m * k <= 2 * 14336) << to_string(type) << " " << m << " " << k;
           if (!plan) continue;
           const HopperVectorArgs& a = plan.args;
           const quant::RecordFormat format = quant::record_format(type);
@@ -288,7 +331,8 @@ TEST(HopperVectorPlan, IsWithinItsLimits) {
           EXPECT_LE(a.at.end, plan.shared_bytes);
           EXPECT_LE(a.stages * stage_bytes, a.at.x);
           EXPECT_GE(a.at.meta - a.at.x, plan.rows * 2 * k);
-          EXPECT_EQ((a.at.x | a.at.meta | a.at.partial) % 16 + a.at.barriers % 8, 0u);
+          EXPECT_GE(a.at.flags - a.at.low, plan.rows * 2 * k);
+          EXPECT_EQ((a.at.x | a.at.meta | a.at.low | a.at.partial) % 16 + a.at.barriers % 8, 0u);
           EXPECT_GE(a.stages, 3u);
           EXPECT_LE(a.prefetch, a.stages);
           // A warp's units are the same ones in any geometry.
@@ -308,7 +352,7 @@ TEST(HopperVectorPlan, RefusesWhatItCannotDo) {
   EXPECT_TRUE(plan_hopper_vector(DType::q4_0, 1, 1, 32, 132, false));
   EXPECT_FALSE(plan_hopper_vector(DType::f16, 1, 64, 64, 132, false));
   EXPECT_FALSE(plan_hopper_vector(DType::q4_0, 0, 64, 64, 132, false));
-  EXPECT_FALSE(plan_hopper_vector(DType::q4_0, 9, 64, 64, 132, false));
+  EXPECT_FALSE(plan_hopper_vector(DType::q4_0, 5, 64, 64, 132, false));
   EXPECT_FALSE(plan_hopper_vector(DType::q4_0, 1, 0, 64, 132, false));
   EXPECT_FALSE(plan_hopper_vector(DType::q4_0, 1, 64, 0, 132, false));
   EXPECT_FALSE(plan_hopper_vector(DType::q4_0, 1, 64, 48, 132, false));

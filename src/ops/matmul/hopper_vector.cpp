@@ -35,9 +35,9 @@ HopperVectorPlan plan_hopper_vector(DType type, std::int64_t m, std::int64_t n, 
   const quant::RecordFormat format = quant::record_format(type);
   // Far above what fits, so that the sums below do not overflow.
   constexpr std::int64_t kMostK = 1 << 20;
-  if (!format || m < 1 || m > (batch_invariant ? 4 : 8) || n < 1 || n > kMostN || k < 1 || k > kMostK || k % format.block_elems != 0)
+  if (!format || m < 1 || m > 4 || n < 1 || n > kMostN || k < 1 || k > kMostK || k % format.block_elems != 0)
     return {};
-  const std::uint32_t rows = batch_invariant || m == 3 ? 4u : m > 4 ? 8u : static_cast<std::uint32_t>(m);
+  const std::uint32_t rows = batch_invariant || m == 3 ? 4u : static_cast<std::uint32_t>(m);
 
   HopperVectorPlan plan;
   HopperVectorArgs& args = plan.args;

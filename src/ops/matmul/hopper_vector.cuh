@@ -1,4 +1,4 @@
-// y[m, n] = x[m, k] * w[n, k]^T for up to eight rows of x, w in records (quant/records.h), on Hopper.
+// y[m, n] = x[m, k] * w[n, k]^T for up to four rows of x, w in records (quant/records.h), on Hopper.
 //
 // Bound: reading the weights once. An SM needs about 36 KB of copies in flight all the time; everything else
 // has to hide behind that. Reached on an H200 with q4_0, x in f16 and one row: 79 % of the read rate at
@@ -75,6 +75,10 @@ struct X16 {
 /// in two signed bytes, so h and l are two columns of B and every sum is exact in 32 bits. Against f16
 /// operands: little or no unpacking of codes, a smaller error, any range of x.
 ///
+/// Where one value outweighs the 31 others of its block together, 16 bits would leave those with fewer than
+/// f16's eleven. What such blocks lose is 15 bits more of theirs, `low`, laid out like the rest; their units
+/// are multiplied a second time.
+///
 /// Rows of x are pairs of columns. Where they fill fewer than 8, several blocks share an instruction's
 /// columns, a slot each, and B is zero outside its block's slot.
 template <class F, int kM>
@@ -86,7 +90,7 @@ struct VectorMath {
   static constexpr int kParts = F::kParts;
   static constexpr std::uint32_t kUnitX = 256 * kM;    // [group][column tile][column 8][t 4][step 2][4 bytes]
   static constexpr std::uint32_t kUnitMeta = 32 * kM;  // [block][row of x], see store_meta
-  static_assert(kM > 0 && (kM & (kM - 1)) == 0, "a power of two");
+  static_assert(kM == 1 || kM == 2 || kM == 4, "16 lanes stage a group of blocks");
   static_assert(F::kHalves <= 2 && kWarps % F::kHalves == 0, "a warp keeps to one half of records");
 
   struct Sums {
@@ -116,29 +120,21 @@ struct VectorMath {
     *reinterpret_cast<int2*>(to) = meta;
   }
 
-  /// Four lanes hold the 32 values of block `block`, eight consecutive ones each; all lanes of the warp come
-  /// here.
-  static __device__ __forceinline__ void stage(const Eight& x, bool is_valid, std::uint32_t block,
-                                               std::uint32_t row, std::uint8_t* x_shared,
-                                               std::uint8_t* meta_shared) {
-    const std::uint32_t quarter = threadIdx.x & 3, step = quarter >> 1, half = quarter & 1;
-    float largest = 0;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) largest = larger_magnitude(largest, x.v[i]);
-    largest = larger_magnitude(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
-    largest = larger_magnitude(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
-    // e is the exponent field, one more where the mantissa is nearly full: |x| * 2^(141 - e) < 32576, so that
-    // h fits a byte.
-    const std::uint32_t bits = __float_as_uint(largest), e = min(max((bits + 0x18000u) >> 23, 16u), 255u);
-    const float inverse = __uint_as_float((268u - e) << 23);
-    const float scale = bits < 0x7f800000u ? __uint_as_float((e - 14u) << 23) : __uint_as_float(0x7fc00000u);
-    // 1.5 * 2^23 plus a value is its nearest integer in the low bits. With 128 more, byte 1 is h and byte 0
-    // is l + 128.
-    constexpr float kRound = 12582912.0f + 128;
+  /// Eight values of four lanes, multiples of the scale below 32576, as bytes where the instruction wants them,
+  /// and their sum.
+  struct Packed {
+    std::uint32_t block, row, half, step;
+  };
+  // 1.5 * 2^23 plus a value is its nearest integer in the low bits. With 128 more, byte 1 is h and byte 0
+  // is l + 128.
+  static constexpr float kRound = 12582912.0f + 128;
+  static __device__ __forceinline__ void pack(const float (&scaled)[8], bool is_valid, const Packed& place,
+                                              float scale, std::uint8_t* x_shared, std::uint8_t* meta_shared) {
+    const std::uint32_t block = place.block, row = place.row, half = place.half;
     std::uint32_t q[8], sum = 0;
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      q[i] = __float_as_uint(x.v[i] * inverse + kRound);
+      q[i] = __float_as_uint(scaled[i] + kRound);
       sum += q[i];
     }
     sum -= 8u * __float_as_uint(kRound);
@@ -146,7 +142,8 @@ struct VectorMath {
     const std::uint32_t other_sum = __shfl_xor_sync(0xffffffffu, sum, 2);
     const std::uint32_t slot = block % kSlots, group = block / kSlots, tile = row / kTileRows;
     const std::uint32_t column = (slot * kTileRows + row % kTileRows) * 2;
-    std::uint8_t* out = x_shared + (group * kColumnTiles + tile) * 256 + column * 32 + half * 16 + step * 4;
+    std::uint8_t* out =
+        x_shared + (group * kColumnTiles + tile) * 256 + column * 32 + half * 16 + place.step * 4;
     // The lane of k 0..7 of a k16 step writes the words of t = 0 and 1, that of k 8..15 those of t = 2
     // and 3.
 #pragma unroll
@@ -161,16 +158,61 @@ struct VectorMath {
             permute_bytes(first, second, 0x6240) ^ 0x80808080u;
       }
     }
-    if (is_valid && quarter == 0)
+    if (is_valid && (threadIdx.x & 3) == 0)
       store_meta(meta_shared + (block * kM + row) * 8, scale, static_cast<std::int32_t>(sum),
                  static_cast<std::int32_t>(other_sum));
   }
 
-  /// Adds kCount units to the sums: half kHalf of `record` and, kWarps units on, of later records.
+  /// Four lanes hold the 32 values of block `block`, eight consecutive ones each; all lanes of the warp come
+  /// here. low: from x and meta to what they leave.
+  static __device__ __forceinline__ void stage(const Eight& x, bool is_valid, std::uint32_t block,
+                                               std::uint32_t row, std::uint8_t* x_shared,
+                                               std::uint8_t* meta_shared, std::uint32_t low,
+                                               std::uint8_t* flags) {
+    const std::uint32_t quarter = threadIdx.x & 3, step = quarter >> 1, half = quarter & 1;
+    float largest = 0;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) largest = larger_magnitude(largest, x.v[i]);
+    largest = larger_magnitude(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
+    largest = larger_magnitude(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
+    // e is the exponent field, one more where the mantissa is nearly full: |x| * 2^(141 - e) < 32576, so that
+    // h fits a byte.
+    const std::uint32_t bits = __float_as_uint(largest), e = min(max((bits + 0x18000u) >> 23, 16u), 255u);
+    const float inverse = __uint_as_float((268u - e) << 23);
+    const float scale = bits < 0x7f800000u ? __uint_as_float((e - 14u) << 23) : __uint_as_float(0x7fc00000u);
+    const Packed place = {block, row, half, step};
+    float scaled[8], sum = 0;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      scaled[i] = x.v[i] * inverse;
+      sum += fabsf(scaled[i]);
+    }
+    pack(scaled, is_valid, place, scale, x_shared, meta_shared);
+
+    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+    const float most = largest * inverse;
+    const bool has_outlier = is_valid && sum < 2 * most && sum > most && e > 31 && e < 255;
+    const std::uint32_t lane = threadIdx.x & 31;
+    const std::uint32_t votes = __ballot_sync(0xffffffffu, has_outlier);
+    const bool needs_low = (votes >> (lane & 16) & 0xffffu) != 0;  // 16 lanes hold a group of blocks
+    if (is_valid && (lane & 15) == 0) flags[block / kSlots] = needs_low ? 1 : 0;
+    if (votes == 0) return;  // the same in all lanes
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float rounded = (scaled[i] + kRound) - kRound;
+      scaled[i] = has_outlier ? (scaled[i] - rounded) * 32768.0f : 0.0f;
+    }
+    pack(scaled, is_valid && needs_low, place, scale * (1.0f / 32768), x_shared + low, meta_shared + low);
+  }
+
+  /// Adds kCount units to the sums: half kHalf of `record` and, kWarps units on, of later records. groups: null,
+  /// or flags of the unit's groups of blocks, those without being left out.
   template <int kCount, std::uint32_t kHalf>
   static __device__ __forceinline__ void multiply(const std::uint8_t* record, std::uint32_t unit,
                                                   const std::uint8_t* x_shared,
-                                                  const std::uint8_t* meta_shared, Sums& sums) {
+                                                  const std::uint8_t* meta_shared, Sums& sums,
+                                                  const std::uint8_t* groups = nullptr) {
     constexpr std::uint32_t kStride = kWarps / F::kHalves * F::kRecordBytes;
     const std::uint32_t lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
     typename F::Codes codes[kCount];
@@ -182,6 +224,7 @@ struct VectorMath {
     }
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
+      if (groups != nullptr && groups[group] == 0) continue;
       const std::uint32_t block = group * kSlots + t / kTileRows;  // the lane's block of the sums
       Terms<kParts> terms[kCount];
 #pragma unroll
@@ -221,6 +264,14 @@ struct VectorMath {
         for (int i = 0; i < kCount; ++i) add(c[i], meta[i], terms[i], sums.v[tile]);
       }
     }
+  }
+
+  /// Whether any group of blocks of the unit has a low part.
+  static __device__ __forceinline__ bool has_low(const std::uint8_t* flags, std::uint32_t unit) {
+    bool has = false;
+#pragma unroll
+    for (int group = 0; group < kGroups; ++group) has = has || flags[unit * kGroups + group] != 0;
+    return has;
   }
 
   /// out[row of x][row 16] of this warp.
@@ -298,7 +349,8 @@ struct VectorMath {
 template <class Math, int kM, class X, class ToValues>
 __device__ __forceinline__ void vector_stage_x(const HopperVectorArgs& args, std::uint32_t units,
                                                std::uint32_t thread, std::uint8_t* x_shared,
-                                               std::uint8_t* meta_shared, const ToValues& to_values) {
+                                               std::uint8_t* meta_shared, std::uint8_t* flags,
+                                               const ToValues& to_values) {
   constexpr std::uint32_t kThreads = kWarps * 32, kBatch = 8;
   const std::uint32_t items = units * 4 * kM * 4;  // of eight values
   for (std::uint32_t base = 0; base < items; base += kThreads * kBatch) {
@@ -319,7 +371,8 @@ __device__ __forceinline__ void vector_stage_x(const HopperVectorArgs& args, std
       for (std::uint32_t j = i; j < i + 2;
            ++j) {  // no branch between the two, so that their latencies overlap
         const std::uint32_t item = base + j * kThreads + thread, task = item >> 2;
-        Math::stage(to_values(raw[j]), item < items, task / kM, task % kM, x_shared, meta_shared);
+        Math::stage(to_values(raw[j]), item < items, task / kM, task % kM, x_shared, meta_shared,
+                    args.at.low - args.at.x, flags);
       }
     }
   }
@@ -344,6 +397,12 @@ __device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, st
   const std::uint32_t lane = threadIdx.x % 32, stage_bytes = args.stage_records * F::kRecordBytes;
   const Barrier empty = full + 8 * args.stages, partial_empty = partial_full + 8 * kPartials;
   const std::uint8_t *x_shared = shared + args.at.x, *meta_shared = shared + args.at.meta;
+  const std::uint8_t* flags = shared + args.at.flags;
+  const std::uint32_t low = args.at.low - args.at.x;
+  bool any_low = false;
+  for (std::uint32_t unit = lane; unit < args.tile_records * F::kHalves; unit += 32)
+    any_low = any_low || Math::has_low(flags, unit);
+  any_low = __ballot_sync(0xffffffffu, any_low) != 0;
   RingPosition read;
   for (std::uint32_t i = 0; i < n_tiles; ++i) {
     typename Math::Sums sums;
@@ -359,6 +418,14 @@ __device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, st
       if (j < units)
         Math::template multiply<1, kHalf>(stage + j / F::kHalves * F::kRecordBytes, first * F::kHalves + j,
                                           x_shared, meta_shared, sums);
+      if (any_low) {
+        for (j = warp; j < units; j += kWarps) {
+          const std::uint32_t unit = first * F::kHalves + j;
+          if (Math::has_low(flags, unit))
+            Math::template multiply<1, kHalf>(stage + j / F::kHalves * F::kRecordBytes, unit, x_shared + low,
+                                              meta_shared + low, sums, flags + unit * Math::kGroups);
+        }
+      }
       __syncwarp();
       if (lane == 0) barrier_arrive(empty + 8 * read.slot);
       read.advance(args.stages);
@@ -424,13 +491,13 @@ __device__ __forceinline__ void vector_block(const HopperVectorArgs& args) {
 
   if (warp < kWarps) {
     const std::uint32_t units = args.tile_records * F::kHalves;
-    std::uint8_t *x_shared = shared + args.at.x, *meta_shared = shared + args.at.meta;
+    std::uint8_t *x_shared = shared + args.at.x, *meta_shared = shared + args.at.meta, *flags = shared + args.at.flags;
     if (args.x_type == quant::kElementF32)
-      vector_stage_x<Math, kM, XF32>(args, units, threadIdx.x, x_shared, meta_shared,
+      vector_stage_x<Math, kM, XF32>(args, units, threadIdx.x, x_shared, meta_shared, flags,
                                      [](const XF32::Raw& raw) { return XF32::values(raw); });
     else
       vector_stage_x<Math, kM, X16>(
-          args, units, threadIdx.x, x_shared, meta_shared,
+          args, units, threadIdx.x, x_shared, meta_shared, flags,
           [&](const X16::Raw& raw) { return X16::values(raw, args.x_type == quant::kElementBf16); });
     named_barrier(1, kWarps * 32);
     if (F::kHalves == 1 || warp % 2 == 0)

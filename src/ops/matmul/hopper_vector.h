@@ -23,6 +23,8 @@ inline constexpr std::uint32_t kHopperVectorPartials = 2;  // tiles whose parts 
 struct HopperVectorLayout {
   std::uint32_t x;         // per 128 k: m * 256 bytes
   std::uint32_t meta;      // per 128 k: 4 * m * 8 bytes
+  std::uint32_t low;       // what x and meta leave of blocks with outliers, which lies as they do
+  std::uint32_t flags;     // per 128 k four bytes, of groups of blocks: whether they have such
   std::uint32_t partial;   // [partials][warp][m][16 rows] f32
   std::uint32_t barriers;  // of 8 bytes
   std::uint32_t end;
@@ -33,7 +35,9 @@ struct HopperVectorLayout {
   HopperVectorLayout at{};
   at.x = ring_bytes;
   at.meta = at.x + units * m * 256;
-  at.partial = at.meta + units * m * 32;
+  at.low = at.meta + units * m * 32;
+  at.flags = at.low + units * m * 288;
+  at.partial = (at.flags + units * 4 + 15) / 16 * 16;
   at.barriers = at.partial + kHopperVectorPartials * kHopperVectorWarps * m * 64;
   at.end = at.barriers + (2 * stages + 2 * kHopperVectorPartials) * 8;
   return at;
@@ -66,8 +70,8 @@ struct HopperVectorPlan {
 
 /// The launch for m rows of x and w[n, k] in records of the type.
 ///
-/// It fits if m is 1 to 8, the type has records, and x fits into shared memory beside a ring: k up to 7168 for 5 to 8 rows,
-/// 14336 for 3 and 4, twice as much for 2 and again for one.
+/// It fits if m is 1 to 4, the type has records, and x fits into shared memory beside a ring: k up to 7168 for 3 and 4 rows,
+/// twice as much for 2 and again for one.
 /// batch_invariant: the instance for 4 rows whatever m is, so that a row's sums are the same bits in any company; m is then
 /// at most 4, and more rows are launches of 4. Beyond that, bits depend on type, n, k and the instance alone.
 /// multiprocessors: of the device, > 0.
@@ -79,4 +83,4 @@ struct HopperVectorPlan {
 /// The types with kernels, X(type), and the instances by rows of x, X(rows, type).
 #define MLXN_HOPPER_VECTOR_TYPES(X) \
   X(q4_0) X(q4_1) X(q5_0) X(q5_1) X(q8_0) X(q2_K) X(q3_K) X(q4_K) X(q5_K) X(q6_K) X(iq4_nl) X(iq4_xs) X(mxfp4)
-#define MLXN_HOPPER_VECTOR_INSTANCES(X, type) X(1, type) X(2, type) X(4, type) X(8, type)
+#define MLXN_HOPPER_VECTOR_INSTANCES(X, type) X(1, type) X(2, type) X(4, type)
