@@ -37,4 +37,28 @@ __device__ __forceinline__ void bulk_load(std::uint32_t shared, const void* glob
       : "memory");
 }
 
+/// Asks for a tensor map that a copy will soon need; a map is a __grid_constant__ kernel parameter.
+__device__ __forceinline__ void map_prefetch(const void* map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(reinterpret_cast<std::uint64_t>(map)) : "memory");
+}
+
+/// Starts a copy of the map's box at (column, row) to shared memory. All of the box's bytes count on
+/// `barrier`, also those outside the matrix, which arrive as zeros.
+__device__ __forceinline__ void map_load(std::uint32_t shared, const void* map, int column, int row,
+                                         Barrier barrier, std::uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+      "[%1, {%3, %4}], [%2], %5;" ::"r"(shared),
+      "l"(reinterpret_cast<std::uint64_t>(map)), "r"(barrier), "r"(column), "r"(row), "l"(policy)
+      : "memory");
+}
+__device__ __forceinline__ void map_load(std::uint32_t shared, const void* map, int column, int row,
+                                         Barrier barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], "
+      "[%2];" ::"r"(shared),
+      "l"(reinterpret_cast<std::uint64_t>(map)), "r"(barrier), "r"(column), "r"(row)
+      : "memory");
+}
+
 }  // namespace mlxn::sm90
