@@ -1,0 +1,4 @@
+#include "ops/matmul/cuda_tile_instances_sm90a.cuh"
+
+#define MLXN_TYPES(DO) DO(iq4_xs, Iq4Xs)
+MLXN_TILE_FILE(cuda_hopper_tile_iq4_xs, MLXN_TYPES)

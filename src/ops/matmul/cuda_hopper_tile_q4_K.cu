@@ -1,0 +1,4 @@
+#include "ops/matmul/cuda_tile_instances_sm90a.cuh"
+
+#define MLXN_TYPES(DO) DO(q4_K, Q4K)
+MLXN_TILE_FILE(cuda_hopper_tile_q4_K, MLXN_TYPES)

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+#include "backends/gpu/tensor_map.h"
+#include "mlxn/dtype.h"
+#include "ops/matmul/hopper_tile_args.h"
+#include "ops/matmul/hopper_tile_shape.h"
+
+// How a product of weight records is launched on Hopper's tensor cores. Two kernels: the staging of x
+// (HopperStageArgs), then the product (HopperTileArgs), both of which start early.
+namespace mlxn::ops {
+
+/// A launch of both kernels, and the memory between them.
+struct HopperTilePlan {
+  std::string_view kernel;
+  std::array<std::uint32_t, 3> grid{};
+  std::uint32_t threads = 0;
+  std::uint32_t dynamic_shared_bytes = 0;  ///< of the kernel, the same in every plan
+  std::uint32_t cluster = 1;               ///< blocks along x, likewise
+  gpu::TensorMapSpec map;                  ///< of the records; the base is the caller's
+
+  std::string_view stage_kernel = "matmul_hopper_stage";
+  std::uint32_t stage_grid = 0;
+  std::uint64_t image_bytes = 0;      ///< HopperStageArgs::image, aligned to 128 bytes
+  std::uint64_t scale_bytes = 0;      ///< HopperStageArgs::scales, aligned to 8
+  std::uint64_t workspace_bytes = 0;  ///< aligned to 16; may be 0
+  std::uint32_t counters = 0;         ///< may be 0
+
+  std::uint32_t splits = 1;
+  tile::Shape shape;
+  HopperTileArgs args{};    ///< but for the map, pointers, y_stride, y_type and what hopper_weight_scale sets
+  HopperStageArgs stage{};  ///< but for pointers, x_stride and x_type
+};
+
+/// Names and resources of the kernels of a type, without a plan: kind 0 .. tile::kKinds - 1.
+[[nodiscard]] std::string_view hopper_tile_name(DType type, int kind) noexcept;
+[[nodiscard]] tile::Shape hopper_tile_shape(DType type, int kind) noexcept;
+
+/// m, n, k > 0; record_format(type) must hold.
+[[nodiscard]] HopperTilePlan plan_hopper_tile(DType type, std::uint32_t m, std::uint32_t n, std::uint32_t k,
+                                              std::uint32_t multiprocessors) noexcept;
+/// The plan of one kernel, with k in `splits` parts (or fewer, of the same size) where its form has parts.
+[[nodiscard]] HopperTilePlan plan_hopper_shape(DType type, const tile::Shape& shape, std::uint32_t m,
+                                               std::uint32_t n, std::uint32_t k, std::uint32_t splits,
+                                               std::uint32_t multiprocessors) noexcept;
+
+/// Sets the powers of two that bring weights of a matrix into the range of f16. exponent: the least E such
+/// that no weight that the matrix's blocks can express with their scales and minimums, whatever its code, has
+/// a magnitude above 2^E (see hopper_weight_limit).
+void hopper_weight_scale(DType type, int exponent, HopperTileArgs& args) noexcept;
+
+/// The largest magnitude that the block's scales and minimums can express.
+[[nodiscard]] float hopper_weight_limit(DType type, const std::uint8_t* block) noexcept;
+/// The least E with limit <= 2^E; of a matrix, of its largest limit.
+[[nodiscard]] int hopper_weight_exponent(float limit) noexcept;
+
+}  // namespace mlxn::ops

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstdint>
+
+// How the tile kernels for Hopper use a multiprocessor: what the kernels are made from and the host plans
+// with.
+namespace mlxn::tile {
+
+/// What a block computes: one tile, or a part of its k (grid: row tiles, token tiles, parts); tile after
+/// tile; or half of a tile's k, the other half being the work of its neighbour in a cluster of two.
+enum class Form : std::uint8_t { parts, tiles, pair };
+
+struct Shape {
+  int tokens = 0;
+  Form form = Form::parts;
+  int row_groups = 2;  ///< consumer warpgroups, of 64 rows each...
+  int k_groups = 1;    ///< ... that take stages in turn
+  int blocks_per_sm = 1;
+  int x_planes = 2;  ///< of 64 k, in a stage of x
+  int x_stages = 0;
+  int w_stages = 0;    ///< of 128 k
+  int half_bytes = 0;  ///< of half a record of 16 rows: codes and row data
+
+  [[nodiscard]] constexpr int rows() const noexcept { return 64 * row_groups; }
+  [[nodiscard]] constexpr int threads() const noexcept { return 128 * (1 + row_groups * k_groups); }
+  [[nodiscard]] constexpr int x_stage_bytes() const noexcept { return x_planes * tokens * 128; }
+  [[nodiscard]] constexpr int w_stage_bytes() const noexcept { return rows() / 16 * half_bytes; }
+  [[nodiscard]] constexpr int w_offset() const noexcept { return x_stages * x_stage_bytes(); }
+  [[nodiscard]] constexpr int ring_bytes() const noexcept { return w_offset() + w_stages * w_stage_bytes(); }
+  [[nodiscard]] constexpr int shared_bytes() const noexcept {
+    return ring_bytes() + 16 * (x_stages + w_stages);
+  }
+  /// A row of a tensor copy's box has at most 256 elements of 8 bytes.
+  [[nodiscard]] constexpr int copies() const noexcept { return half_bytes > 2048 ? 2 : 1; }
+  [[nodiscard]] constexpr int box_columns() const noexcept { return half_bytes / 8 / copies(); }
+};
+
+inline constexpr int kSharedBytes = 232448;  ///< what a block may have
+
+/// As many stages as there is room for, at most ten.
+[[nodiscard]] constexpr Shape with_stages(Shape s) noexcept {
+  const int room = (s.blocks_per_sm == 1 ? kSharedBytes : kSharedBytes / 2 - 512) - 512;
+  if (s.tokens == 256) {
+    // Stages of x are large: they take what three of weights leave.
+    s.x_planes = 1;
+    s.w_stages = 3;
+    s.x_stages = (room - s.w_stages * s.w_stage_bytes()) / s.x_stage_bytes();
+  } else {
+    int stages = room / (s.x_stage_bytes() + s.w_stage_bytes());
+    if (stages > 10) stages = 10;
+    s.x_stages = s.w_stages = stages - stages % s.k_groups;
+  }
+  return s;
+}
+
+inline constexpr int kKinds = 6;
+/// The library's kernels of a type.
+[[nodiscard]] constexpr Shape shape_of(int kind, int half_bytes) noexcept {
+  constexpr int kTokens[kKinds] = {16, 32, 64, 128, 256, 256};
+  Shape s;
+  s.tokens = kTokens[kind];
+  s.form = kind == 5 ? Form::pair : kind == 4 ? Form::tiles : Form::parts;
+  s.half_bytes = half_bytes;
+  return with_stages(s);
+}
+
+}  // namespace mlxn::tile

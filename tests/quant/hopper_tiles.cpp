@@ -1,0 +1,266 @@
+// The tile kernels for Hopper without a GPU: what their lanes make of records, and how launches are planned.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "ops/matmul/cuda_tile_formats_sm90a.cuh"
+#include "ops/matmul/hopper_tile.h"
+#include "quant/block_fields.h"
+#include "quant/codec.h"
+#include "quant/random_blocks.h"
+#include "quant/records.h"
+
+namespace mlxn {
+namespace {
+
+constexpr DType kTypes[] = {DType::q4_0,   DType::q4_1,   DType::q5_0, DType::q5_1, DType::q8_0,
+                            DType::q2_K,   DType::q3_K,   DType::q4_K, DType::q5_K, DType::q6_K,
+                            DType::iq4_nl, DType::iq4_xs, DType::mxfp4};
+
+constexpr std::uint32_t kN = 32, kK = 512;
+
+/// A matrix [kN, kK] of random blocks; every fourth row is 2^-spread of the others in size.
+struct Matrix {
+  std::vector<std::uint8_t> records;
+  std::vector<float> values;
+  int exponent = 0;
+};
+Matrix make_matrix(DType type, int spread) {
+  const quant::RecordFormat format = quant::record_format(type);
+  const quant::RecordGrid grid = quant::record_grid(format, kN, kK);
+  const auto fields = quant::block_fields(type);
+  const std::uint32_t row_blocks = kK / block_elems(type), bytes = block_bytes(type);
+  std::vector<std::uint8_t> blocks(std::size_t{kN} * row_blocks * bytes);
+  Matrix m;
+  float limit = 0;
+  for (std::uint32_t row = 0; row < kN; ++row) {
+    std::uint8_t* first = blocks.data() + std::size_t{row} * row_blocks * bytes;
+    quant::fill_random_blocks(type, first, row_blocks, std::ldexp(1.0f, row % 4 == 3 ? -spread : 0), row);
+    for (std::uint32_t b = 0; b < row_blocks; ++b)
+      limit = std::max(limit, ops::hopper_weight_limit(type, first + b * bytes));
+  }
+  m.exponent = ops::hopper_weight_exponent(limit);
+  m.values.resize(std::size_t{kN} * kK);
+  quant::dequantize_blocks(type, blocks.data(), std::uint64_t{kN} * row_blocks, m.values.data());
+  m.records.assign(grid.records() * format.bytes(), 0);
+  for (std::uint32_t row = 0; row < kN; ++row) {
+    for (std::uint32_t b = 0; b < row_blocks; ++b) {
+      const std::uint8_t* block = blocks.data() + (std::size_t{row} * row_blocks + b) * bytes;
+      std::uint8_t* record =
+          m.records.data() + (row / 16 * grid.tile_records + b / format.blocks()) * format.bytes();
+      const std::uint32_t in_record = b % format.blocks();
+      for (std::uint32_t p = 0; p < 2; ++p) {
+        const quant::RecordPlane& plane = format.planes[p];
+        if (plane.bits == 0) continue;
+        const std::uint8_t* from = block + fields[plane.field].offset + plane.from;
+        const std::uint32_t per = 8 / plane.bits, mask = (1u << plane.bits) - 1;
+        for (std::uint32_t e = 0; e < format.block_elems; ++e) {
+          const std::uint32_t byte = from[e / (plane.run * per) * plane.run + e % plane.run] ^ plane.flip;
+          const std::uint32_t code = byte >> (e / plane.run % per * plane.bits) & mask;
+          const std::uint32_t at = in_record * format.block_elems + e;
+          const quant::RecordPlace place = quant::record_place(plane.bits, row % 16, at % 128);
+          std::uint8_t& to = record[format.plane_offset(at / 128, p) + place.byte];
+          to = static_cast<std::uint8_t>(to | code << place.shift);
+        }
+      }
+      for (std::uint32_t a = 0; a < 2; ++a) {
+        const quant::RecordArea& area = format.areas[a];
+        if (area.bytes == 0) continue;
+        std::memcpy(record + format.area_offset(a) +
+                        quant::record_area_place(area.bytes, format.blocks(), row % 16, in_record),
+                    block + fields[area.field].offset + area.from, area.bytes);
+      }
+    }
+  }
+  return m;
+}
+
+struct HostReader {
+  const std::uint8_t* base;
+  [[nodiscard]] tile::Words4 words4(std::uint32_t at) const {
+    tile::Words4 v;
+    std::memcpy(&v, base + at, 16);
+    return v;
+  }
+  void words2(std::uint32_t at, std::uint32_t& a, std::uint32_t& b) const {
+    a = u32(at);
+    b = u32(at + 4);
+  }
+  [[nodiscard]] std::uint32_t u32(std::uint32_t at) const {
+    std::uint32_t v = 0;
+    std::memcpy(&v, base + at, 4);
+    return v;
+  }
+  [[nodiscard]] std::uint32_t u16(std::uint32_t at) const { return u8(at) | u8(at + 1) << 8; }
+  [[nodiscard]] std::uint32_t u8(std::uint32_t at) const { return base[at]; }
+};
+
+/// Every fragment of every lane against the weights that the instruction reads there: each within f16's
+/// rounding of D, B and the product, all together within what is left of the kernels' 1e-7 when x is rounded.
+template <class F>
+void expect_fragments(DType type, int spread) {
+  SCOPED_TRACE(std::string(to_string(type)) + ", spread " + std::to_string(spread));
+  const quant::RecordFormat format = quant::record_format(type);
+  ASSERT_EQ(format.code_bytes(), F::kCodeBytes);
+  ASSERT_EQ(format.row_bytes(), F::kRowBytes);
+  ASSERT_EQ(format.elems, F::kSuper ? 256u : 128u);
+  const Matrix matrix = make_matrix(type, spread);
+  ops::HopperTileArgs args{};
+  ops::hopper_weight_scale(type, matrix.exponent, args);
+  const tile::Scaling scaling{args.w_scale, {args.d_scale[0], args.d_scale[1]}};
+  double error = 0, size = 0;
+  int wrong = 0;
+  for (std::uint32_t step = 0; step < kN / 16 * (kK / 128); ++step) {
+    const std::uint32_t half = F::kSuper ? step % 2 : 0;
+    const HostReader reader{matrix.records.data() + step / (F::kSuper ? 2 : 1) * format.bytes() +
+                            half * F::kCodeBytes};
+    const std::uint32_t row_at = half == 0 ? F::kCodeBytes : 0;
+    for (std::uint32_t lane = 0; lane < 32; ++lane) {
+      const auto raw = F::load(reader, half * F::kRowBytes, lane);
+      const auto own = F::own(reader, row_at, lane, half, scaling);
+      const auto share = [&](const auto&, int word, int of) {
+        return F::own(reader, row_at, (lane & 28u) | static_cast<std::uint32_t>(of), half, scaling).w[word];
+      };
+      std::uint32_t a[2][4][4];
+      F::template unpack<0>(raw, own, scaling, share, a[0]);
+      F::template unpack<1>(raw, own, scaling, share, a[1]);
+      for (std::uint32_t i = 0; i < 64; ++i) {
+        const std::uint32_t plane = i / 32, k16 = i / 8 % 4, reg = i / 2 % 4, upper = i % 2;
+        const std::uint32_t row = step / (kK / 128) * 16 + lane / 4 + reg % 2 * 8;
+        const std::uint32_t k =
+            step % (kK / 128) * 128 + plane * 64 + k16 * 16 + lane % 4 * 2 + upper + reg / 2 * 8;
+        const double want = static_cast<double>(matrix.values[row * kK + k]);
+        const double got = sm90::host::value_of(a[plane][k16][reg] >> 16 * upper & 0xFFFFu) *
+                           static_cast<double>(args.row_scale[reg % 2]);
+        const double off = got - want;
+        error += off * off;
+        size += want * want;
+        if (!(std::fabs(off) <= 2e-3 * std::ldexp(1.0, row % 4 == 3 ? -spread : 0))) ++wrong;
+      }
+    }
+  }
+  EXPECT_EQ(wrong, 0);
+  EXPECT_LT(error / size, 5.5e-8);
+}
+
+TEST(HopperTiles, FragmentsAreTheWeights) {
+  for (const int spread : {0, 9}) {
+    expect_fragments<tile::Q4_0>(DType::q4_0, spread);
+    expect_fragments<tile::Q4_1>(DType::q4_1, spread);
+    expect_fragments<tile::Q5_0>(DType::q5_0, spread);
+    expect_fragments<tile::Q5_1>(DType::q5_1, spread);
+    expect_fragments<tile::Q8_0>(DType::q8_0, spread);
+    expect_fragments<tile::Q2K>(DType::q2_K, spread);
+    expect_fragments<tile::Q3K>(DType::q3_K, spread);
+    expect_fragments<tile::Q4K>(DType::q4_K, spread);
+    expect_fragments<tile::Q5K>(DType::q5_K, spread);
+    expect_fragments<tile::Q6K>(DType::q6_K, spread);
+    expect_fragments<tile::Iq4Nl>(DType::iq4_nl, spread);
+    expect_fragments<tile::Iq4Xs>(DType::iq4_xs, spread);
+    expect_fragments<tile::Mxfp4>(DType::mxfp4, spread);
+  }
+}
+
+TEST(HopperTiles, PlansCoverTheProduct) {
+  for (const DType type : kTypes) {
+    const quant::RecordFormat format = quant::record_format(type);
+    for (const std::uint32_t m : {1u, 5u, 16u, 17u, 64u, 100u, 128u, 200u, 512u, 2048u, 4097u}) {
+      for (const std::uint32_t n : {1u, 100u, 4096u, 14336u, 128256u}) {
+        for (const std::uint32_t k : {256u, 2816u, 4096u, 14336u}) {
+          SCOPED_TRACE(std::string(to_string(type)) + " " + std::to_string(m) + " " + std::to_string(n) +
+                       " " + std::to_string(k));
+          const ops::HopperTilePlan p = ops::plan_hopper_tile(type, m, n, k, 132);
+          ASSERT_FALSE(p.kernel.empty());
+          const auto rows = static_cast<std::uint32_t>(p.shape.rows()),
+                     tokens = static_cast<std::uint32_t>(p.shape.tokens);
+          EXPECT_GE(p.args.row_tiles * rows, n);
+          EXPECT_LT((p.args.row_tiles - 1) * rows, n);
+          EXPECT_GE(p.args.token_tiles * tokens, m);
+          EXPECT_EQ(p.stage_grid, p.args.token_tiles * tokens);
+          EXPECT_EQ(p.stage.planes, 2 * p.args.steps);
+          EXPECT_GE(p.args.steps * 128, k);
+          EXPECT_EQ(p.map.columns * 8, std::uint64_t{p.args.steps} * 128 / format.elems * format.bytes());
+          EXPECT_LE(p.map.box_columns, 256u);
+          EXPECT_EQ(p.map.box_columns * 8 * static_cast<std::uint32_t>(p.shape.copies()),
+                    format.code_bytes() + format.row_bytes());
+          EXPECT_LE(p.dynamic_shared_bytes, 232448u);
+          EXPECT_GE(p.shape.x_stages * p.shape.x_planes, 4);
+          EXPECT_GE(p.shape.w_stages, 3);
+          if (p.shape.form == tile::Form::tiles) {
+            EXPECT_LE(p.grid[0], 132u);
+          } else {
+            // Every part has work, and together they are all of k.
+            EXPECT_GE(p.args.split_steps * p.splits, p.args.steps);
+            EXPECT_LT(p.args.split_steps * (p.splits - 1), p.args.steps);
+            EXPECT_EQ(p.grid[0] * p.grid[1] * p.grid[2], p.args.row_tiles * p.args.token_tiles * p.splits);
+          }
+          if (p.counters != 0) {
+            EXPECT_EQ(p.workspace_bytes, std::uint64_t{p.counters} * p.splits * rows * tokens * 4);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(HopperTiles, PlansOfLikelyShapes) {
+  const auto plan = [](std::uint32_t m, std::uint32_t n, std::uint32_t k) {
+    return ops::plan_hopper_tile(DType::q4_0, m, n, k, 132);
+  };
+  EXPECT_EQ(plan(16, 4096, 14336).kernel, "matmul_hopper_tile16_q4_0");
+  EXPECT_EQ(plan(16, 4096, 14336).splits, 4u);  // 128 of 132 multiprocessors
+  EXPECT_EQ(plan(64, 4096, 14336).kernel, "matmul_hopper_tile64_q4_0");
+  EXPECT_EQ(plan(64, 14336, 4096).splits, 1u);
+  EXPECT_EQ(plan(512, 4096, 14336).kernel, "matmul_hopper_pair256_q4_0");
+  EXPECT_EQ(plan(4096, 4096, 14336).kernel, "matmul_hopper_tile256_q4_0");
+}
+
+TEST(HopperTiles, KernelsHaveOneNameEach) {
+  std::vector<std::string> names;
+  for (const DType type : kTypes) {
+    for (int kind = 0; kind < tile::kKinds; ++kind) names.emplace_back(ops::hopper_tile_name(type, kind));
+  }
+  std::sort(names.begin(), names.end());
+  EXPECT_EQ(std::unique(names.begin(), names.end()), names.end());
+  EXPECT_TRUE(ops::hopper_tile_name(DType::f16, 0).empty());
+}
+
+TEST(HopperTiles, ScalesOfAnySizeStayFinite) {
+  for (const DType type : kTypes) {
+    for (int exponent = -140; exponent <= 130; ++exponent) {
+      ops::HopperTileArgs args{};
+      ops::hopper_weight_scale(type, exponent, args);
+      EXPECT_TRUE(std::isnormal(args.w_scale));
+      for (int i = 0; i < 2; ++i) {
+        EXPECT_TRUE(std::isnormal(args.row_scale[i])) << to_string(type) << exponent;
+        EXPECT_TRUE(type != DType::q4_0 || std::isfinite(sm90::host::value_of(args.d_scale[i] & 0xFFFFu)));
+      }
+    }
+  }
+}
+
+TEST(HopperTiles, LimitsHoldAllCodes) {
+  for (const DType type : kTypes) {
+    std::vector<std::uint8_t> block(block_bytes(type));
+    std::vector<float> values(block_elems(type));
+    for (std::uint64_t seed = 0; seed < 50; ++seed) {
+      quant::fill_random_blocks(type, block.data(), 1, 1.0f, seed);
+      quant::dequantize_blocks(type, block.data(), 1, values.data());
+      const float limit = ops::hopper_weight_limit(type, block.data());
+      for (const float v : values) EXPECT_LE(std::fabs(v), limit) << to_string(type);
+      const int exponent = ops::hopper_weight_exponent(limit);
+      EXPECT_LE(limit, std::ldexp(1.0f, exponent));
+      EXPECT_GT(limit, std::ldexp(1.0f, exponent - 1));
+    }
+  }
+  EXPECT_EQ(ops::hopper_weight_exponent(0.0f), 0);
+  EXPECT_EQ(ops::hopper_weight_exponent(1.0f), 0);
+}
+
+}  // namespace
+}  // namespace mlxn
