@@ -1,0 +1,833 @@
+/// Stand-alone check and benchmark of the library's tile kernels for Hopper
+/// (src/ops/matmul/cuda_hopper_*.cu).
+///
+/// Every kernel of every type: y, poisoned with NaN, against float64 sums of the exact weights and the
+/// unrounded x, with tails in m, n and k, whole and in parts of k, and bits that are the same in a second
+/// run. Then times in graphs of calls over rotated weights. Each task runs in a child process: one that traps
+/// or hangs costs itself only.
+///
+///   tile_check [--check] [--time] [--sweep] [--type NAME] [--m M]       (none of the first three: all)
+///
+/// Build: bench/hopper/tile_check.sh OUTPUT
+
+#include <cuda.h>
+#include <cuda_runtime.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "backends/cuda/kernel_table.h"
+#include "cuda_blocks/tma.cuh"
+#include "ops/matmul/cuda_tile_sm90a.cuh"
+#include "ops/matmul/hopper_tile.h"
+#include "quant/block_fields.h"
+#include "quant/codec.h"
+#include "quant/random_blocks.h"
+#include "quant/records.h"
+
+namespace mlxn::cuda {
+#define MLXN_TYPES(DO)                                                                                   \
+  DO(q4_0)                                                                                               \
+  DO(q4_1) DO(q5_0) DO(q5_1) DO(q8_0) DO(q2_K) DO(q3_K) DO(q4_K) DO(q5_K) DO(q6_K) DO(iq4_nl) DO(iq4_xs) \
+      DO(mxfp4)
+#define MLXN_TABLE(type) extern const KernelTable cuda_hopper_tile_##type;
+MLXN_TYPES(MLXN_TABLE)
+extern const KernelTable cuda_hopper_stage;
+}  // namespace mlxn::cuda
+
+namespace {
+
+using namespace mlxn;
+using ops::HopperStageArgs;
+using ops::HopperTileArgs;
+using ops::HopperTilePlan;
+
+struct Failure {
+  cudaError_t error;
+  const char* where;
+};
+void check(cudaError_t error, const char* where) {
+  if (error != cudaSuccess) throw Failure{error, where};
+}
+#define CHECK(call) check(call, #call)
+
+#define MLXN_NAME(type) DType::type,
+const std::vector<DType> kTypes = {MLXN_TYPES(MLXN_NAME)};
+
+// ---- kernels
+// ------------------------------------------------------------------------------------------------------------
+
+template <class F, int kTokens, int kRowGroups, int kKGroups, int kBlocks>
+constexpr tile::Shape variant_shape() {
+  tile::Shape s;
+  s.tokens = kTokens;
+  s.row_groups = kRowGroups;
+  s.k_groups = kKGroups;
+  s.blocks_per_sm = kBlocks;
+  s.half_bytes = F::kCodeBytes + F::kRowBytes;
+  return tile::with_stages(s);
+}
+template <class F, int kTokens, int kRowGroups, int kKGroups, int kBlocks>
+using VariantConfig = tile::Config<F, variant_shape<F, kTokens, kRowGroups, kKGroups, kBlocks>()>;
+/// Other shapes than the library's, for comparison.
+template <class F, int kTokens, int kRowGroups, int kKGroups, int kBlocks>
+__global__ void __launch_bounds__(128 * (1 + kRowGroups * kKGroups), kBlocks)
+    variant(const __grid_constant__ HopperTileArgs args) {
+  tile::tile_matmul<VariantConfig<F, kTokens, kRowGroups, kKGroups, kBlocks>>(args);
+}
+
+struct Variant {
+  const char* name;
+  tile::Shape shape;
+  const void* function;
+};
+template <class F, int kTokens, int kRowGroups, int kKGroups, int kBlocks>
+Variant make_variant(const char* name) {
+  return {name, variant_shape<F, kTokens, kRowGroups, kKGroups, kBlocks>(),
+          reinterpret_cast<const void*>(&variant<F, kTokens, kRowGroups, kKGroups, kBlocks>)};
+}
+std::vector<Variant> variants_of(DType type) {
+  if (type != DType::q4_0) return {};
+  using F = tile::Q4_0;
+  return {make_variant<F, 16, 2, 2, 1>("16 k2"),
+          make_variant<F, 32, 2, 2, 1>("32 k2"),
+          make_variant<F, 64, 2, 2, 1>("64 k2"),
+          make_variant<F, 16, 4, 1, 1>("16 rows256"),
+          make_variant<F, 32, 4, 1, 1>("32 rows256"),
+          make_variant<F, 64, 4, 1, 1>("64 rows256"),
+          make_variant<F, 16, 2, 1, 2>("16 2/sm"),
+          make_variant<F, 32, 2, 1, 2>("32 2/sm"),
+          make_variant<F, 32, 1, 1, 2>("32 rows64 2/sm"),
+          make_variant<F, 64, 1, 1, 2>("64 rows64 2/sm"),
+          make_variant<F, 128, 1, 1, 2>("128 rows64 2/sm"),
+          make_variant<F, 64, 3, 1, 1>("64 rows192"),
+          make_variant<F, 128, 3, 1, 1>("128 rows192")};
+}
+
+const void* find(const cuda::KernelTable& table, std::string_view name) {
+  for (int i = 0; i < table.count; ++i) {
+    if (name == table.entries[i].name) return table.entries[i].function;
+  }
+  return nullptr;
+}
+const void* kernel_of(DType type, std::string_view name) {
+  switch (type) {
+#define MLXN_FIND(name_) \
+  case DType::name_:     \
+    return find(cuda::cuda_hopper_tile_##name_, name);
+    MLXN_TYPES(MLXN_FIND)
+    default:
+      return nullptr;
+  }
+}
+
+// ---- data
+// ---------------------------------------------------------------------------------------------------------------
+
+/// Blocks of a matrix [n, k] to records, as records.h says.
+std::vector<std::uint8_t> pack(DType type, const std::vector<std::uint8_t>& blocks, std::uint32_t n,
+                               std::uint32_t k) {
+  const quant::RecordFormat f = quant::record_format(type);
+  const quant::RecordGrid grid = quant::record_grid(f, n, k);
+  const auto fields = quant::block_fields(type);
+  const std::uint32_t row_blocks = k / f.block_elems;
+  std::vector<std::uint8_t> out(grid.records() * f.bytes(), 0);
+  for (std::uint32_t row = 0; row < n; ++row) {
+    for (std::uint32_t b = 0; b < row_blocks; ++b) {
+      const std::uint8_t* block = blocks.data() + (std::size_t(row) * row_blocks + b) * block_bytes(type);
+      std::uint8_t* record = out.data() + (row / 16 * grid.tile_records + b / f.blocks()) * f.bytes();
+      const std::uint32_t in_record = b % f.blocks();
+      for (std::uint32_t p = 0; p < 2; ++p) {
+        const quant::RecordPlane& plane = f.planes[p];
+        if (plane.bits == 0) continue;
+        const std::uint8_t* bytes = block + fields[plane.field].offset + plane.from;
+        const std::uint32_t per = 8 / plane.bits, mask = (1u << plane.bits) - 1;
+        for (std::uint32_t e = 0; e < f.block_elems; ++e) {
+          const std::uint32_t byte = bytes[e / (plane.run * per) * plane.run + e % plane.run] ^ plane.flip;
+          const std::uint32_t code = byte >> (e / plane.run % per * plane.bits) & mask;
+          const std::uint32_t at = in_record * f.block_elems + e;
+          const quant::RecordPlace place = quant::record_place(plane.bits, row % 16, at % 128);
+          record[f.plane_offset(at / 128, p) + place.byte] |= static_cast<std::uint8_t>(code << place.shift);
+        }
+      }
+      for (std::uint32_t a = 0; a < 2; ++a) {
+        const quant::RecordArea& area = f.areas[a];
+        if (area.bytes == 0) continue;
+        std::memcpy(
+            record + f.area_offset(a) + quant::record_area_place(area.bytes, f.blocks(), row % 16, in_record),
+            block + fields[area.field].offset + area.from, area.bytes);
+      }
+    }
+  }
+  return out;
+}
+
+struct Matrix {
+  std::vector<std::uint8_t> records;
+  std::vector<float> values;
+  int exponent = 0;
+};
+/// Random blocks; every fourth row's scales are 2^-`spread` of the others'.
+Matrix make_matrix(DType type, std::uint32_t n, std::uint32_t k, int spread, std::uint64_t seed) {
+  const std::uint32_t row_blocks = k / block_elems(type);
+  std::vector<std::uint8_t> blocks(std::size_t(n) * row_blocks * block_bytes(type));
+  for (std::uint32_t row = 0; row < n; ++row) {
+    quant::fill_random_blocks(type, blocks.data() + std::size_t(row) * row_blocks * block_bytes(type),
+                              row_blocks, std::ldexp(1.0f, row % 4 == 3 ? -spread : 0), seed + row);
+  }
+  Matrix m;
+  float limit = 0;
+  for (std::size_t b = 0; b < std::size_t(n) * row_blocks; ++b) {
+    limit = std::max(limit, ops::hopper_weight_limit(type, blocks.data() + b * block_bytes(type)));
+  }
+  m.exponent = ops::hopper_weight_exponent(limit);
+  m.values.resize(std::size_t(n) * k);
+  quant::dequantize_blocks(type, blocks.data(), std::uint64_t(n) * row_blocks, m.values.data());
+  m.records = pack(type, blocks, n, k);
+  return m;
+}
+
+__host__ __device__ inline std::uint32_t mix(std::uint64_t v) {
+  v += 0x9E3779B97F4A7C15ull;
+  v = (v ^ (v >> 30)) * 0xBF58476D1CE4E5B9ull;
+  v = (v ^ (v >> 27)) * 0x94D049BB133111EBull;
+  return static_cast<std::uint32_t>((v ^ (v >> 31)) >> 16);
+}
+/// Normal numbers, in row r times 2^(r % 3 * spread - spread); type as in quant::kElement..., `exact` what it
+/// holds.
+__global__ void random_x(void* x, float* exact, long long count, int k, int spread, unsigned type,
+                         std::uint64_t seed) {
+  for (long long i = blockIdx.x * 256ll + threadIdx.x; i < count; i += gridDim.x * 256ll) {
+    const float u = (mix(seed + 2 * i) + 1.0f) / 4294967552.0f;
+    const float v = mix(seed + 2 * i + 1) / 4294967296.0f;
+    float value = sqrtf(-2.0f * logf(u)) * cospif(2.0f * v) * exp2f(float(int(i / k % 3) - 1) * spread);
+    if (type == quant::kElementF32) {
+      static_cast<float*>(x)[i] = value;
+    } else if (type == quant::kElementF16) {
+      std::uint16_t bits;
+      asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+      asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+      static_cast<std::uint16_t*>(x)[i] = bits;
+    } else {
+      std::uint16_t bits;
+      asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+      value = __uint_as_float(std::uint32_t(bits) << 16);
+      static_cast<std::uint16_t*>(x)[i] = bits;
+    }
+    if (exact != nullptr) exact[i] = value;
+  }
+}
+
+/// y = x * w^T with float64 sums, 64 x 64 outputs a block, 4 x 4 a thread.
+__global__ void __launch_bounds__(256)
+    reference(const float* x, const float* w, double* y, int m, int n, int k) {
+  __shared__ double xs[16][65];
+  __shared__ double ws[16][65];
+  const int row0 = blockIdx.x * 64, token0 = blockIdx.y * 64;
+  const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+  double sums[4][4] = {};
+  for (int k0 = 0; k0 < k; k0 += 16) {
+    for (int i = threadIdx.x; i < 1024; i += 256) {
+      const int column = i % 16, row = i / 16;
+      xs[column][row] = token0 + row < m ? double(x[size_t(token0 + row) * k + k0 + column]) : 0.0;
+      ws[column][row] = row0 + row < n ? double(w[size_t(row0 + row) * k + k0 + column]) : 0.0;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < 16; ++j) {
+      for (int p = 0; p < 4; ++p) {
+        for (int q = 0; q < 4; ++q) sums[p][q] += xs[j][ty + 16 * p] * ws[j][tx + 16 * q];
+      }
+    }
+    __syncthreads();
+  }
+  for (int p = 0; p < 4; ++p) {
+    for (int q = 0; q < 4; ++q) {
+      const int token = token0 + ty + 16 * p, row = row0 + tx + 16 * q;
+      if (token < m && row < n) y[size_t(token) * n + row] = sums[p][q];
+    }
+  }
+}
+
+struct Difference {
+  unsigned long long not_finite, changed, outside;
+};
+/// Sums of squares by row of w and by token; y has rows of `stride` elements, those from n on must be
+/// untouched.
+__global__ void compare(const void* y, const void* before, unsigned type, const double* expected, int m,
+                        int n, int stride, double* row_sums, double* token_sums, Difference* out) {
+  for (long long i = blockIdx.x * 256ll + threadIdx.x; i < (long long)m * stride; i += gridDim.x * 256ll) {
+    const int token = i / stride, row = i % stride;
+    float v;
+    std::uint32_t bits, other;
+    if (type == quant::kElementF32) {
+      bits = static_cast<const std::uint32_t*>(y)[i];
+      other = static_cast<const std::uint32_t*>(before)[i];
+      v = __uint_as_float(bits);
+    } else {
+      bits = static_cast<const std::uint16_t*>(y)[i];
+      other = static_cast<const std::uint16_t*>(before)[i];
+      v = type == quant::kElementF16 ? sm90::f16_to_f32(std::uint16_t(bits)) : __uint_as_float(bits << 16);
+    }
+    if (row >= n) {
+      if (bits != (type == quant::kElementF32 ? 0xFFFFFFFFu : 0xFFFFu)) atomicAdd(&out->outside, 1ull);
+      continue;
+    }
+    if (bits != other) atomicAdd(&out->changed, 1ull);
+    if (!isfinite(v)) {
+      atomicAdd(&out->not_finite, 1ull);
+      continue;
+    }
+    const double r = expected[size_t(token) * n + row];
+    const double e = double(v) - r;
+    atomicAdd(row_sums + 2 * row, e * e);
+    atomicAdd(row_sums + 2 * row + 1, r * r);
+    atomicAdd(token_sums + 2 * token, e * e);
+    atomicAdd(token_sums + 2 * token + 1, r * r);
+  }
+}
+
+template <class T>
+T* device(std::size_t count) {
+  T* p = nullptr;
+  CHECK(cudaMalloc(&p, std::max<std::size_t>(count * sizeof(T), 256)));
+  return p;
+}
+template <class T>
+T* upload(const std::vector<T>& v) {
+  T* p = device<T>(v.size());
+  CHECK(cudaMemcpy(p, v.data(), v.size() * sizeof(T), cudaMemcpyDefault));
+  return p;
+}
+
+// ---- launches
+// -----------------------------------------------------------------------------------------------------------
+
+void launch(const void* function, dim3 grid, std::uint32_t threads, std::uint32_t shared,
+            std::uint32_t cluster, void* args, cudaStream_t stream, bool early) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared;
+  config.stream = stream;
+  cudaLaunchAttribute attributes[2];
+  int count = 0;
+  if (cluster > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count].val.clusterDim.x = cluster;
+    attributes[count].val.clusterDim.y = 1;
+    attributes[count++].val.clusterDim.z = 1;
+  }
+  if (early) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  config.attrs = attributes;
+  config.numAttrs = count;
+  void* parameters[1] = {args};
+  CHECK(cudaLaunchKernelExC(&config, function, parameters));
+}
+
+/// A plan with its memory.
+struct Product {
+  HopperTilePlan plan;
+  const void* function = nullptr;
+  HopperTileArgs args{};
+  HopperStageArgs stage{};
+  std::vector<void*> memory;
+
+  Product(const HopperTilePlan& p, const void* f, DType type, int exponent, const std::uint8_t* records,
+          const void* x, unsigned x_type, std::int64_t x_stride, void* y, unsigned y_type,
+          std::int64_t y_stride)
+      : plan(p), function(f) {
+    if (function == nullptr) throw Failure{cudaErrorInvalidValue, "no such kernel"};
+    auto take = [&](std::size_t bytes) {
+      memory.push_back(device<std::uint8_t>(bytes));
+      CHECK(cudaMemset(memory.back(), 0xFF, std::max<std::size_t>(bytes, 256)));
+      return memory.back();
+    };
+    args = plan.args;
+    stage = plan.stage;
+    auto* image = static_cast<std::uint8_t*>(take(plan.image_bytes));
+    auto* scales = static_cast<float*>(take(plan.scale_bytes));
+    auto* counters = static_cast<std::uint32_t*>(take(plan.counters * 4));
+    stage.x.ptr = x;
+    stage.x_stride = x_stride;
+    stage.x_type = x_type;
+    stage.image.ptr = image;
+    stage.scales.ptr = scales;
+    stage.counters.ptr = counters;
+    args.x.ptr = image;
+    args.x_scales.ptr = scales;
+    args.counters.ptr = counters;
+    args.workspace.ptr = static_cast<float*>(take(plan.workspace_bytes));
+    args.y.ptr = y;
+    args.y_stride = y_stride;
+    args.y_type = y_type;
+    ops::hopper_weight_scale(type, exponent, args);
+    use(records);
+    CHECK(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               int(plan.dynamic_shared_bytes)));
+  }
+  Product(const Product&) = delete;
+  ~Product() {
+    for (void* p : memory) cudaFree(p);
+  }
+
+  void use(const std::uint8_t* records) {
+    const sm90::tma::Map2d map{CU_TENSOR_MAP_DATA_TYPE_UINT64,
+                               8,
+                               records,
+                               plan.map.columns,
+                               plan.map.rows,
+                               plan.map.row_bytes,
+                               plan.map.box_columns,
+                               plan.map.box_rows,
+                               CU_TENSOR_MAP_SWIZZLE_NONE};
+    CUtensorMap made;
+    CHECK(sm90::tma::make_map(&made, map));
+    static_assert(sizeof made == sizeof args.w);
+    std::memcpy(&args.w, &made, sizeof made);
+  }
+  void run_stage(cudaStream_t stream, bool early) {
+    launch(cuda::cuda_hopper_stage.entries[0].function, dim3(plan.stage_grid),
+           cuda::cuda_hopper_stage.entries[0].threads, 0, 1, &stage, stream, early);
+  }
+  void run(cudaStream_t stream, bool early) {
+    launch(function, dim3(plan.grid[0], plan.grid[1], plan.grid[2]), plan.threads, plan.dynamic_shared_bytes,
+           plan.cluster, &args, stream, early);
+  }
+};
+
+// ---- checks
+// -------------------------------------------------------------------------------------------------------------
+
+int failures = 0;
+
+/// One matrix and one x with their float64 product.
+struct Case {
+  DType type;
+  int n, k, tokens, spread;
+  Matrix matrix;
+  std::uint8_t* records;
+  float* values;
+  float* exact;
+  void* x;
+  unsigned x_type;
+  double* expected;
+
+  Case(DType t, int n_, int k_, int tokens_, int spread_, int x_spread, unsigned x_type_)
+      : type(t),
+        n(n_),
+        k(k_),
+        tokens(tokens_),
+        spread(spread_),
+        matrix(make_matrix(t, n_, k_, spread_, 7)),
+        x_type(x_type_) {
+    records = upload(matrix.records);
+    values = upload(matrix.values);
+    exact = device<float>(std::size_t(tokens) * k);
+    x = device<float>(std::size_t(tokens) * k);
+    expected = device<double>(std::size_t(tokens) * n);
+    random_x<<<1024, 256>>>(x, exact, (long long)tokens * k, k, x_spread, x_type, 99);
+    reference<<<dim3((n + 63) / 64, (tokens + 63) / 64), 256>>>(exact, values, expected, tokens, n, k);
+    CHECK(cudaGetLastError());
+    CHECK(cudaDeviceSynchronize());
+    // The reference against the host, on a few elements.
+    std::vector<float> row(k);
+    for (int i = 0; i < 6; ++i) {
+      const int token = mix(i) % tokens, at = mix(i + 50) % n;
+      CHECK(cudaMemcpy(row.data(), exact + std::size_t(token) * k, k * 4, cudaMemcpyDefault));
+      double sum = 0, got = 0, size = 0;
+      for (int j = 0; j < k; ++j) {
+        sum += double(row[j]) * double(matrix.values[std::size_t(at) * k + j]);
+        size += std::fabs(double(row[j]) * double(matrix.values[std::size_t(at) * k + j]));
+      }
+      CHECK(cudaMemcpy(&got, expected + std::size_t(token) * n + at, 8, cudaMemcpyDefault));
+      if (!(std::fabs(sum - got) <= 1e-12 * size)) {
+        std::printf("REFERENCE DIFFERS: %g %g\n", sum, got);
+        ++failures;
+      }
+    }
+  }
+  ~Case() {
+    for (void* p : {(void*)records, (void*)values, (void*)exact, x, (void*)expected}) cudaFree(p);
+  }
+
+  void run(const HopperTilePlan& plan, const void* function, const char* name, unsigned y_type) {
+    const int m = int(plan.args.m), stride = n + 5;
+    const std::size_t bytes = std::size_t(m) * stride * (y_type == quant::kElementF32 ? 4 : 2);
+    auto* y = device<std::uint8_t>(bytes);
+    auto* first = device<std::uint8_t>(bytes);
+    auto* row_sums = device<double>(2 * n);
+    auto* token_sums = device<double>(2 * m);
+    auto* difference = device<Difference>(1);
+    CHECK(cudaMemset(row_sums, 0, 16 * n));
+    CHECK(cudaMemset(token_sums, 0, 16 * m));
+    CHECK(cudaMemset(difference, 0, sizeof(Difference)));
+    {
+      Product product(plan, function, type, matrix.exponent, records, x, x_type, k, y, y_type, stride);
+      cudaStream_t stream = nullptr;
+      CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+      for (int i = 0; i < 2; ++i) {
+        CHECK(cudaMemsetAsync(y, 0xFF, bytes, stream));
+        product.run_stage(stream, i == 1);
+        product.run(stream, i == 1);
+        if (i == 0) CHECK(cudaMemcpyAsync(first, y, bytes, cudaMemcpyDefault, stream));
+      }
+      compare<<<1024, 256, 0, stream>>>(y, first, y_type, expected, m, n, stride, row_sums, token_sums,
+                                        difference);
+      CHECK(cudaGetLastError());
+      CHECK(cudaStreamSynchronize(stream));
+      CHECK(cudaStreamDestroy(stream));
+    }
+    Difference d{};
+    std::vector<double> rows(2 * n), per_token(2 * m);
+    CHECK(cudaMemcpy(&d, difference, sizeof d, cudaMemcpyDefault));
+    CHECK(cudaMemcpy(rows.data(), row_sums, 16 * n, cudaMemcpyDefault));
+    CHECK(cudaMemcpy(per_token.data(), token_sums, 16 * m, cudaMemcpyDefault));
+    double error = 0, size = 0, worst_row = 0, worst_token = 0;
+    int bad_row = 0, bad_token = 0;
+    for (int i = 0; i < n; ++i) {
+      error += rows[2 * i];
+      size += rows[2 * i + 1];
+      if (rows[2 * i] > worst_row * rows[2 * i + 1]) worst_row = rows[2 * i] / rows[2 * i + 1], bad_row = i;
+    }
+    // Of all tokens alike, though their sizes differ.
+    double mean = 0;
+    for (int i = 0; i < m; ++i) {
+      const double nmse = per_token[2 * i] / per_token[2 * i + 1];
+      mean += nmse / m;
+      if (nmse > worst_token) worst_token = nmse, bad_token = i;
+    }
+    const double limit = y_type == quant::kElementF32 ? 1e-7 : y_type == quant::kElementF16 ? 2e-7 : 1e-5;
+    const bool good =
+        d.not_finite == 0 && d.changed == 0 && d.outside == 0 && mean <= limit && worst_token < 4 * limit;
+    if (!good) ++failures;
+    std::printf("%-34s n %5d k %5d m %4d parts %2u x%u y%u spread %2d nmse %.2e worst row %.1e token %.1e %s",
+                name, n, k, m, plan.splits, x_type, y_type, spread, mean, worst_row, worst_token,
+                good ? "ok\n" : "FAILED");
+    if (!good) {
+      std::printf(": not finite %llu changed %llu outside %llu of %lld; row %d token %d\n", d.not_finite,
+                  d.changed, d.outside, (long long)m * n, bad_row, bad_token);
+    }
+    std::fflush(stdout);
+    for (void* p : {(void*)y, (void*)first, (void*)row_sums, (void*)token_sums, (void*)difference})
+      cudaFree(p);
+  }
+};
+
+int processors() {
+  cudaDeviceProp p{};
+  CHECK(cudaGetDeviceProperties(&p, 0));
+  return p.multiProcessorCount;
+}
+
+void check_type(DType type) {
+  const int sms = processors();
+  const bool super = block_elems(type) == 256;
+  auto all = [&](Case& c, std::initializer_list<unsigned> y_types, bool few) {
+    for (int kind = 0; kind < tile::kKinds; ++kind) {
+      const tile::Shape shape = ops::hopper_tile_shape(type, kind);
+      for (int m : {shape.tokens - 3, shape.tokens + 5}) {
+        if (m > c.tokens || (few && m > shape.tokens)) continue;
+        for (std::uint32_t splits : {1u, 3u}) {
+          if (splits > 1 && shape.form != tile::Form::parts) continue;
+          for (unsigned y_type : y_types) {
+            const HopperTilePlan plan = ops::plan_hopper_shape(type, shape, m, c.n, c.k, splits, sms);
+            c.run(plan, kernel_of(type, ops::hopper_tile_name(type, kind)),
+                  ops::hopper_tile_name(type, kind).data(), y_type);
+          }
+        }
+      }
+    }
+    for (const Variant& v : variants_of(type)) {
+      if (few) continue;
+      for (std::uint32_t splits : {1u, 3u}) {
+        const int m = v.shape.tokens - 3;
+        c.run(ops::plan_hopper_shape(type, v.shape, m, c.n, c.k, splits, sms), v.function, v.name,
+              quant::kElementF32);
+      }
+    }
+  };
+  {
+    Case c(type, 4100, super ? 2816 : 2880, 270, 0, 0, quant::kElementF32);
+    all(c, {quant::kElementF32}, false);
+  }
+  {
+    Case c(type, 100, super ? 768 : 704, 270, 8, 0, quant::kElementF32);
+    all(c, {quant::kElementF16, quant::kElementBf16}, true);
+  }
+  {
+    Case c(type, 272, 11264, 270, 6, 60, quant::kElementF32);
+    all(c, {quant::kElementF32}, true);
+  }
+  {
+    Case c(type, 300, 1024, 270, 4, 4, quant::kElementF16);
+    all(c, {quant::kElementF32}, true);
+  }
+  {
+    Case c(type, 300, super ? 1024 : 1056, 270, 4, 60, quant::kElementBf16);
+    all(c, {quant::kElementF32}, true);
+  }
+}
+
+/// Rows of x that are not finite spoil themselves only; zeros give zeros.
+void check_special() {
+  const int n = 130, k = 512, m = 20;
+  const Matrix matrix = make_matrix(DType::q4_0, n, k, 0, 3);
+  std::vector<float> x(m * k);
+  for (int i = 0; i < m * k; ++i) x[i] = float(mix(i)) / 4294967296.0f - 0.5f;
+  x[2 * k + 7] = INFINITY;
+  x[5 * k + 300] = NAN;
+  for (int i = 0; i < k; ++i) x[9 * k + i] = 0.0f, x[11 * k + i] *= 1e-38f, x[12 * k + i] *= 1e37f;
+  auto* records = upload(matrix.records);
+  auto* xd = upload(x);
+  auto* y = device<float>(m * n);
+  CHECK(cudaMemset(y, 0xFF, m * n * 4));
+  const HopperTilePlan plan =
+      ops::plan_hopper_shape(DType::q4_0, ops::hopper_tile_shape(DType::q4_0, 1), m, n, k, 2, processors());
+  Product product(plan, kernel_of(DType::q4_0, "matmul_hopper_tile32_q4_0"), DType::q4_0, matrix.exponent,
+                  records, xd, quant::kElementF32, k, y, quant::kElementF32, n);
+  product.run_stage(nullptr, false);
+  product.run(nullptr, false);
+  std::vector<float> out(m * n);
+  CHECK(cudaMemcpy(out.data(), y, m * n * 4, cudaMemcpyDefault));
+  int wrong = 0;
+  for (int token = 0; token < m; ++token) {
+    for (int row = 0; row < n; ++row) {
+      const float v = out[token * n + row];
+      double want = 0, size = 0;
+      for (int i = 0; i < k; ++i) {
+        want += double(x[token * k + i]) * double(matrix.values[row * k + i]);
+        size += std::fabs(double(x[token * k + i]) * double(matrix.values[row * k + i]));
+      }
+      const bool broken = token == 2 || token == 5;
+      const bool good = broken ? !std::isfinite(v) : std::fabs(double(v) - want) <= 1e-3 * size + 1e-44;
+      if (!good && ++wrong < 5) std::printf("token %d row %d: %g, wanted %g\n", token, row, double(v), want);
+    }
+  }
+  std::printf("special rows: %s\n", wrong == 0 ? "ok" : "FAILED");
+  failures += wrong != 0;
+}
+
+// ---- times
+// --------------------------------------------------------------------------------------------------------------
+
+class Bench {
+ public:
+  Bench(DType type, int n, int k, int max_m) : type_(type), n_(n), k_(k), sms_(processors()) {
+    CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+    // 256 rows on the host, the others are copies of them: where they lie is what counts.
+    const Matrix part = make_matrix(type, 256, k, 0, 11);
+    exponent_ = part.exponent;
+    for (int i = 0; i < kMatrices; ++i) {
+      auto* records = device<std::uint8_t>(part.records.size() * (n / 256));
+      CHECK(cudaMemcpy(records, part.records.data(), part.records.size(), cudaMemcpyDefault));
+      for (std::size_t done = 1; done < std::size_t(n / 256); ++done) {
+        CHECK(cudaMemcpyAsync(records + done * part.records.size(), records, part.records.size(),
+                              cudaMemcpyDefault, stream_));
+      }
+      records_.push_back(records);
+    }
+    x_ = device<float>(std::size_t(max_m) * k);
+    y_ = device<float>(std::size_t(max_m) * n);
+    random_x<<<1024, 256, 0, stream_>>>(x_, nullptr, (long long)max_m * k, k, 0, quant::kElementF32, 5);
+    CHECK(cudaStreamSynchronize(stream_));
+  }
+  ~Bench() {
+    for (auto* p : records_) cudaFree(p);
+    cudaFree(x_);
+    cudaFree(y_);
+  }
+
+  /// Microseconds a call.
+  double time(const HopperTilePlan& plan, const void* function, bool stage, bool multiply, bool early) {
+    Product product(plan, function, type_, exponent_, records_[0], x_, quant::kElementF32, k_, y_,
+                    quant::kElementF32, n_);
+    product.run_stage(stream_, false);
+    CHECK(cudaStreamSynchronize(stream_));
+    const int calls = plan.args.m >= 512 ? 8 : 32, replays = plan.args.m >= 512 ? 5 : 11;
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t exec = nullptr;
+    CHECK(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
+    for (int i = 0; i < calls; ++i) {
+      product.use(records_[i % kMatrices]);
+      if (stage) product.run_stage(stream_, early);
+      if (multiply) product.run(stream_, early);
+    }
+    CHECK(cudaStreamEndCapture(stream_, &graph));
+    CHECK(cudaGraphInstantiate(&exec, graph, 0));
+    cudaEvent_t begin = nullptr, end = nullptr;
+    CHECK(cudaEventCreate(&begin));
+    CHECK(cudaEventCreate(&end));
+    std::vector<float> times;
+    for (int i = 0; i < replays + 2; ++i) {
+      CHECK(cudaEventRecord(begin, stream_));
+      CHECK(cudaGraphLaunch(exec, stream_));
+      CHECK(cudaEventRecord(end, stream_));
+      CHECK(cudaStreamSynchronize(stream_));
+      float ms = 0;
+      CHECK(cudaEventElapsedTime(&ms, begin, end));
+      if (i >= 2) times.push_back(ms);
+    }
+    CHECK(cudaEventDestroy(begin));
+    CHECK(cudaEventDestroy(end));
+    CHECK(cudaGraphExecDestroy(exec));
+    CHECK(cudaGraphDestroy(graph));
+    std::sort(times.begin(), times.end());
+    return times[times.size() / 2] * 1000.0 / calls;
+  }
+
+  void chosen(int m) {
+    const HopperTilePlan plan = ops::plan_hopper_tile(type_, m, n_, k_, sms_);
+    const void* function = kernel_of(type_, plan.kernel);
+    const double plain = time(plan, function, false, true, false),
+                 early = time(plan, function, false, true, true);
+    const double both_plain = time(plan, function, true, true, false),
+                 both = time(plan, function, true, true, true);
+    const double stage = time(plan, function, true, false, true);
+    std::printf(
+        "%-30s n %5d k %5d m %4d parts %2u: product %7.2f plain %7.2f early, with staging %7.2f plain %7.2f "
+        "early, "
+        "staging alone %6.2f us; %4.0f TFLOP/s, weights %4.0f GB/s\n",
+        std::string(plan.kernel).c_str(), n_, k_, m, plan.splits, plain, early, both_plain, both, stage,
+        2e-6 * m * n_ * k_ / early, double(plan.map.row_bytes) * double(plan.map.rows) / early * 1e-3);
+    std::fflush(stdout);
+  }
+
+  void sweep(int m) {
+    auto one = [&](const tile::Shape& shape, const void* function, const char* name, std::uint32_t splits) {
+      const HopperTilePlan plan = ops::plan_hopper_shape(type_, shape, m, n_, k_, splits, sms_);
+      if (plan.splits != splits && shape.form == tile::Form::parts) return;
+      const std::uint32_t blocks = plan.grid[0] * plan.grid[1] * plan.grid[2];
+      if (shape.form == tile::Form::parts && blocks > 4u * sms_ * shape.blocks_per_sm && splits > 1) return;
+      const double early = time(plan, function, false, true, true);
+      std::printf("sweep %-28s n %5d k %5d m %4d parts %2u blocks %4u stages %d %d: %7.2f us early\n", name,
+                  n_, k_, m, plan.splits, blocks, shape.x_stages, shape.w_stages, early);
+      std::fflush(stdout);
+    };
+    for (int kind = 0; kind < tile::kKinds; ++kind) {
+      const tile::Shape shape = ops::hopper_tile_shape(type_, kind);
+      if (shape.tokens < m && shape.tokens < 128) continue;
+      if (shape.tokens > 2 * m && shape.tokens > 16) continue;
+      for (std::uint32_t splits : {1u, 2u, 3u, 4u, 6u, 8u}) {
+        if (splits > 1 && shape.form != tile::Form::parts) break;
+        one(shape, kernel_of(type_, ops::hopper_tile_name(type_, kind)),
+            ops::hopper_tile_name(type_, kind).data(), splits);
+      }
+    }
+    for (const Variant& v : variants_of(type_)) {
+      if (v.shape.tokens < m && v.shape.tokens < 128) continue;
+      if (v.shape.tokens > 2 * m && v.shape.tokens > 16) continue;
+      for (std::uint32_t splits : {1u, 2u, 3u, 4u, 6u, 8u}) one(v.shape, v.function, v.name, splits);
+    }
+  }
+
+ private:
+  static constexpr int kMatrices = 16;
+  DType type_;
+  int n_, k_, sms_;
+  int exponent_ = 0;
+  cudaStream_t stream_ = nullptr;
+  std::vector<std::uint8_t*> records_;
+  float* x_ = nullptr;
+  float* y_ = nullptr;
+};
+
+// ---- processes
+// ----------------------------------------------------------------------------------------------------------
+
+/// Runs a task in a process of its own.
+void task(const char* name, unsigned seconds, const std::function<void()>& work) {
+  std::fflush(stdout);
+  const pid_t pid = fork();
+  if (pid == 0) {
+    alarm(seconds);
+    int code = 0;
+    try {
+      work();
+      code = failures == 0 ? 0 : 1;
+    } catch (const Failure& f) {
+      std::printf("%s: %s in %s\n", name, cudaGetErrorString(f.error), f.where);
+      code = 3;
+    }
+    std::fflush(stdout);
+    _exit(code);
+  }
+  int status = 0;
+  waitpid(pid, &status, 0);
+  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+    std::printf("TASK FAILED: %s (%s %d)\n", name, WIFEXITED(status) ? "exit" : "signal",
+                WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
+    ++failures;
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  bool checks = false, times = false, sweeps = false;
+  std::string only;
+  int only_m = 0;
+  for (int i = 1; i < argc; ++i) {
+    const std::string arg = argv[i];
+    if (arg == "--check")
+      checks = true;
+    else if (arg == "--time")
+      times = true;
+    else if (arg == "--sweep")
+      sweeps = true;
+    else if (arg == "--type" && i + 1 < argc)
+      only = argv[++i];
+    else if (arg == "--m" && i + 1 < argc)
+      only_m = std::atoi(argv[++i]);
+    else
+      return std::fprintf(stderr, "unknown option %s\n", arg.c_str()), 2;
+  }
+  if (!checks && !times && !sweeps) checks = times = sweeps = true;
+  auto wanted = [&](DType type) { return only.empty() || only == to_string(type); };
+  if (checks) {
+    task("special", 20, check_special);
+    for (DType type : kTypes) {
+      if (wanted(type)) task(std::string(to_string(type)).c_str(), 30, [&] { check_type(type); });
+    }
+  }
+  struct Size {
+    int n, k;
+  };
+  for (const Size& size : {Size{4096, 14336}, Size{14336, 4096}}) {
+    for (DType type : {DType::q4_0, DType::q4_K, DType::q6_K, DType::q8_0, DType::q5_K, DType::q2_K,
+                       DType::iq4_nl, DType::mxfp4}) {
+      if (!times || !wanted(type)) continue;
+      const bool main_type = type <= DType::q6_K && type != DType::q5_K && type != DType::q2_K;
+      task("time", 40, [&] {
+        Bench bench(type, size.n, size.k, 4096);
+        for (int m : {8, 16, 32, 64, 128, 512, 2048, 4096}) {
+          if (only_m != 0 && only_m != m) continue;
+          if (!main_type && m != 16 && m != 64 && m != 512) continue;
+          bench.chosen(m);
+        }
+      });
+    }
+    if (sweeps && wanted(DType::q4_0)) {
+      task("sweep", 60, [&] {
+        Bench bench(DType::q4_0, size.n, size.k, 512);
+        for (int m : {8, 16, 32, 64, 128, 256, 512}) {
+          if (only_m == 0 || only_m == m) bench.sweep(m);
+        }
+      });
+    }
+  }
+  std::printf("%s\n", failures == 0 ? "ALL OK" : "FAILURES");
+  return failures == 0 ? 0 : 1;
+}
