@@ -39,6 +39,8 @@ class DeviceImpl : public std::enable_shared_from_this<DeviceImpl> {
   [[nodiscard]] virtual std::uint64_t free_bytes() const noexcept = 0;
   /// Whether it runs the portable kernels; its command lists are then gpu::GpuCommandLists.
   [[nodiscard]] virtual bool is_gpu() const noexcept { return false; }
+  /// Whether it runs the kernels written for every NVIDIA GPU from compute capability 8.0 on.
+  [[nodiscard]] virtual bool is_cuda() const noexcept { return false; }
   /// Whether it runs the kernels written for Hopper (compute capability 9.0), whose weights lie in records (quant/records.h).
   [[nodiscard]] virtual bool is_hopper() const noexcept { return false; }
   /// What a Hopper kernel's tensor copies go by. unsupported elsewhere.

@@ -52,4 +52,13 @@ __device__ __forceinline__ void load_matrix_x4(std::uint32_t (&r)[4], std::uint3
                : "memory");
 }
 
+/// The same, each matrix transposed: register i is elements (2t, g) and (2t + 1, g) of matrix i, so that rows
+/// in memory run along k of B.
+__device__ __forceinline__ void load_matrix_x4_transposed(std::uint32_t (&r)[4], std::uint32_t shared_row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_row)
+               : "memory");
+}
+
 }  // namespace mlxn::sm90

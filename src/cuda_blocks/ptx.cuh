@@ -77,4 +77,11 @@ __device__ __forceinline__ float larger_magnitude(float a, float b) {
   return larger;
 }
 
+/// 2^x within 2^-22 of its size, 0 below the normal numbers; exactly 1 for 0, 0 for -inf, NaN for NaN.
+__device__ __forceinline__ float exp2_approx(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 }  // namespace mlxn::sm90

@@ -325,9 +325,9 @@ TEST(Attention, softcap_sinks_and_scale) {
 
 TEST(Attention, keys_that_a_row_does_not_see_never_influence_it) {
   Random random(70);
-  for (const std::int64_t seq : {6, 100}) {
+  for (const auto& [seq, type] : {std::pair<std::int64_t, DType>{6, DType::f32}, {100, DType::f32}, {100, DType::f16}}) {
     for (const std::int64_t window : {std::int64_t{-1}, std::int64_t{9}}) {
-      Case c{.heads = 2, .kv_heads = 1, .seq = seq, .dim = 20, .kv_len = 150, .window = window};
+      Case c{.heads = 2, .kv_heads = 1, .seq = seq, .dim = 20, .kv_len = 150, .type = type, .window = window};
       const Data clean = make_data(c, random);
       const std::int64_t poisoned = 147;
       for (const float poison : {kNan, kInf, -kInf}) {
@@ -447,17 +447,18 @@ TEST(Attention, a_graph_is_replayed_with_growing_lengths) {
 TEST(Attention, a_graph_takes_lengths_positions_and_ring_starts) {
   for (const Variant& variant : families()) {
     const Device& device = variant.device;
-    for (const auto& [seq, window] : {std::pair<std::int64_t, std::int64_t>{3, -1}, {3, 100}, {40, -1}, {40, 50}}) {
+    for (const auto& [seq, window, type] : {std::tuple<std::int64_t, std::int64_t, DType>{3, -1, DType::f32}, {3, 100, DType::f32},
+                                            {40, -1, DType::f32}, {40, 50, DType::f32}, {40, 50, DType::f16}}) {
       SCOPED_TRACE(variant.name + ", seq " + std::to_string(seq) + ", window " + std::to_string(window));
       Random random(74);
       const std::int64_t heads = 2, dim = 16, capacity = 300;
-      const Case c{.heads = heads, .kv_heads = 1, .seq = seq, .dim = dim, .kv_len = capacity, .capacity = capacity};
+      const Case c{.heads = heads, .kv_heads = 1, .seq = seq, .dim = dim, .kv_len = capacity, .capacity = capacity, .type = type};
       const Data data = make_data(c, random);
-      Guarded q(device, DType::f32, {heads, seq, dim}), k(device, DType::f32, {1, capacity, dim}), v(device, DType::f32, {1, capacity, dim});
+      Guarded q(device, DType::f32, {heads, seq, dim}), k(device, type, {1, capacity, dim}), v(device, type, {1, capacity, dim});
       Guarded y(device, DType::f32, {heads, seq, dim}), y2(device, DType::f32, {heads, seq, dim});
       write(q, DType::f32, data.q);
-      write(k, DType::f32, data.k);
-      write(v, DType::f32, data.v);
+      write(k, type, data.k);
+      write(v, type, data.v);
       Graph graph = must(Graph::record(device, [&](CommandEncoder& e) -> Result<void> {
         AttentionOptions options;
         options.window = window;

@@ -6,6 +6,7 @@
 #include "backends/cuda/nvrtc.h"
 #include "backends/cuda/transfer.h"
 #include "mlxn/native/cuda.h"
+#include "ops/attention/mma_shape.h"
 #include "ops/matmul/hopper.h"
 #include "tests/support/gpu_handles.h"
 #include "tests/support/must.h"
@@ -56,6 +57,20 @@ TEST(CudaStart, EveryHandleHasAKernelOfItsLayout) {
     EXPECT_EQ(cuda::kernel_function(*handle), entry->function);
   }
   EXPECT_EQ(cuda::find_kernel("no_such_kernel"), nullptr);
+}
+
+TEST(CudaStart, AttentionOnMatrixInstructionsIsThere) {
+  int count = 0;
+#define MLXN_CHECK_ENTRY(name, dim)                                                     \
+  if (const cuda::KernelEntry* const entry = cuda::find_kernel(#name)) {                \
+    EXPECT_EQ(entry->args_bytes, sizeof(ops::AttentionArgs)) << #name;                  \
+    EXPECT_EQ(entry->shared_bytes, 0u) << #name;                                        \
+    EXPECT_EQ(entry->threads, unsigned{ops::AttentionMmaShape<dim>::kThreads}) << #name; \
+    ++count;                                                                            \
+  }
+  MLXN_ATTENTION_MMA_KERNELS(MLXN_CHECK_ENTRY)
+#undef MLXN_CHECK_ENTRY
+  EXPECT_EQ(count, 3);
 }
 
 TEST(CudaStart, NativeHandlesAreOfCudaDevices) {

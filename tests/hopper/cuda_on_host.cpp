@@ -15,12 +15,15 @@ alignas(1024) std::uint8_t shared[cuda_on_host::kSharedBytes];
 
 float f16_to_f32(std::uint16_t bits) {
   const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
-  const double v = exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(mantissa + 1024, exponent - 25);
+  double v = exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(mantissa + 1024, exponent - 25);
+  if (exponent == 31) v = mantissa == 0 ? HUGE_VAL : std::nan("");
   return static_cast<float>(bits & 0x8000 ? -v : v);
 }
 
-std::uint16_t f32_to_f16(float value) {  // finite results only
+std::uint16_t f32_to_f16(float value) {
+  if (value != value) return 0x7fff;
   const double a = std::fabs(static_cast<double>(value));
+  if (a >= 65520) return std::signbit(value) ? 0xfc00 : 0x7c00;
   const int e = std::max(a == 0 ? -14 : std::ilogb(a), -14);
   const int units = static_cast<int>(std::nearbyint(std::ldexp(a, 10 - e)));
   return static_cast<std::uint16_t>((units < 1024 ? units : (e + 15) * 1024 + units - 1024) |
@@ -34,12 +37,19 @@ namespace {
 
 constexpr std::size_t kStackBytes = 128 << 10;
 
+struct Copy {
+  std::uint32_t to;
+  const std::uint8_t* from;
+  std::uint32_t bytes, barrier;
+};
+
 struct Fiber {
   ucontext_t context;
   std::unique_ptr<std::uint8_t[]> stack;
   const std::function<bool()>* ready = nullptr;  // null: may go on
   bool is_done = false;
   bool has_waited = false;
+  std::vector<Copy> copies;  // its own
 };
 
 struct Rendezvous {  // of the lanes of a warp
@@ -56,12 +66,6 @@ struct BlockBarrier {
 struct Mbarrier {
   std::uint32_t arrivals = 0, missing = 0, ended = 0;
   std::int64_t bytes = 0;  // announced and not yet here
-};
-
-struct Copy {
-  std::uint32_t to;
-  const std::uint8_t* from;
-  std::uint32_t bytes, barrier;
 };
 
 struct Block {
@@ -81,6 +85,7 @@ Fiber& self() { return block->fibers[block->current]; }
 
 void enter() {
   (*block->kernel)();
+  if (!self().copies.empty()) fail("ends before its copies");
   self().is_done = true;
   swapcontext(&self().context, &block->scheduler);
 }
@@ -195,6 +200,21 @@ void start_copy(std::uint32_t to, const void* global, std::uint32_t bytes, std::
   if (to + bytes > kSharedBytes) fail("copy past the end of shared memory");
   std::memset(mlxn::sm90::shared + to, 0xff, bytes);
   block->copies.push_back({to, static_cast<const std::uint8_t*>(global), bytes, barrier});
+}
+
+void start_own_copy(std::uint32_t to, const void* global, std::uint32_t bytes) {
+  if (to % 16 != 0 || reinterpret_cast<std::uintptr_t>(global) % 16 != 0) fail("misaligned copy");
+  if (to + 16 > kSharedBytes) fail("copy past the end of shared memory");
+  std::memset(mlxn::sm90::shared + to, 0xff, 16);
+  self().copies.push_back({to, static_cast<const std::uint8_t*>(global), bytes, 0});
+}
+
+void finish_own_copies() {
+  for (const Copy& copy : self().copies) {
+    std::memset(mlxn::sm90::shared + copy.to, 0, 16);
+    std::memcpy(mlxn::sm90::shared + copy.to, copy.from, copy.bytes);
+  }
+  self().copies.clear();
 }
 
 void fail(const std::string& what) {

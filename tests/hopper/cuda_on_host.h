@@ -16,6 +16,7 @@
 #define __host__
 #define __global__
 #define __forceinline__ inline
+#define __noinline__
 #define __grid_constant__
 #define __launch_bounds__(...)
 #define __shared__
@@ -62,6 +63,9 @@ void wait_for(const std::function<bool()>& ready);
 const std::uint8_t* exchange(const void* mine, std::size_t size);
 void block_barrier(int id, unsigned threads);
 void start_copy(std::uint32_t shared, const void* global, std::uint32_t bytes, std::uint32_t barrier);
+/// Sixteen bytes, the first `bytes` of them copied, that only finish_own_copies of the same thread waits for.
+void start_own_copy(std::uint32_t to, const void* global, std::uint32_t bytes);
+void finish_own_copies();
 void fail(const std::string& what);
 std::uint32_t shared_offset(const void* p);
 
@@ -98,11 +102,12 @@ T __shfl_sync(std::uint32_t, T value, int lane) {
 }
 inline std::uint32_t __ballot_sync(std::uint32_t, bool vote) {
   const std::uint8_t mine = vote ? 1 : 0;
-  const std::uint8_t* all = cuda_on_host::exchange(&mine, 1);
-  std::uint32_t votes = 0;
-  for (unsigned lane = 0; lane < 32; ++lane) votes |= static_cast<std::uint32_t>(all[lane]) << lane;
-  return votes;
+  const std::uint8_t* votes = cuda_on_host::exchange(&mine, 1);
+  std::uint32_t all = 0;
+  for (unsigned lane = 0; lane < 32; ++lane) all |= static_cast<std::uint32_t>(votes[lane]) << lane;
+  return all;
 }
+inline bool __any_sync(std::uint32_t mask, bool vote) { return __ballot_sync(mask, vote) != 0; }
 inline void __syncwarp() {
   const char nothing = 0;
   cuda_on_host::exchange(&nothing, 1);
@@ -122,6 +127,11 @@ void __stcg(T* p, T value) {
 inline std::uint32_t atomicAdd(std::uint32_t* p, std::uint32_t value) {
   const std::uint32_t old = *p;
   *p += value;
+  return old;
+}
+inline std::uint32_t atomicOr(std::uint32_t* p, std::uint32_t value) {
+  const std::uint32_t old = *p;
+  *p |= value;
   return old;
 }
 inline std::uint32_t __byte_perm(std::uint32_t a, std::uint32_t b, std::uint32_t select) {

@@ -35,6 +35,7 @@ class CudaDevice final : public DeviceImpl {
   [[nodiscard]] const Capabilities& capabilities() const noexcept override { return capabilities_; }
   [[nodiscard]] std::uint64_t free_bytes() const noexcept override;
   [[nodiscard]] bool is_gpu() const noexcept override { return true; }
+  [[nodiscard]] bool is_cuda() const noexcept override { return true; }
   [[nodiscard]] bool is_hopper() const noexcept override { return capability_ == 90; }
   [[nodiscard]] Result<void> tensor_map(gpu::TensorMap& map, const gpu::TensorMapSpec& spec) override;
   [[nodiscard]] Result<void> upload(const Allocation& to, std::uint64_t offset, std::span<const std::byte> from) override;

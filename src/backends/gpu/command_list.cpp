@@ -132,6 +132,8 @@ Result<std::uint32_t> groups_for(std::string_view op, std::int64_t items, std::u
 
 bool on_gpu(const CommandEncoder& encoder) noexcept { return encoder.list()->device()->is_gpu(); }
 
+bool on_cuda(const CommandEncoder& encoder) noexcept { return encoder.list()->device()->is_cuda(); }
+
 bool on_hopper(const CommandEncoder& encoder) noexcept { return encoder.list()->device()->is_hopper(); }
 
 Result<void> tensor_map(const CommandEncoder& encoder, TensorMap& map, const TensorMapSpec& spec) {

@@ -53,6 +53,8 @@ struct Kernel {
 /// Groups that a launch needs at least to occupy the encoder's device: its multiprocessors or cores.
 [[nodiscard]] std::uint32_t device_cores(const CommandEncoder& encoder) noexcept;
 
+/// Whether the encoder's device runs the kernels written for every NVIDIA GPU.
+[[nodiscard]] bool on_cuda(const CommandEncoder& encoder) noexcept;
 /// Whether the encoder's device runs the kernels written for Hopper.
 [[nodiscard]] bool on_hopper(const CommandEncoder& encoder) noexcept;
 /// See DeviceImpl::tensor_map.

@@ -6,6 +6,7 @@
 
 #include "backends/cpu/launch.h"
 #include "base/checked.h"
+#include "mlxn/device.h"
 #include "ops/attention/kernels.h"
 #include "ops/row_check.h"
 
@@ -50,6 +51,14 @@ constexpr IsaVariant<const Kernels*> kVariants[] = {
 #endif
     {CpuIsa::scalar, "attention_scalar", &kScalar},
 };
+/// Of the kernels that are CUDA's alone.
+std::string lacks_cuda() {
+  const auto devices = Device::enumerate();
+  const bool has_one = devices && std::any_of(devices->begin(), devices->end(), [](const Capabilities& c) { return c.backend == "cuda"; });
+  return has_one ? "" : "an NVIDIA GPU, or this build the backend for it";
+}
+bool has_cuda() { return lacks_cuda().empty(); }
+
 constexpr VariantInfo kInfos[] = {
 #if defined(__x86_64__)
     variant_info<CpuIsa::avx512>("attention_tiled_f32_avx512"), variant_info<CpuIsa::avx512>("attention_tiled_f16_avx512"),
@@ -62,6 +71,7 @@ constexpr VariantInfo kInfos[] = {
 #endif
     variant_info<CpuIsa::scalar>("attention_tiled_f32_scalar"), variant_info<CpuIsa::scalar>("attention_tiled_f16_scalar"),
     variant_info<CpuIsa::scalar>("attention_split_f32_scalar"), variant_info<CpuIsa::scalar>("attention_split_f16_scalar"),
+    {"attention_mma_f16", "cuda", &has_cuda, &lacks_cuda},  // instead of attention_tiled_gpu up to a head_dim of 128
     gpu_variant_info("attention_split_gpu"), gpu_variant_info("attention_tiled_gpu"),
 };
 

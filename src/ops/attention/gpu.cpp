@@ -4,12 +4,19 @@
 #include "base/error.h"
 #include "ops/attention/attention.h"
 #include "ops/attention/kernel.h"
+#include "ops/attention/mma_shape.h"
 
 namespace mlxn {
 
 namespace gpu {
 namespace {
 MLXN_KERNELS(MLXN_GPU_HANDLE)
+
+#define MLXN_ATTENTION_MMA_HANDLE(name, dim)                                                                           \
+  const KernelInfo name##_info{#name, ops::AttentionMmaShape<dim>::kThreads, 0, sizeof(ops::AttentionArgs),            \
+                               ops::AttentionMmaShape<dim>::kSharedBytes, {}, true};                                   \
+  constexpr Kernel<ops::AttentionArgs> name{&name##_info};
+MLXN_ATTENTION_MMA_KERNELS(MLXN_ATTENTION_MMA_HANDLE)
 }  // namespace
 }  // namespace gpu
 
@@ -39,6 +46,24 @@ const Kernels& kernels_for(DType type, int head_dim) noexcept {
   const Kernels* kernels = kKernels[type == DType::f16 ? 1 : 0];
   while (kernels->max_dim < head_dim) ++kernels;
   return *kernels;
+}
+
+/// CUDA's kernel for head dimensions up to one.
+struct MmaKernel {
+  int max_dim, rows;  ///< rows of a group
+  Handle handle;
+};
+#define MLXN_ATTENTION_MMA_ROW(name, dim) {dim, AttentionMmaShape<dim>::kRows, gpu::name},
+constexpr MmaKernel kMmaKernels[] = {MLXN_ATTENTION_MMA_KERNELS(MLXN_ATTENTION_MMA_ROW)};
+#undef MLXN_ATTENTION_MMA_ROW
+
+/// Null if there is none for the call. The alignment makes no difference, so that it makes none to the bits.
+const MmaKernel* mma_kernel_for(const CommandEncoder& encoder, DType type, int head_dim) noexcept {
+  if (!gpu::on_cuda(encoder) || type != DType::f16) return nullptr;
+  for (const MmaKernel& kernel : kMmaKernels) {
+    if (head_dim <= kernel.max_dim) return &kernel;
+  }
+  return nullptr;
 }
 
 /// Whether all rows start at addresses that are multiples of 16 bytes and end before one.
@@ -95,13 +120,15 @@ Result<void> attention_gpu(CommandEncoder& encoder, Launch<AttentionArgs>& launc
   if (is_aligned(q) && is_aligned(k) && is_aligned(v)) a.flags |= kAttentionAligned;
   const Kernels& kernels = kernels_for(k.dtype(), a.head_dim);
   if (route == AttentionRoute::split) return encode_split(encoder, kernels, launch);
+  const MmaKernel* mma = mma_kernel_for(encoder, k.dtype(), a.head_dim);
   const std::uint64_t rows = static_cast<std::uint64_t>(a.heads / a.kv_heads) * static_cast<std::uint64_t>(a.seq);
-  const auto groups = checked_product(ceil_div(rows, kernels.tiled_rows), static_cast<std::uint64_t>(a.batch), a.kv_heads);
+  const auto group_rows = mma != nullptr ? static_cast<std::uint64_t>(mma->rows) : kernels.tiled_rows;
+  const auto groups = checked_product(ceil_div(rows, group_rows), static_cast<std::uint64_t>(a.batch), a.kv_heads);
   if (!groups || *groups > INT32_MAX) {
     return make_error(ErrorCode::bad_shape, "attention: {} batches of {} heads and {} rows are more than a launch takes", a.batch,
                       a.heads, a.seq);
   }
-  return gpu::encode(encoder, kernels.tiled, {static_cast<std::uint32_t>(*groups)}, launch);
+  return gpu::encode(encoder, mma != nullptr ? mma->handle : kernels.tiled, {static_cast<std::uint32_t>(*groups)}, launch);
 }
 
 }  // namespace ops

@@ -57,4 +57,27 @@ inline void mma_u8_s8(std::int32_t (&d)[4], std::uint32_t a0, std::uint32_t a1, 
   mma_u8_s8(d, a0, a1, 0, 0, b0, 0);
 }
 
+/// Row `row` of matrix `i` of the four whose rows the lanes name.
+inline const std::uint8_t* matrix_row(const std::uint8_t* addresses, unsigned i, unsigned row) {
+  std::uint32_t at;
+  std::memcpy(&at, addresses + (i * 8 + row) * 4, 4);
+  if (at % 16 != 0 || at + 16 > cuda_on_host::kSharedBytes) cuda_on_host::fail("misplaced row of a matrix");
+  return shared + at;
+}
+inline void load_matrix_x4(std::uint32_t (&r)[4], std::uint32_t shared_row) {
+  const std::uint8_t* addresses = cuda_on_host::exchange(&shared_row, 4);
+  const unsigned lane = threadIdx.x % 32;
+  for (unsigned i = 0; i < 4; ++i) std::memcpy(&r[i], matrix_row(addresses, i, lane / 4) + lane % 4 * 4, 4);
+}
+inline void load_matrix_x4_transposed(std::uint32_t (&r)[4], std::uint32_t shared_row) {
+  const std::uint8_t* addresses = cuda_on_host::exchange(&shared_row, 4);
+  const unsigned lane = threadIdx.x % 32;
+  for (unsigned i = 0; i < 4; ++i) {
+    std::uint16_t pair[2];
+    for (unsigned k = 0; k < 2; ++k)
+      std::memcpy(&pair[k], matrix_row(addresses, i, lane % 4 * 2 + k) + lane / 4 * 2, 2);
+    r[i] = pair[0] | static_cast<std::uint32_t>(pair[1]) << 16;
+  }
+}
+
 }  // namespace mlxn::sm90

@@ -45,4 +45,9 @@ inline float larger_magnitude(float a, float b) {
   return a != a || a > b ? a : b;
 }
 
+inline float exp2_approx(float x) {
+  const float y = __builtin_exp2f(x);
+  return y < 1.17549435e-38f ? 0.0f : y;
+}
+
 }  // namespace mlxn::sm90
