@@ -23,13 +23,14 @@ Inputs inputs(std::int64_t seq, std::int64_t kv_len, Random& random) {
 struct Outputs {
   std::vector<float> y, lse;
 };
-Outputs attend(const Device& device, const Inputs& in, std::int64_t kv_len, const AttentionOptions& options, AttentionRoute route) {
-  Guarded q(device, DType::f32, {kHeads, in.seq, kDim}), k(device, DType::f32, {kKvHeads, in.kv_len, kDim});
-  Guarded v(device, DType::f32, {kKvHeads, in.kv_len, kDim}), y(device, DType::f32, {kHeads, in.seq, kDim});
+Outputs attend(const Device& device, const Inputs& in, std::int64_t kv_len, const AttentionOptions& options, AttentionRoute route,
+               DType type = DType::f32) {
+  Guarded q(device, DType::f32, {kHeads, in.seq, kDim}), k(device, type, {kKvHeads, in.kv_len, kDim});
+  Guarded v(device, type, {kKvHeads, in.kv_len, kDim}), y(device, DType::f32, {kHeads, in.seq, kDim});
   Guarded lse(device, DType::f32, {kHeads, in.seq});
   write(q, DType::f32, in.q);
-  write(k, DType::f32, in.k);
-  write(v, DType::f32, in.v);
+  write(k, type, in.k);
+  write(v, type, in.v);
   AttentionOptions with_lse = options;
   with_lse.lse = lse.tensor();
   must(run(device, [&](CommandEncoder& e) {
@@ -54,16 +55,18 @@ TEST(AttentionProperty, a_row_equals_itself_in_any_batch) {
     SCOPED_TRACE(v.name);
     Random random(171);
     SCOPED_TRACE(random.trace());
-    for (const auto& [route, seq] : {std::pair(AttentionRoute::tiled, std::int64_t{100}), std::pair(AttentionRoute::split, std::int64_t{16})}) {
+    for (const auto& [route, seq, type] : {std::tuple(AttentionRoute::tiled, std::int64_t{100}, DType::f32),
+                                           std::tuple(AttentionRoute::tiled, std::int64_t{100}, DType::f16),
+                                           std::tuple(AttentionRoute::split, std::int64_t{16}, DType::f32)}) {
       for (const std::int64_t window : {std::int64_t{-1}, std::int64_t{50}}) {
         const Inputs in = inputs(seq, 700, random);
         AttentionOptions options;
         options.window = window;
-        const Outputs all = attend(v.device, in, 700, options, route);
-        EXPECT_EQ(attend(v.device, in, 700, options, route).y, all.y) << "twice equals once";
+        const Outputs all = attend(v.device, in, 700, options, route, type);
+        EXPECT_EQ(attend(v.device, in, 700, options, route, type).y, all.y) << "twice equals once";
         for (const auto& [begin, end] : {std::pair<std::int64_t, std::int64_t>{0, 1}, {3, 4}, {5, 16}, {seq - 7, seq}}) {
           options.p0 = Scalar<std::int64_t>(700 - seq + begin);
-          const Outputs part = attend(v.device, rows(in, begin, end), 700, options, route);
+          const Outputs part = attend(v.device, rows(in, begin, end), 700, options, route, type);
           for (std::int64_t h = 0; h < kHeads; ++h) {
             for (std::int64_t i = begin; i < end; ++i) {
               const auto at = [&](std::int64_t row, std::int64_t count) { return static_cast<std::size_t>((h * count + row) * kDim); };
@@ -84,13 +87,16 @@ TEST(AttentionProperty, prompt_in_chunks_equals_prompt_at_once) {
     Random random(172);
     SCOPED_TRACE(random.trace());
     const Inputs in = inputs(150, 150, random);
-    const Outputs all = attend(v.device, in, 150, {}, AttentionRoute::tiled);
-    for (std::int64_t begin = 0; begin < 150; begin += 60) {
-      const std::int64_t end = std::min<std::int64_t>(begin + 60, 150);
-      const Outputs part = attend(v.device, rows(in, begin, end), end, {}, AttentionRoute::tiled);  // later keys are not there yet
-      for (std::int64_t h = 0; h < kHeads; ++h) {
-        for (std::int64_t i = 0; i < (end - begin) * kDim; ++i) {
-          ASSERT_EQ(part.y[static_cast<std::size_t>(h * (end - begin) * kDim + i)], all.y[static_cast<std::size_t>((h * 150 + begin) * kDim + i)]);
+    for (const DType type : {DType::f32, DType::f16}) {
+      const Outputs all = attend(v.device, in, 150, {}, AttentionRoute::tiled, type);
+      for (std::int64_t begin = 0; begin < 150; begin += 60) {
+        const std::int64_t end = std::min<std::int64_t>(begin + 60, 150);
+        // Later keys are not there yet.
+        const Outputs part = attend(v.device, rows(in, begin, end), end, {}, AttentionRoute::tiled, type);
+        for (std::int64_t h = 0; h < kHeads; ++h) {
+          for (std::int64_t i = 0; i < (end - begin) * kDim; ++i) {
+            ASSERT_EQ(part.y[static_cast<std::size_t>(h * (end - begin) * kDim + i)], all.y[static_cast<std::size_t>((h * 150 + begin) * kDim + i)]);
+          }
         }
       }
     }

@@ -40,8 +40,9 @@ struct AttentionOptions {
 ///         Graph::set refuses others. That ring_start is 0 until the cache is full is then up to the caller.
 /// All four may have one more axis in front, the batch, equal in all of them; kv_len and the options hold for all of it.
 /// head_dim is 1 to 512; on a GPU, capacity is at most 2^31 - 65.
-/// Numerics: dots, softmax and sums in f32; f16 keys and values are exact. Same call, same bits, whatever the number of
-/// threads. A key that a row does not see, and a slot that holds no key, never influence the row, even if they hold NaN.
+/// Numerics: dots, softmax and sums in f32; f16 keys and values are exact. On an NVIDIA GPU with an f16 cache and a head_dim
+/// up to 128, many query rows are multiplied as sums of two f16 numbers, 22 bits, and so are the weights. Same call, same
+/// bits, whatever the number of threads. A key that a row does not see, and a slot that holds no key, never influence the row, even if they hold NaN.
 /// A row that sees no key is exactly 0.
 /// Empty: batch, heads or seq == 0 succeeds and writes nothing; kv_len == 0 makes every row 0.
 /// Errors: bad_shape, bad_dtype, aliased, invalid_argument (scale, window, softcap), out_of_range (kv_len, ring_start,

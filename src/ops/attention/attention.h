@@ -11,8 +11,9 @@ namespace mlxn::ops {
 
 enum class AttentionRoute : std::uint8_t {
   automatic,
-  tiled,  ///< any number of query rows
-  split,  ///< at most kAttentionSplitRows query rows per key head, the threads share the keys
+  tiled,           ///< any number of query rows
+  portable_tiled,  ///< the same, without kernels that are one kind of GPU's alone
+  split,           ///< at most kAttentionSplitRows query rows per key head, the threads share the keys
 };
 
 /// mlxn::attention with the variant of one instruction set and route; without a wish the best one.

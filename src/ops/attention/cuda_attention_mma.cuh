@@ -157,6 +157,24 @@ struct AttentionMma {
   static __device__ __forceinline__ void load_tile(const Source& source, int32_t tile, uint8_t* stage) {
     if (!source.is_aligned) return load_tile_by_elements(source, tile, stage);
     const uint32_t to = sm90::shared_address(stage);
+    if constexpr (kThreads % kRuns == 0) {
+      const int64_t slot = slot_of(source, tile);
+      if (tile >= source.span.begin && tile + kTile <= source.span.end &&
+          slot + kTile <= int64_t(source.capacity) && source.dim == kDim) {
+        constexpr int kStep = kThreads / kRuns;
+        const uint32_t at = threadIdx.x / kRuns, d = threadIdx.x % kRuns * 8;
+        const f16* key = source.keys + (slot + at) * source.k_slot + d;
+        const f16* value = source.values + (slot + at) * source.v_slot + d;
+        const uint32_t here = to + at * Shape::kPitch + d * 2;
+#pragma unroll
+        for (int i = 0; i < kLoads; ++i) {
+          sm90::copy_async(here + uint32_t(i * kStep * Shape::kPitch), key, 16);
+          sm90::copy_async(here + uint32_t(Shape::kTileBytes + i * kStep * Shape::kPitch), value, 16);
+          key += kStep * source.k_slot, value += kStep * source.v_slot;
+        }
+        return;
+      }
+    }
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) {
       const uint32_t run = uint32_t(i * kThreads) + threadIdx.x, at = run / kRuns, d = run % kRuns * 8;
@@ -318,10 +336,11 @@ struct AttentionMma {
 
   /// Products to capped logits.
   static __device__ __forceinline__ void cap(float softcap, const Rows& rows, float (&s)[kKeys][4]) {
+    const float inner[2] = {rows.factor[0] / softcap, rows.factor[1] / softcap};
 #pragma unroll
     for (int j = 0; j < kKeys; ++j) {
 #pragma unroll
-      for (int e = 0; e < 4; ++e) s[j][e] = softcap * tanh(s[j][e] * rows.factor[e / 2] / softcap);
+      for (int e = 0; e < 4; ++e) s[j][e] = softcap * tanh(s[j][e] * inner[e / 2]);
     }
   }
   static __device__ __forceinline__ void mask(const AttentionSpan* spans, int32_t tile, uint32_t t,

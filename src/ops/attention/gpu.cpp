@@ -120,7 +120,7 @@ Result<void> attention_gpu(CommandEncoder& encoder, Launch<AttentionArgs>& launc
   if (is_aligned(q) && is_aligned(k) && is_aligned(v)) a.flags |= kAttentionAligned;
   const Kernels& kernels = kernels_for(k.dtype(), a.head_dim);
   if (route == AttentionRoute::split) return encode_split(encoder, kernels, launch);
-  const MmaKernel* mma = mma_kernel_for(encoder, k.dtype(), a.head_dim);
+  const MmaKernel* mma = route == AttentionRoute::portable_tiled ? nullptr : mma_kernel_for(encoder, k.dtype(), a.head_dim);
   const std::uint64_t rows = static_cast<std::uint64_t>(a.heads / a.kv_heads) * static_cast<std::uint64_t>(a.seq);
   const auto group_rows = mma != nullptr ? static_cast<std::uint64_t>(mma->rows) : kernels.tiled_rows;
   const auto groups = checked_product(ceil_div(rows, group_rows), static_cast<std::uint64_t>(a.batch), a.kv_heads);
