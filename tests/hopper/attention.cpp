@@ -64,6 +64,12 @@ struct Output {
   std::vector<float> y, lse;
 };
 
+/// Counts the rows that are computed again, per lane of their warps.
+struct Watch {
+  static inline std::int64_t lanes = 0;
+  static void row() { ++lanes; }
+};
+
 constexpr float kUntouched = -77777;
 
 /// Memory whose first element is at a multiple of 16 bytes, or one element behind.
@@ -126,7 +132,7 @@ Output attend(const Case& c, const Data& data) {
   const std::int64_t rows = c.heads / c.kv_heads * c.seq;
   const auto groups = static_cast<unsigned>((rows + Shape::kRows - 1) / Shape::kRows * c.batch * c.kv_heads);
   const std::string error = cuda_on_host::run(groups, Shape::kThreads, [&] {
-    mlxn::gpu::AttentionMma<kDim>::run(a, blockIdx.x, groups, mlxn::sm90::shared);
+    mlxn::gpu::AttentionMma<kDim, Watch>::run(a, blockIdx.x, groups, mlxn::sm90::shared);
   });
   EXPECT_EQ(error, "");
   std::size_t untouched = 0;
@@ -173,7 +179,9 @@ void check(const Case& c) {
                                   << c.dim << ", kv_len " << c.kv_len << ", window " << c.window << ", ring "
                                   << c.ring_start << ", aligned " << c.is_aligned);
   const Data data(c);
+  Watch::lanes = 0;
   const Output got = attend(c, data);
+  ASSERT_EQ(Watch::lanes, 0) << "rows are computed again";
   const auto wanted = wanted_rows(c, data);
   for (std::size_t r = 0; r < wanted.size(); ++r) {
     ASSERT_TRUE(is_near(got.lse[r], wanted[r].lse, kTolerance)) << "lse of row " << r;
@@ -347,7 +355,12 @@ TEST(AttentionMma, ValuesThatAreNotFiniteInLongWindows) {
   for (const std::int64_t poisoned : {40, 130, 296}) {
     Data data = clean;
     data.v[static_cast<std::size_t>(poisoned * c.dim + 9)] = -kInf;
+    Watch::lanes = 0;
     const Output got = attend(c, data);
+    std::int64_t seen = 0;
+    for (std::int64_t position = 280; position < 312; ++position)
+      seen += poisoned <= position && position - poisoned < c.window ? 1 : 0;
+    ASSERT_EQ(Watch::lanes, seen * 2 * 32);
     for (std::size_t row = 0; row < 64; ++row) {
       const std::int64_t position = 280 + static_cast<std::int64_t>(row % 32);
       const bool is_seen = poisoned <= position && position - poisoned < c.window;

@@ -27,7 +27,12 @@
 namespace mlxn {
 namespace gpu {
 
-template <int kDim>
+/// Told of every row that is computed again; tests count them.
+struct AttentionUnwatched {
+  static __device__ __forceinline__ void row() {}
+};
+
+template <int kDim, class Watch = AttentionUnwatched>
 struct AttentionMma {
   using Args = ops::AttentionArgs;
   using Shape = ops::AttentionMmaShape<kDim>;
@@ -478,8 +483,9 @@ struct AttentionMma {
     if ((again[0] | again[1]) == 0) return;
 #pragma unroll 1
     for (int i = 0; i < 16; ++i) {
-      if ((again[i / 8] >> (i % 8 * 4) & 1) != 0)
-        compute_row(args, numbers, source, batch, kv_head, group, warp_first + i);
+      if ((again[i / 8] >> (i % 8 * 4) & 1) == 0) continue;
+      Watch::row();
+      compute_row(args, numbers, source, batch, kv_head, group, warp_first + i);
     }
   }
 
