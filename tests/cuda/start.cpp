@@ -44,7 +44,7 @@ TEST(CudaStart, NumbersThatNoDeviceHas) {
 TEST(CudaStart, EveryHandleHasAKernelOfItsLayout) {
   auto handles = test::gpu_handles();
   EXPECT_GE(handles.size(), 20u);
-  for (const gpu::KernelInfo& own : ops::hopper_kernels()) handles.push_back(&own);
+  for (const gpu::KernelInfo* own : ops::hopper_kernels()) handles.push_back(own);
   for (const gpu::KernelInfo* handle : handles) {
     const cuda::KernelEntry* const entry = cuda::find_kernel(handle->name);
     ASSERT_NE(entry, nullptr) << handle->name;

@@ -368,6 +368,8 @@ TEST(HopperVectorPlan, BatchInvarianceIsOneInstance) {
     EXPECT_EQ(plan.args.m, m);
   }
   EXPECT_FALSE(plan_hopper_vector(DType::q4_K, 5, 4096, 4096, 132, true));
+  for (std::int64_t m = 1; m <= 2; ++m) EXPECT_EQ(plan_hopper_vector(DType::q4_K, m, 4096, 14336, 132, true).rows, 2u);
+  EXPECT_FALSE(plan_hopper_vector(DType::q4_K, 3, 4096, 14336, 132, true));
 }
 
 }  // namespace

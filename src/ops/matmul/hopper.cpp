@@ -4,8 +4,10 @@
 #include <iterator>
 
 #include "base/error.h"
+#include "ops/matmul/hopper_tile.h"
 #include "ops/matmul/hopper_vector.h"
 #include "ops/prepare_weight/prepare_weight.h"
+#include "quant/records.h"
 
 namespace mlxn::ops {
 namespace {
@@ -21,33 +23,57 @@ const gpu::KernelInfo kVectorKernels[] = {
 #undef MLXN_INFOS
 #undef MLXN_INFO
 };
-constexpr std::int64_t kVectorRows[] = {1, 2, 4, 8};
+constexpr std::uint32_t kVectorRows[] = {4, 2, 1};
 
 const gpu::KernelInfo* vector_kernel(DType type, std::uint32_t rows) noexcept {
   std::size_t index = 0;
 #define MLXN_COUNT(type_of) \
-  if (type == DType::type_of) return &kVectorKernels[index + (rows == 1 ? 0 : rows == 2 ? 1 : rows == 4 ? 2 : 3)]; \
+  if (type == DType::type_of) return &kVectorKernels[index + (rows == 1 ? 0 : rows == 2 ? 1 : 2)]; \
   index += std::size(kVectorRows);
   MLXN_HOPPER_VECTOR_TYPES(MLXN_COUNT)
 #undef MLXN_COUNT
   return nullptr;
 }
 
-constexpr std::int64_t kInvariantRows = 4;
+constexpr tile::Shape tile_shape(DType type, int kind) {
+  const quant::RecordFormat format = quant::record_format(type);
+  return tile::shape_of(kind, static_cast<int>(format.code_bytes() + format.row_bytes()));
+}
+constexpr gpu::KernelInfo tile_info(std::string_view name, DType type, int kind) {
+  const tile::Shape shape = tile_shape(type, kind);
+  return {name, static_cast<std::uint32_t>(shape.threads()), 0, sizeof(HopperTileArgs), static_cast<std::uint32_t>(shape.shared_bytes()),
+          {shape.form == tile::Form::pair ? 2u : 1u, 1, 1}, true};
+}
+// By type and kind.
+const gpu::KernelInfo kTileKernels[] = {
+#define MLXN_INFOS(type)                                                                                                      \
+  tile_info("matmul_hopper_tile16_" #type, DType::type, 0), tile_info("matmul_hopper_tile32_" #type, DType::type, 1),         \
+      tile_info("matmul_hopper_tile64_" #type, DType::type, 2), tile_info("matmul_hopper_tile128_" #type, DType::type, 3),    \
+      tile_info("matmul_hopper_tile256_" #type, DType::type, 4), tile_info("matmul_hopper_pair256_" #type, DType::type, 5),
+    MLXN_HOPPER_VECTOR_TYPES(MLXN_INFOS)
+#undef MLXN_INFOS
+};
+const gpu::KernelInfo kStageKernel = {"matmul_hopper_stage", 512, 64, sizeof(HopperStageArgs), 0, {}, true};
+
+const gpu::KernelInfo& tile_kernel(std::string_view name) noexcept {
+  return *std::find_if(std::begin(kTileKernels), std::end(kTileKernels), [&](const gpu::KernelInfo& info) { return info.name == name; });
+}
+
+/// Rows of x that are staged at a time for tiles, a multiple of any tile's.
+constexpr std::int64_t kTileRows = 8192;
 
 /// The most rows of x that one launch of the vector kernel takes, 0 if it takes none.
 std::int64_t vector_rows(const MatmulShape& shape, bool batch_invariant, std::uint32_t cores) noexcept {
-  if (batch_invariant) return plan_hopper_vector(shape.type, 1, shape.n, shape.k, cores, true) ? kInvariantRows : 0;
-  for (std::int64_t rows = 8; rows >= 1; rows /= 2) {
-    if (plan_hopper_vector(shape.type, rows, shape.n, shape.k, cores, false)) return rows;
+  for (const std::uint32_t rows : kVectorRows) {
+    if (plan_hopper_vector(shape.type, rows, shape.n, shape.k, cores, batch_invariant)) return rows;
   }
   return 0;
 }
 
-/// Whether the kernel can read x where it lies.
+/// Whether the vector kernel can read x where it lies.
 bool is_loadable(const Tensor& x) noexcept {
   const auto row_bytes = static_cast<std::uint64_t>(x.stride(0)) * block_bytes(x.dtype());
-  return (x.dtype() == DType::f32 || x.dtype() == DType::f16) && reinterpret_cast<std::uintptr_t>(device_address(x)) % 16 == 0 &&
+  return reinterpret_cast<std::uintptr_t>(device_address(x)) % 16 == 0 &&
          (x.dim(0) == 1 || row_bytes % 16 == 0);
 }
 
@@ -85,29 +111,94 @@ Result<void> multiply_vector(std::string_view op, CommandEncoder& encoder, const
   return {};
 }
 
+/// Rows of x made ready, then the product.
+Result<void> multiply_tiles(CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y, const MatmulShape& shape) {
+  const std::uint32_t cores = gpu::device_cores(encoder);
+  for (std::int64_t m = 0; m < shape.m; m += kTileRows) {
+    const std::int64_t m_end = std::min(m + kTileRows, shape.m);
+    const HopperTilePlan plan = plan_hopper_tile(shape.type, static_cast<std::uint32_t>(m_end - m), static_cast<std::uint32_t>(shape.n),
+                                                 static_cast<std::uint32_t>(shape.k), cores);
+    // Scratch memory comes before the first launch: nothing is recorded if there is none.
+    MLXN_TRY(const Tensor image, gpu::scratch(encoder, plan.image_bytes));
+    MLXN_TRY(const Tensor scales, gpu::scratch(encoder, plan.scale_bytes));
+    Tensor workspace, counters;
+    if (plan.workspace_bytes != 0) {
+      MLXN_TRY(workspace, gpu::scratch(encoder, plan.workspace_bytes));
+    }
+    if (plan.counters != 0) {
+      MLXN_TRY(counters, gpu::scratch(encoder, std::uint64_t{plan.counters} * sizeof(std::uint32_t)));
+    }
+    MLXN_TRY(const Tensor rows, x.slice(0, m, m_end));
+    MLXN_TRY(const Tensor y_rows, y.slice(0, m, m_end));
+
+    Launch<HopperStageArgs> stage;
+    stage.args = plan.stage;
+    stage.bind(stage.args.x, rows);
+    stage.bind(stage.args.image, image);
+    stage.bind(stage.args.scales, scales);
+    if (counters.defined()) stage.bind(stage.args.counters, counters);
+    stage.args.x_stride = rows.stride(0);
+    stage.args.x_type = element_type(rows.dtype());
+
+    Launch<HopperTileArgs> product;
+    HopperTileArgs& args = product.args;
+    args = plan.args;
+    gpu::TensorMapSpec map = plan.map;
+    map.base = device_address(weights.bytes);
+    MLXN_CHECK(gpu::tensor_map(encoder, args.w, map));
+    hopper_weight_scale(shape.type, weights.exponent, args);
+    product.touch(args.w, weights.bytes);
+    product.bind(args.x, image);
+    product.bind(args.x_scales, scales);
+    product.bind(args.y, y_rows);
+    if (workspace.defined()) product.bind(args.workspace, workspace);
+    if (counters.defined()) product.bind(args.counters, counters);
+    args.y_stride = y_rows.stride(0);
+    args.y_type = element_type(y.dtype());
+
+    MLXN_CHECK(gpu::encode_erased(encoder, kStageKernel, {plan.stage_grid}, &stage.args, stage.record));
+    MLXN_CHECK(gpu::encode_erased(encoder, tile_kernel(plan.kernel), {plan.grid[0], plan.grid[1], plan.grid[2]}, &args, product.record));
+  }
+  return {};
+}
+
 }  // namespace
 
 bool has_hopper_kernels(DType type) noexcept { return vector_kernel(type, 1) != nullptr; }
 
 bool takes_hopper(const MatmulShape& shape, const MatmulChoice& choice, std::uint32_t cores) noexcept {
-  return choice.route == Route::vector && vector_rows(shape, choice.batch_invariant, cores) > 0;
+  if (choice.route == Route::vector) return vector_rows(shape, choice.batch_invariant, cores) > 0;
+  constexpr std::int64_t kMost = std::int64_t{1} << 31;  // their sizes are 32-bit numbers
+  return shape.n < kMost && shape.k < kMost && static_cast<std::int64_t>(quant::record_grid(quant::record_format(shape.type), 1, shape.k).tile_records) *
+                                                       quant::record_format(shape.type).bytes() / 8 < kMost;
 }
 
 std::int64_t hopper_vector_threshold(const MatmulShape& shape, std::uint32_t cores) noexcept {
-  return std::max<std::int64_t>(vector_rows(shape, false, cores), 4);
+  return vector_rows(shape, false, cores);
 }
 
 Result<void> matmul_hopper(std::string_view op, CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y,
                            const MatmulShape& shape, const MatmulChoice& choice) {
+  if (choice.route == Route::tile) return multiply_tiles(encoder, x, weights, y, shape);
   return multiply_vector(op, encoder, x, weights.bytes, y, shape, choice.batch_invariant);
 }
 
 MatmulGpuPlan plan_matmul_hopper(const MatmulShape& shape, const MatmulChoice& choice, std::uint32_t cores) noexcept {
+  if (choice.route == Route::tile) {
+    const HopperTilePlan plan = plan_hopper_tile(shape.type, static_cast<std::uint32_t>(std::min(shape.m, kTileRows)),
+                                                 static_cast<std::uint32_t>(shape.n), static_cast<std::uint32_t>(shape.k), cores);
+    return {plan.kernel, plan.shape.tokens, false, false};
+  }
   const std::int64_t most = vector_rows(shape, choice.batch_invariant, cores);
   const HopperVectorPlan plan = plan_hopper_vector(shape.type, std::min(most, shape.m), shape.n, shape.k, cores, choice.batch_invariant);
   return {plan.kernel, most, false, false};
 }
 
-std::span<const gpu::KernelInfo> hopper_kernels() noexcept { return kVectorKernels; }
+std::vector<const gpu::KernelInfo*> hopper_kernels() {
+  std::vector<const gpu::KernelInfo*> all = {&kStageKernel};
+  for (const gpu::KernelInfo& info : kVectorKernels) all.push_back(&info);
+  for (const gpu::KernelInfo& info : kTileKernels) all.push_back(&info);
+  return all;
+}
 
 }  // namespace mlxn::ops

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <span>
+#include <vector>
 
 #include "backends/gpu/launch.h"
 #include "ops/matmul/gpu.h"
@@ -27,6 +27,6 @@ namespace mlxn::ops {
 [[nodiscard]] MatmulGpuPlan plan_matmul_hopper(const MatmulShape& shape, const MatmulChoice& choice, std::uint32_t cores) noexcept;
 
 /// The host's side of all kernels, for the check that the CUDA side has them.
-[[nodiscard]] std::span<const gpu::KernelInfo> hopper_kernels() noexcept;
+[[nodiscard]] std::vector<const gpu::KernelInfo*> hopper_kernels();
 
 }  // namespace mlxn::ops

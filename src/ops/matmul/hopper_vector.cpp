@@ -37,8 +37,6 @@ HopperVectorPlan plan_hopper_vector(DType type, std::int64_t m, std::int64_t n, 
   constexpr std::int64_t kMostK = 1 << 20;
   if (!format || m < 1 || m > 4 || n < 1 || n > kMostN || k < 1 || k > kMostK || k % format.block_elems != 0)
     return {};
-  const std::uint32_t rows = batch_invariant || m == 3 ? 4u : static_cast<std::uint32_t>(m);
-
   HopperVectorPlan plan;
   HopperVectorArgs& args = plan.args;
   const quant::RecordGrid grid = quant::record_grid(format, n, k);
@@ -47,8 +45,12 @@ HopperVectorPlan plan_hopper_vector(DType type, std::int64_t m, std::int64_t n, 
   args.tile_records = static_cast<std::uint32_t>(grid.tile_records);
   const std::uint32_t parts = format.elems / quant::kRecordHalf, units = args.tile_records * parts;
 
-  const std::uint32_t others = hopper_vector_layout(rows, units, 0, kMostStages).end;
-  if (others + kHopperVectorLeastRing > kHopperVectorShared) return {};
+  const auto others_of = [&](std::uint32_t rows_of) { return hopper_vector_layout(rows_of, units, 0, kMostStages).end; };
+  const auto fits = [&](std::uint32_t rows_of) { return others_of(rows_of) + kHopperVectorLeastRing <= kHopperVectorShared; };
+  std::uint32_t rows = batch_invariant || m >= 3 ? 4u : static_cast<std::uint32_t>(m);
+  while (batch_invariant && rows > 1 && !fits(rows)) rows /= 2;
+  if (!fits(rows) || m > rows) return {};
+  const std::uint32_t others = others_of(rows);
   const std::uint32_t ring = kHopperVectorShared - others;
   // Stages are multiples of what the warps take at once, so that unit u is always warp u % 8's.
   const std::uint32_t turn = kHopperVectorWarps / parts;  // records

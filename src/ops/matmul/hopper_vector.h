@@ -72,8 +72,9 @@ struct HopperVectorPlan {
 ///
 /// It fits if m is 1 to 4, the type has records, and x fits into shared memory beside a ring: k up to 7168 for 3 and 4 rows,
 /// twice as much for 2 and again for one.
-/// batch_invariant: the instance for 4 rows whatever m is, so that a row's sums are the same bits in any company; m is then
-/// at most 4, and more rows are launches of 4. Beyond that, bits depend on type, n, k and the instance alone.
+/// batch_invariant: the instance for 4 rows, or for fewer if they do not fit, whatever m is, so that a row's sums are the same
+/// bits in any company; it fits if m is at most the instance's rows, and more rows are several launches. Beyond that, bits
+/// depend on type, n, k and the instance alone.
 /// multiprocessors: of the device, > 0.
 [[nodiscard]] HopperVectorPlan plan_hopper_vector(DType type, std::int64_t m, std::int64_t n, std::int64_t k,
                                                   std::uint32_t multiprocessors, bool batch_invariant) noexcept;
