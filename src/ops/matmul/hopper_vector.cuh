@@ -252,7 +252,10 @@ struct VectorMath {
             const int step = (group * kSlots + slot) * 2;
             const Operands a0 = codes[i].step(step), a1 = codes[i].step(step + 1);
             const std::uint32_t b0 = is_mine ? b[i].x : 0, b1 = is_mine ? b[i].y : 0;
-            if constexpr (kParts == 1) {
+            if constexpr (F::kSpread) {
+              multiply_spread(c[i][0], a0, b[i].x, is_mine);
+              multiply_spread(c[i][0], a1, b[i].y, is_mine);
+            } else if constexpr (kParts == 1) {
               mma_u8_s8(c[i][0], a0.low, a0.high, a1.low, a1.high, b0, b1);
             } else {
               mma_u8_s8(c[i][0], a0.low, a0.high, b0);
@@ -298,6 +301,15 @@ struct VectorMath {
   }
   static __device__ __forceinline__ float part_scale(int2 meta) {
     return __uint_as_float((static_cast<std::uint32_t>(meta.x) & 0x1ffu) << 22);
+  }
+
+  /// One step of 16 k: operands whose bytes are those of rows g and g + 8 by turns.
+  static __device__ __forceinline__ void multiply_spread(std::int32_t (&c)[4], const Operands& a,
+                                                         std::uint32_t b, bool is_mine) {
+    std::uint32_t mine = is_mine;
+    asm("" : "+r"(mine));  // a product: selecting would be one more operation of the pipe that is full
+    mma_u8_s8(c, a.low << 8, a.low, a.high << 8, a.high, permute_bytes(b, 0, 0x1404u) * mine,
+              permute_bytes(b, 0, 0x3424u) * mine);
   }
 
   /// Accumulators that hold what the centre takes off.
@@ -390,14 +402,14 @@ __device__ __forceinline__ void vector_store_y(const HopperVectorArgs& args, std
 
 /// What a math warp does once x is ready. kHalf: of large records, the half that its units are.
 template <class F, int kM, std::uint32_t kHalf>
-__device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, std::uint8_t* shared,
+__device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, std::uint8_t* memory,
                                                 std::uint32_t warp, std::uint32_t n_tiles, Barrier full,
                                                 Barrier partial_full) {
   using Math = VectorMath<F, kM>;
   const std::uint32_t lane = threadIdx.x % 32, stage_bytes = args.stage_records * F::kRecordBytes;
   const Barrier empty = full + 8 * args.stages, partial_empty = partial_full + 8 * kPartials;
-  const std::uint8_t *x_shared = shared + args.at.x, *meta_shared = shared + args.at.meta;
-  const std::uint8_t* flags = shared + args.at.flags;
+  const std::uint8_t *x_shared = memory + args.at.x, *meta_shared = memory + args.at.meta;
+  const std::uint8_t* flags = memory + args.at.flags;
   const std::uint32_t low = args.at.low - args.at.x;
   bool any_low = false;
   for (std::uint32_t unit = lane; unit < args.tile_records * F::kHalves; unit += 32)
@@ -409,7 +421,7 @@ __device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, st
     Math::clear(sums);
     for (std::uint32_t first = 0; first < args.tile_records; first += args.stage_records) {
       const std::uint32_t units = min(args.stage_records, args.tile_records - first) * F::kHalves;
-      const std::uint8_t* stage = shared + read.slot * stage_bytes;
+      const std::uint8_t* stage = memory + read.slot * stage_bytes;
       barrier_wait(full + 8 * read.slot, read.parity);
       std::uint32_t j = warp;
       for (; j + kWarps < units; j += 2 * kWarps)
@@ -433,7 +445,7 @@ __device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, st
     const std::uint32_t buffer = i % kPartials, round = i / kPartials;
     if (round > 0) barrier_wait(partial_empty + 8 * buffer, (round - 1) & 1);
     Math::store(sums,
-                reinterpret_cast<float*>(shared + args.at.partial) + (buffer * kWarps + warp) * kM * 16);
+                reinterpret_cast<float*>(memory + args.at.partial) + (buffer * kWarps + warp) * kM * 16);
     __syncwarp();
     if (lane == 0) barrier_arrive(partial_full + 8 * buffer);
   }

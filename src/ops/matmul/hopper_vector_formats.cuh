@@ -57,20 +57,19 @@ __device__ __forceinline__ void load_words(const std::uint8_t* plane, std::uint3
   }
 }
 
-// ---- codes
-// --------------------------------------------------------------------------------------------------
+// ---- codes -----------------------------------------------------------------------------------------------
 
 struct Operands {
   std::uint32_t low, high;  // rows g, rows g + 8
 };
 
 struct PlainFactor {
-  static constexpr bool kPairs = false;
+  static constexpr bool kPairs = false, kSpread = false;
   static __device__ constexpr int factor(int, int) { return 1; }
 };
 
 struct NibbleCodes {
-  static constexpr bool kPairs = true;
+  static constexpr bool kPairs = true, kSpread = false;
   static __device__ constexpr int factor(int, int upper) { return upper ? 16 : 1; }
   std::uint32_t w[8];
 
@@ -121,7 +120,7 @@ struct NibblePairCodes : PlainFactor {
 };
 
 struct PairCodes {
-  static constexpr bool kPairs = false;
+  static constexpr bool kPairs = false, kSpread = false;
   static __device__ constexpr int factor(int part, int upper) { return (part ? 16 : 1) * (upper ? 4 : 1); }
   std::uint32_t w[4];
 
@@ -135,7 +134,7 @@ struct PairCodes {
 };
 
 struct PairBitCodes {
-  static constexpr bool kPairs = false;
+  static constexpr bool kPairs = false, kSpread = false;
   static __device__ constexpr int factor(int part, int upper) { return part ? 16 : upper ? 4 : 1; }
   std::uint32_t w[4], bits[2];
 
@@ -155,28 +154,42 @@ struct PairBitCodes {
   }
 };
 
-/// Nibbles that name one of 16 bytes, four in each table word. The nibbles of a word, masked, are selectors
-/// as they lie.
+/// Nibbles that name one of 16 bytes, four in each table word. The nibbles of a word are selectors as they
+/// lie, which gives bytes of rows g and g + 8 by turns: a step's operands are not separated but shifted
+/// against each other, and B has zeros where the other row's bytes are (kSpread). All that is to spare
+/// the pipe of logic and byte operations, which bounds these types.
+///   low   k 2t of rows g and g + 8, k 2t + 8 of both
+///   high  the same of k 2t + 1 and 2t + 9
 template <std::uint32_t kTable0, std::uint32_t kTable1, std::uint32_t kTable2, std::uint32_t kTable3>
 struct LookUpCodes : PlainFactor {
+  static constexpr bool kSpread = true;
   std::uint32_t w[8];
 
   __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
     load_words(codes, lane, w);
   }
   __device__ __forceinline__ Operands step(int s) const {
-    const std::uint32_t at = w[s] & 0x77777777u, is_upper = (w[s] >> 1 & 0x44444444u) | 0x32103210u;
-    std::uint32_t found[2];  // k 2t of rows g and g + 8, k 2t + 8 of both; then k 2t + 1 and 2t + 9
+    std::uint32_t found[2];
+    if constexpr (((kTable0 | kTable1 | kTable2 | kTable3) & 0x80808080u) == 0) {
+      // A selector's highest bit asks for the byte's sign, which is zero in every byte here: each half of the
+      // table gives its bytes, and zeros for the other's.
+      const std::uint32_t lower = w[s], upper = w[s] ^ 0x88888888u;
 #pragma unroll
-    for (int i = 0; i < 2; ++i)
-      found[i] = permute_bytes(permute_bytes(kTable0, kTable1, at >> 16 * i),
-                               permute_bytes(kTable2, kTable3, at >> 16 * i), is_upper >> 16 * i);
-    return {permute_bytes(found[0], found[1], 0x6420u), permute_bytes(found[0], found[1], 0x7531u)};
+      for (int i = 0; i < 2; ++i)
+        found[i] = permute_bytes(kTable0, kTable1, lower >> 16 * i) |
+                   permute_bytes(kTable2, kTable3, upper >> 16 * i);
+    } else {
+      const std::uint32_t at = w[s] & 0x77777777u, is_upper = (w[s] >> 1 & 0x44444444u) | 0x32103210u;
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+        found[i] = permute_bytes(permute_bytes(kTable0, kTable1, at >> 16 * i),
+                                 permute_bytes(kTable2, kTable3, at >> 16 * i), is_upper >> 16 * i);
+    }
+    return {found[0], found[1]};
   }
 };
 
-// ---- rows
-// ---------------------------------------------------------------------------------------------------
+// ---- rows ------------------------------------------------------------------------------------------------
 
 template <int kParts>
 struct Terms {
@@ -358,8 +371,7 @@ struct RowsQ2K {
   }
 };
 
-// ---- types
-// --------------------------------------------------------------------------------------------------
+// ---- types -----------------------------------------------------------------------------------------------
 
 /// What the kernel wants to know of a type.
 template <DType kType, class CodesOf, class RowsOf, int kCentreOf>
@@ -368,7 +380,7 @@ struct VectorFormat {
   using Rows = RowsOf;
   static constexpr int kCentre = kCentreOf;
   static constexpr int kParts = Rows::kParts;
-  static constexpr bool kAdds = Rows::kAdds, kPairs = Codes::kPairs;
+  static constexpr bool kAdds = Rows::kAdds, kPairs = Codes::kPairs, kSpread = Codes::kSpread;
   static constexpr RecordFormat kRecord = quant::record_format(kType);
   static constexpr std::uint32_t kRecordBytes = kRecord.bytes(), kCodeBytes = kRecord.code_bytes();
   static constexpr std::uint32_t kHalves = kRecord.elems / quant::kRecordHalf;
