@@ -52,11 +52,9 @@ bool prepares(const Device& device, const Tensor& source, PrepareMode mode) {
 /// Lays the sources out and says how; the weight stays as it is if that fails.
 Result<void> lay_out(const Device& device, std::span<const Tensor> sources, const PrepareOptions& options, WeightImpl& weight) {
   if (device.impl()->is_gpu()) {
-    MLXN_TRY(gpu::PreparedWeight prepared,
-             gpu::prepare_weight(device, sources, options, gpu::prepared_form(device, sources.front().dtype())));
-    weight.storage = std::move(prepared.storage);
-    weight.form = prepared.form;
-    weight.exponent = prepared.exponent;
+    const WeightForm form = gpu::prepared_form(device, sources.front().dtype());
+    MLXN_TRY(weight.storage, gpu::prepare_weight(device, sources, options, form));
+    weight.form = form;
     return {};
   }
   MLXN_TRY(weight.storage, cpu::prepare_weight(device, sources, options));

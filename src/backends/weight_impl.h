@@ -8,7 +8,7 @@ namespace mlxn {
 enum class WeightForm : std::uint8_t {
   raw,       ///< blocks as in the file, [n, k] of the type
   prepared,  ///< u8, in the layout that the device's backend defines for the type
-  records,   ///< u8, Hopper's (quant/records.h)
+  records,   ///< u8, Hopper's (quant/records.h), then exponents of their rows (ops/weight_records)
 };
 
 /// What a Weight refers to. `storage` is the source tensor itself if it is raw.
@@ -17,7 +17,6 @@ class WeightImpl {
   DType dtype = DType::f32;
   std::int64_t n = 0, k = 0;
   WeightForm form = WeightForm::raw;
-  int exponent = 0;  ///< of records: what their scales and minimums can express is below 2^exponent in magnitude
   Tensor storage;
 
   [[nodiscard]] bool prepared() const noexcept { return form != WeightForm::raw; }

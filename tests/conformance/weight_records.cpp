@@ -37,14 +37,12 @@ Tensor uploaded(const Device& device, DType type, std::int64_t n, std::int64_t k
 }
 
 Weight in_records(const Device& device, std::span<const Tensor> sources) {
-  const gpu::PreparedWeight prepared = must(gpu::prepare_weight(device, sources, {}, WeightForm::records));
   auto weight = std::make_shared<WeightImpl>();
   weight->dtype = sources.front().dtype();
   for (const Tensor& source : sources) weight->n += source.dim(0);
   weight->k = sources.front().dim(1);
-  weight->form = prepared.form;
-  weight->exponent = prepared.exponent;
-  weight->storage = prepared.storage;
+  weight->form = WeightForm::records;
+  weight->storage = must(gpu::prepare_weight(device, sources, {}, WeightForm::records));
   return Weight(weight);
 }
 
@@ -121,17 +119,28 @@ TEST(WeightRecords, PackedAsDescribedAndBack) {
         const Tensor raw = uploaded(device, type, n, k, bytes);
         const Weight weight = in_records(device, {&raw, 1});
         ASSERT_EQ(weight.bytes(), ops::records_bytes(type, n, k));
-        const std::vector<std::byte> records = downloaded(device, weight.impl()->storage);
-        for (std::size_t i = 0; i < records.size(); i += random.below(5) + 1) {
-          ASSERT_EQ(records[i], byte_of(format, type, bytes, n, k, i)) << "byte " << i % format.bytes() << " of record " << i / format.bytes();
+        const std::vector<std::byte> storage = downloaded(device, weight.impl()->storage);
+        const std::size_t end = quant::record_grid(format, n, k).records() * format.bytes();
+        for (std::size_t i = 0; i < end; i += random.below(5) + 1) {
+          ASSERT_EQ(storage[i], byte_of(format, type, bytes, n, k, i)) << "byte " << i % format.bytes() << " of record " << i / format.bytes();
         }
 
-        float peak = 0;
-        for (const float v : decoded(type, bytes)) peak = std::max(peak, std::isfinite(v) ? std::fabs(v) : 0.0f);
-        if (peak > 0) {
-          // Random codes come near what the scales can express; minimums may take away from it.
-          EXPECT_LT(peak, std::ldexp(1.0, weight.impl()->exponent));
-          EXPECT_GE(peak, std::ldexp(1.0, weight.impl()->exponent - 3));
+        // Random codes come near what the scales can express; minimums may take away from it.
+        const std::vector<float> values = decoded(type, bytes);
+        std::vector<std::int32_t> exponents((storage.size() - end) / 4);
+        ASSERT_EQ(exponents.size(), static_cast<std::size_t>((n + 15) / 16 * 16));
+        std::memcpy(exponents.data(), storage.data() + end, storage.size() - end);
+        for (std::size_t row = 0; row < exponents.size(); ++row) {
+          float peak = 0;
+          for (std::size_t i = row * static_cast<std::size_t>(k); i < std::min(values.size(), (row + 1) * static_cast<std::size_t>(k)); ++i) {
+            peak = std::max(peak, std::fabs(values[i]));
+          }
+          if (row >= static_cast<std::size_t>(n)) {
+            EXPECT_EQ(exponents[row], 0);
+          } else if (peak > 0) {
+            EXPECT_LT(peak, std::ldexp(1.0, exponents[row])) << row;
+            EXPECT_GE(peak, std::ldexp(1.0, exponents[row] - 5)) << row;
+          }
         }
 
         Guarded back(device, DType::u8, {static_cast<std::int64_t>(bytes.size())});
@@ -184,9 +193,9 @@ TEST(WeightRecords, ExactProductsAreThoseOfPreparedWeights) {
       for (const std::int64_t n : {32, 16, 21}) {
         sources.push_back(uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random)));
       }
-      const gpu::PreparedWeight fields = must(gpu::prepare_weight(device, sources, {}, WeightForm::prepared));
       auto impl = std::make_shared<WeightImpl>();
-      impl->dtype = type, impl->n = 69, impl->k = k, impl->form = WeightForm::prepared, impl->storage = fields.storage;
+      impl->dtype = type, impl->n = 69, impl->k = k, impl->form = WeightForm::prepared;
+      impl->storage = must(gpu::prepare_weight(device, sources, {}, WeightForm::prepared));
       const Weight prepared(impl), records = in_records(device, sources);
       for (const std::int64_t m : {1, 3, 19}) {
         Guarded x(device, DType::f32, {m, k}), y(device, DType::f32, {m, 69}), wanted(device, DType::f32, {m, 69});

@@ -28,7 +28,7 @@ constexpr std::uint32_t kN = 32, kK = 512;
 struct Matrix {
   std::vector<std::uint8_t> records;
   std::vector<float> values;
-  int exponent = 0;
+  int exponents[kN] = {};
 };
 Matrix make_matrix(DType type, int spread) {
   const quant::RecordFormat format = quant::record_format(type);
@@ -37,16 +37,19 @@ Matrix make_matrix(DType type, int spread) {
   const std::uint32_t row_blocks = kK / block_elems(type), bytes = block_bytes(type);
   std::vector<std::uint8_t> blocks(std::size_t{kN} * row_blocks * bytes);
   Matrix m;
-  float limit = 0;
   for (std::uint32_t row = 0; row < kN; ++row) {
     std::uint8_t* first = blocks.data() + std::size_t{row} * row_blocks * bytes;
     quant::fill_random_blocks(type, first, row_blocks, std::ldexp(1.0f, row % 4 == 3 ? -spread : 0), row);
-    for (std::uint32_t b = 0; b < row_blocks; ++b)
-      limit = std::max(limit, ops::hopper_weight_limit(type, first + b * bytes));
   }
-  m.exponent = ops::hopper_weight_exponent(limit);
   m.values.resize(std::size_t{kN} * kK);
   quant::dequantize_blocks(type, blocks.data(), std::uint64_t{kN} * row_blocks, m.values.data());
+  for (std::uint32_t i = 0; i < kN * kK; ++i) {
+    int exponent = -150;  // of zero: below all others
+    if (m.values[i] != 0) std::frexp(m.values[i], &exponent);
+    // What scales and minimums can express is at most three times what random codes make of them.
+    int& of_row = m.exponents[i / kK];
+    of_row = i % kK == 0 ? exponent + 2 : std::max(of_row, exponent + 2);
+  }
   m.records.assign(grid.records() * format.bytes(), 0);
   for (std::uint32_t row = 0; row < kN; ++row) {
     for (std::uint32_t b = 0; b < row_blocks; ++b) {
@@ -110,9 +113,6 @@ void expect_fragments(DType type, int spread) {
   ASSERT_EQ(format.row_bytes(), F::kRowBytes);
   ASSERT_EQ(format.elems, F::kSuper ? 256u : 128u);
   const Matrix matrix = make_matrix(type, spread);
-  ops::HopperTileArgs args{};
-  ops::hopper_weight_scale(type, matrix.exponent, args);
-  const tile::Scaling scaling{args.w_scale, {args.d_scale[0], args.d_scale[1]}};
   double error = 0, size = 0;
   int wrong = 0;
   for (std::uint32_t step = 0; step < kN / 16 * (kK / 128); ++step) {
@@ -121,6 +121,8 @@ void expect_fragments(DType type, int spread) {
                             half * F::kCodeBytes};
     const std::uint32_t row_at = half == 0 ? F::kCodeBytes : 0;
     for (std::uint32_t lane = 0; lane < 32; ++lane) {
+      const std::uint32_t row_g = step / (kK / 128) * 16 + lane / 4;
+      const tile::Scaling scaling{{F::scaling(matrix.exponents[row_g], 0), F::scaling(matrix.exponents[row_g + 8], 1)}};
       const auto raw = F::load(reader, half * F::kRowBytes, lane);
       const auto own = F::own(reader, row_at, lane, half, scaling);
       const auto share = [&](const auto&, int word, int of) {
@@ -136,7 +138,7 @@ void expect_fragments(DType type, int spread) {
             step % (kK / 128) * 128 + plane * 64 + k16 * 16 + lane % 4 * 2 + upper + reg / 2 * 8;
         const double want = static_cast<double>(matrix.values[row * kK + k]);
         const double got = sm90::host::value_of(a[plane][k16][reg] >> 16 * upper & 0xFFFFu) *
-                           static_cast<double>(args.row_scale[reg % 2]);
+                           static_cast<double>(scaling.rows[reg % 2].back);
         const double off = got - want;
         error += off * off;
         size += want * want;
@@ -149,7 +151,7 @@ void expect_fragments(DType type, int spread) {
 }
 
 TEST(HopperTiles, FragmentsAreTheWeights) {
-  for (const int spread : {0, 9}) {
+  for (const int spread : {0, 9, 20}) {
     expect_fragments<tile::Q4_0>(DType::q4_0, spread);
     expect_fragments<tile::Q4_1>(DType::q4_1, spread);
     expect_fragments<tile::Q5_0>(DType::q5_0, spread);
@@ -230,36 +232,23 @@ TEST(HopperTiles, KernelsHaveOneNameEach) {
   EXPECT_TRUE(ops::hopper_tile_name(DType::f16, 0).empty());
 }
 
-TEST(HopperTiles, ScalesOfAnySizeStayFinite) {
-  for (const DType type : kTypes) {
-    for (int exponent = -140; exponent <= 130; ++exponent) {
-      ops::HopperTileArgs args{};
-      ops::hopper_weight_scale(type, exponent, args);
-      EXPECT_TRUE(std::isnormal(args.w_scale));
-      for (int i = 0; i < 2; ++i) {
-        EXPECT_TRUE(std::isnormal(args.row_scale[i])) << to_string(type) << exponent;
-        EXPECT_TRUE(type != DType::q4_0 || std::isfinite(sm90::host::value_of(args.d_scale[i] & 0xFFFFu)));
-      }
+template <class F>
+void expect_finite_scales() {
+  for (int exponent = -140; exponent <= 130; ++exponent) {
+    for (const int upper : {0, 1}) {
+      const tile::RowScaling scaling = F::scaling(exponent, upper);
+      EXPECT_TRUE(std::isnormal(scaling.weight)) << exponent;
+      EXPECT_TRUE(std::isnormal(scaling.back)) << exponent;
     }
   }
 }
-
-TEST(HopperTiles, LimitsHoldAllCodes) {
-  for (const DType type : kTypes) {
-    std::vector<std::uint8_t> block(block_bytes(type));
-    std::vector<float> values(block_elems(type));
-    for (std::uint64_t seed = 0; seed < 50; ++seed) {
-      quant::fill_random_blocks(type, block.data(), 1, 1.0f, seed);
-      quant::dequantize_blocks(type, block.data(), 1, values.data());
-      const float limit = ops::hopper_weight_limit(type, block.data());
-      for (const float v : values) EXPECT_LE(std::fabs(v), limit) << to_string(type);
-      const int exponent = ops::hopper_weight_exponent(limit);
-      EXPECT_LE(limit, std::ldexp(1.0f, exponent));
-      EXPECT_GT(limit, std::ldexp(1.0f, exponent - 1));
-    }
+TEST(HopperTiles, ScalesOfAnySizeStayFinite) {
+  expect_finite_scales<tile::Q4_0>();
+  expect_finite_scales<tile::Q6K>();
+  expect_finite_scales<tile::Mxfp4>();
+  for (int exponent = -140; exponent <= 130; ++exponent) {
+    for (const std::uint32_t d : tile::Q4_0::scaling(exponent, 0).d) EXPECT_TRUE(std::isfinite(sm90::host::value_of(d & 0xFFFFu)));
   }
-  EXPECT_EQ(ops::hopper_weight_exponent(0.0f), 0);
-  EXPECT_EQ(ops::hopper_weight_exponent(1.0f), 0);
 }
 
 }  // namespace

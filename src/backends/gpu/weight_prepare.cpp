@@ -1,8 +1,6 @@
 #include "backends/gpu/weight_prepare.h"
 
 #include <algorithm>
-#include <cmath>
-#include <vector>
 
 #include "backends/device_impl.h"
 #include "base/error.h"
@@ -80,7 +78,6 @@ struct Target {
   DType type;
   std::int64_t n, k;
   Tensor storage;
-  Tensor limits;  // of records
 
   /// Source bytes that are laid out as a whole.
   [[nodiscard]] std::uint64_t unit_bytes() const noexcept {
@@ -96,8 +93,9 @@ struct Target {
     }
     const std::uint64_t row_bytes = ops::raw_layout(type, 1, k).bytes;
     const auto first = static_cast<std::int64_t>(offset / row_bytes), rows = static_cast<std::int64_t>(raw.bytes() / row_bytes);
-    MLXN_CHECK(ops::encode_pack_records(encoder, raw, ops::raw_layout(type, rows, k).view, storage, type, k, first, rows));
-    return ops::encode_weight_limit(encoder, raw, limits, type, rows * k);
+    const quant::GpuWeight view = ops::raw_layout(type, rows, k).view;
+    MLXN_CHECK(ops::encode_pack_records(encoder, raw, view, storage, type, k, first, rows));
+    return ops::encode_weight_exponents(encoder, raw, view, storage, type, n, k, first, rows);
   }
 };
 
@@ -136,27 +134,14 @@ Result<void> lay_out(const Device& device, const Tensor& source, const Target& t
   return last.wait();
 }
 
-/// The least e with every limit below 2^e.
-Result<int> exponent_of(const Device& device, const Tensor& limits) {
-  std::vector<float> values(static_cast<std::size_t>(limits.elems()));
-  MLXN_CHECK(device.download(std::as_writable_bytes(std::span(values)), limits));
-  const float limit = *std::max_element(values.begin(), values.end());
-  int exponent = 0;
-  if (limit > 0) static_cast<void>(std::frexp(limit, &exponent));
-  return exponent;
-}
-
 }  // namespace
 
-Result<PreparedWeight> prepare_weight(const Device& device, std::span<const Tensor> sources, const PrepareOptions& options, WeightForm form) {
-  Target target{form, sources.front().dtype(), 0, sources.front().dim(1), {}, {}};
+Result<Tensor> prepare_weight(const Device& device, std::span<const Tensor> sources, const PrepareOptions& options, WeightForm form) {
+  Target target{form, sources.front().dtype(), 0, sources.front().dim(1), {}};
   for (const Tensor& source : sources) target.n += source.dim(0);
   MLXN_CHECK(ops::check_gpu_row("prepare", target.type, target.k));
   MLXN_TRY(target.storage, allocate(device, DType::u8,
                                     {static_cast<std::int64_t>(prepared_weight_bytes(form, target.type, target.n, target.k))}));
-  if (form == WeightForm::records) {
-    MLXN_TRY(target.limits, device.allocate(DType::f32, {std::int64_t{2} * device.capabilities().compute_units}));
-  }
   std::uint64_t consumed = 0;
   for (const Tensor& source : sources) {
     PrepareOptions shifted = options;
@@ -166,11 +151,7 @@ Result<PreparedWeight> prepare_weight(const Device& device, std::span<const Tens
     MLXN_CHECK(lay_out(device, source, target, consumed, shifted));
     consumed += source.bytes();
   }
-  PreparedWeight prepared{std::move(target.storage), form, 0};
-  if (form == WeightForm::records) {
-    MLXN_TRY(prepared.exponent, exponent_of(device, target.limits));
-  }
-  return prepared;
+  return target.storage;
 }
 
 }  // namespace mlxn::gpu

@@ -11,15 +11,10 @@ namespace mlxn::gpu {
 /// Bytes of a prepared matrix.
 [[nodiscard]] std::uint64_t prepared_weight_bytes(WeightForm form, DType type, std::int64_t n, std::int64_t k) noexcept;
 
-struct PreparedWeight {
-  Tensor storage;
-  WeightForm form = WeightForm::prepared;
-  int exponent = 0;  ///< see WeightImpl
-};
 /// The layout of ops/prepare_weight, or records, of sources, one above the other, on the same device or in memory that the CPU
 /// sees.
-[[nodiscard]] Result<PreparedWeight> prepare_weight(const Device& device, std::span<const Tensor> sources, const PrepareOptions& options,
-                                                    WeightForm form);
+[[nodiscard]] Result<Tensor> prepare_weight(const Device& device, std::span<const Tensor> sources, const PrepareOptions& options,
+                                            WeightForm form);
 /// The raw blocks of a source in memory that the CPU sees, on the device.
 [[nodiscard]] Result<Tensor> upload_weight(const Device& device, const Tensor& source, const PrepareOptions& options);
 

@@ -4,9 +4,9 @@
 // 8, g = lane / 4), and row data, which the four lanes of a row share. Per plane of 64 k it makes four
 // fragments of 16 k:
 //   a0 row g, k 2t 2t+1    a1 row g + 8, same k    a2, a3 the same rows, k + 8        (t = lane % 4)
-// of f16 numbers w * 2^s, where the power keeps the matrix's largest weight near 2^14 (mxfp4: 2^4; q4_0: 2^-3
+// of f16 numbers w * 2^s, where the power keeps the row's largest weight near 2^14 (mxfp4: 2^4; q4_0: 2^-3
 // in rows g, 2 in rows g + 8), so that no f16 scale overflows and weights lose bits only far below the
-// largest.
+// row's largest.
 //
 // Whole numbers are made exactly: bits or-ed into the fraction of 1024 (2^10 + code * 2^place), and one f16
 // operation that takes away 1024 and a zero. Then w = D * (code - zero) + B: see Centred.
@@ -15,6 +15,7 @@
 //   kCodeBytes, kRowBytes, kSuper   of half a record; whether two halves share a record's row data
 //   Raw, Own                        codes; the lane's own share of the scales
 //   load(reader, at, lane) -> Raw                       at: where the half's codes begin
+//   scaling(exponent, upper) -> RowScaling          of rows g or g + 8
 //   own(reader, at, lane, half, scaling) -> Own         at: where the row data begin
 //   unpack<plane>(raw, own, scaling, share, a)          share(own, i, j): own word i of lane j of the row's
 //   four
@@ -57,10 +58,31 @@ struct RawWords {
   std::uint32_t w[kCount];
 };
 
-/// The powers of two of a matrix: see HopperTileArgs.
+/// Powers of two of a row of weights.
+struct RowScaling {
+  float weight;        // what its weights are multiplied by
+  std::uint32_t d[2];  // q4_0: the same for d, in two steps of f16 pairs; mxfp4: what is added to exponents
+  float back;          // what the row's sums are multiplied by
+};
+/// Rows g and g + 8.
 struct Scaling {
-  float weight;
-  std::uint32_t d[2];
+  RowScaling rows[2];
+};
+
+MLXN_TILE_FN constexpr int within(int value, int least, int most) {
+  return value < least ? least : value > most ? most : value;
+}
+/// power: -126..127.
+MLXN_TILE_FN float power_of_two(int power) {
+  return float_of_bits(static_cast<std::uint32_t>(power + 127) << 23);
+}
+
+/// Of a row whose weights are below 2^exponent whatever their codes are.
+struct ToLargest {
+  static MLXN_TILE_FN RowScaling scaling(int exponent, int) {
+    const int power = within(14 - exponent, -126, 126);
+    return {power_of_two(power), {0, 0}, power_of_two(-power)};
+  }
 };
 
 // ---- codes to whole numbers
@@ -247,7 +269,7 @@ struct Term {
 /// its rounding counts little. kFine: D is no f16 but the product of one and a whole number; what is left of
 /// it in a second f16 saves weights a second rounding.
 template <class Codes, class Type, int kGroup, int kZero, bool kFine>
-struct Centred {
+struct Centred : ToLargest {
   static constexpr bool kAdds = kZero < 0;
   static constexpr int kOwnGroups =
       2 / kGroup;  // of the half's groups that each of a row's four lanes prepares
@@ -278,15 +300,15 @@ struct Centred {
       const std::uint32_t group = lane % 4 * kOwnGroups + static_cast<unsigned>(i);
       const Term low = Type::term(from, at, lane / 4 * 2, group, half);
       const Term high = Type::term(from, at, lane / 4 * 2 + 1, group, half);
-      const float d_low = low.d * scaling.weight, d_high = high.d * scaling.weight;
+      const float s_low = scaling.rows[0].weight, s_high = scaling.rows[1].weight;
+      const float d_low = low.d * s_low, d_high = high.d * s_high;
       const std::uint32_t d = h2_of(d_low, d_high);
       result.w[i] = d;
       if constexpr (kFine)
         result.w[kRest + i] = h2_of(d_low - half_to_float(d), d_high - half_to_float(d >> 16));
       if constexpr (kAdds) {
         const float zero_low = zero_of(low), zero_high = zero_of(high);
-        result.w[kB + i] = h2_of((low.d * zero_low + low.m) * scaling.weight,
-                                 (high.d * zero_high + high.m) * scaling.weight);
+        result.w[kB + i] = h2_of((low.d * zero_low + low.m) * s_low, (high.d * zero_high + high.m) * s_high);
         // Groups of one step take their turns of places; those of two have the same in both.
         result.w[kOffset + i] = h2_of(-static_cast<float>(1024 >> Codes::place(i, 0)) - zero_low,
                                       -static_cast<float>(1024 >> Codes::place(i, 1)) - zero_high);
@@ -413,7 +435,8 @@ struct Sizes {
 };
 
 /// q4_0 in fewer steps: a nibble q at bits 2..5 or 6..9 of a half is the f16 subnormal q * 2^-22 or q *
-/// 2^-18. With d * 2^p in f16 (Scaling::d, exact but for the smallest) one multiply-add gives d * 2^(p - 22)
+/// 2^-18. With d * 2^p in f16 (RowScaling::d, exact but for the smallest) one multiply-add gives d * 2^(p -
+/// 22)
 /// * (q - 8), rounded once.
 struct Q4_0 : Sizes<1024, 128, false> {
   using Codes = NibbleCodes<0>;
@@ -432,11 +455,20 @@ struct Q4_0 : Sizes<1024, 128, false> {
     const Words4 words = from.words4(at + lane / 4 * 16);
     return {{words.w[0], words.w[1], words.w[2], words.w[3]}};
   }
+  /// d * 2^power is at most 2^15; it is made in two steps, since f16's powers end at 2^15.
+  static MLXN_TILE_FN RowScaling scaling(int exponent, int upper) {
+    const int power = within(18 - exponent, -14, 30), first = power / 2;
+    return {1.0f,
+            {twice(static_cast<std::uint32_t>(first + 15) << 10),
+             twice(static_cast<std::uint32_t>(power - first + 15) << 10)},
+            power_of_two((upper != 0 ? 18 : 22) - power)};
+  }
   template <int kPlane, class Share>
   static MLXN_TILE_FN void unpack(const Raw& raw, const Own& own, const Scaling& scaling, const Share&,
                                   std::uint32_t (&a)[4][4]) {
-    const std::uint32_t low = h2_mul(h2_mul(own.w[kPlane], scaling.d[0]), scaling.d[1]);
-    const std::uint32_t high = h2_mul(h2_mul(own.w[2 + kPlane], scaling.d[0]), scaling.d[1]);
+    const RowScaling &s_low = scaling.rows[0], &s_high = scaling.rows[1];
+    const std::uint32_t low = h2_mul(h2_mul(own.w[kPlane], s_low.d[0]), s_low.d[1]);
+    const std::uint32_t high = h2_mul(h2_mul(own.w[2 + kPlane], s_high.d[0]), s_high.d[1]);
     const std::uint32_t low_zero = h2_mul(low, 0x80208020u);    // -8 * 2^-22
     const std::uint32_t high_zero = h2_mul(high, 0x82008200u);  // -8 * 2^-18
     MLXN_TILE_UNROLL
@@ -468,6 +500,11 @@ struct Mxfp4 : Sizes<1024, 64, false> {
   static MLXN_TILE_FN Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
     return E2m1Codes::load(from, at, lane);
   }
+  /// Codes of E2M1 stand for value * 2^-14, and the scale's byte for 2^(byte - 127).
+  static MLXN_TILE_FN RowScaling scaling(int exponent, int) {
+    const int power = within(4 - exponent, -126, 126);
+    return {1.0f, {static_cast<std::uint32_t>(14 + power - 127), 0}, power_of_two(-power)};
+  }
   /// The f16 of 2^x.
   static MLXN_TILE_FN std::uint32_t power(int x) {
     if (x >= -14) return static_cast<std::uint32_t>((x < 15 ? x : 15) + 15) << 10;
@@ -477,9 +514,9 @@ struct Mxfp4 : Sizes<1024, 64, false> {
   static MLXN_TILE_FN Own own(const Reader& from, std::uint32_t at, std::uint32_t lane, std::uint32_t,
                               const Scaling& scaling) {
     const std::uint32_t slot = lane / 4 * 2, block = lane % 4;
-    const int shift = static_cast<int>(scaling.d[0]);
-    const int low = static_cast<int>(from.u8(at + slot * 4 + block)) + shift;
-    const int high = static_cast<int>(from.u8(at + (slot + 1) * 4 + block)) + shift;
+    const int low = static_cast<int>(from.u8(at + slot * 4 + block)) + static_cast<int>(scaling.rows[0].d[0]);
+    const int high =
+        static_cast<int>(from.u8(at + (slot + 1) * 4 + block)) + static_cast<int>(scaling.rows[1].d[0]);
     return {{power(low) | power(high) << 16}};
   }
   template <int kPlane, class Share>

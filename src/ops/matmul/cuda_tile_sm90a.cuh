@@ -241,6 +241,19 @@ __device__ __forceinline__ void start_plane(float (&sums)[C::kSums], std::uint32
   sm90::wgmma::commit();
 }
 
+/// Of rows row and row + 8; those past the records' end have sums that nobody stores.
+template <class F>
+__device__ __forceinline__ Scaling scaling_of(const HopperTileArgs& args, std::uint32_t row) {
+  Scaling scaling;
+#pragma unroll
+  for (std::uint32_t upper = 0; upper < 2; ++upper) {
+    const std::uint32_t at = row + 8 * upper;
+    scaling.rows[upper] =
+        F::scaling(at < args.n ? __ldg(args.exponents.ptr + at) : 0, static_cast<int>(upper));
+  }
+  return scaling;
+}
+
 /// The sums of an item; kGroup: of the groups that take stages in turn.
 template <class C, int kGroup>
 __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTileArgs& args,
@@ -249,7 +262,7 @@ __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTi
                                          sm90::RingPosition& w_at, const Item& item, const Place& me) {
   using F = typename C::Format;
   constexpr std::uint32_t kTurn = C::kKGroups;
-  const Scaling scaling{args.w_scale, {args.d_scale[0], args.d_scale[1]}};
+  const Scaling scaling = scaling_of<F>(args, item.row_tile * C::kRows + me.row);
   const ShareInRow share{me.lane};
   const std::uint32_t record = shared + C::kWOffset + me.thread / 32 * C::kPieceBytes;
   const std::uint64_t x_tile = sm90::wgmma::swizzle128_descriptor(shared);
@@ -321,18 +334,18 @@ __device__ __forceinline__ void store_element(const HopperTileArgs& args, std::i
 
 /// Four sums: rows row and row + 8 of tokens token and token + 1.
 __device__ __forceinline__ void store_quad(const HopperTileArgs& args, std::uint32_t row, std::uint32_t token,
-                                           const float4& v) {
+                                           const float2& back, const float4& v) {
   if (token >= args.m) return;
   const float2 scale = __ldcg(reinterpret_cast<const float2*>(args.x_scales.ptr + token));
   const std::int64_t at = std::int64_t(token) * args.y_stride + row;
   const bool second = token + 1 < args.m;
   if (row < args.n) {
-    store_element(args, at, v.x * args.row_scale[0] * scale.x);
-    if (second) store_element(args, at + args.y_stride, v.y * args.row_scale[0] * scale.y);
+    store_element(args, at, v.x * back.x * scale.x);
+    if (second) store_element(args, at + args.y_stride, v.y * back.x * scale.y);
   }
   if (row + 8 < args.n) {
-    store_element(args, at + 8, v.z * args.row_scale[1] * scale.x);
-    if (second) store_element(args, at + args.y_stride + 8, v.w * args.row_scale[1] * scale.y);
+    store_element(args, at + 8, v.z * back.y * scale.x);
+    if (second) store_element(args, at + args.y_stride + 8, v.w * back.y * scale.y);
   }
 }
 
@@ -344,14 +357,23 @@ __device__ __forceinline__ float4 plus(const float4& a, const float4& b) {
   return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
 }
 
+/// What the sums of rows row and row + 8 are multiplied by.
+template <class F>
+__device__ __forceinline__ float2 back_of(const HopperTileArgs& args, std::uint32_t row) {
+  const Scaling scaling = scaling_of<F>(args, row);
+  return make_float2(scaling.rows[0].back, scaling.rows[1].back);
+}
+
 /// What addresses are made of is hidden from the compiler until here: it would compute them before the loop
 /// over k and keep them in registers that the sums need.
-template <int kCount>
+template <class F, int kCount>
 __device__ __forceinline__ void store_tile(const float (&sums)[kCount], const HopperTileArgs& args,
                                            std::uint32_t row, std::uint32_t token) {
   asm volatile("" : "+r"(row), "+r"(token)::"memory");
+  const float2 back = back_of<F>(args, row);
 #pragma unroll
-  for (int quad = 0; quad < kCount / 4; ++quad) store_quad(args, row, token + 8 * quad, quad_of(sums, quad));
+  for (int quad = 0; quad < kCount / 4; ++quad)
+    store_quad(args, row, token + 8 * quad, back, quad_of(sums, quad));
 }
 
 /// Sums over a part of k: leaves them in the workspace; the block that comes last adds all parts and stores.
@@ -377,6 +399,7 @@ __device__ __forceinline__ void finish_part(const float (&sums)[C::kSums], const
   }
   sm90::named_barrier(2, C::kRowThreads);
   if (*is_last == 0) return;
+  const float2 back = back_of<typename C::Format>(args, row);
 #pragma unroll 2
   for (int quad = 0; quad < kQuads; ++quad) {
     float4 total = make_float4(0, 0, 0, 0);
@@ -384,7 +407,7 @@ __device__ __forceinline__ void finish_part(const float (&sums)[C::kSums], const
     for (std::uint32_t part = 0; part < parts; ++part) {
       total = plus(total, __ldcg(first + (std::size_t(part) * kQuads + quad) * C::kRowThreads));
     }
-    store_quad(args, row, token + 8 * quad, total);
+    store_quad(args, row, token + 8 * quad, back, total);
   }
 }
 
@@ -406,9 +429,10 @@ __device__ __forceinline__ void finish_pair(const float (&sums)[C::kSums], const
   sm90::cluster_sync();
   token += rank * (C::kTokens / 2);
   asm volatile("" : "+r"(row), "+r"(token)::"memory");
+  const float2 back = back_of<typename C::Format>(args, row);
 #pragma unroll
   for (int quad = 0; quad < kQuads; ++quad) {
-    store_quad(args, row, token + 8 * quad,
+    store_quad(args, row, token + 8 * quad, back,
                plus(quad_of(sums, quad), memory[quad * C::kRowThreads + me.thread]));
   }
 }
@@ -458,11 +482,11 @@ __device__ __forceinline__ void consume(const HopperTileArgs& args, std::uint32_
         finish_pair<C>(sums, args, row, token, me, shared, memory);
       } else if constexpr (C::kForm == Form::parts) {
         if (gridDim.z == 1)
-          store_tile(sums, args, row, token);
+          store_tile<typename C::Format>(sums, args, row, token);
         else
           finish_part<C>(sums, args, row, token, me, reinterpret_cast<std::uint32_t*>(memory));
       } else {
-        store_tile(sums, args, row, token);
+        store_tile<typename C::Format>(sums, args, row, token);
       }
     }
   });

@@ -12,7 +12,6 @@ inline constexpr std::int64_t kGpuVectorThreshold = 8;
 struct GpuOperand {
   const Tensor& bytes;
   WeightForm form;
-  int exponent = 0;  ///< of records: see WeightImpl
 };
 
 /// What runs of what was asked for.

@@ -7,6 +7,7 @@
 #include "ops/matmul/hopper_tile.h"
 #include "ops/matmul/hopper_vector.h"
 #include "ops/prepare_weight/prepare_weight.h"
+#include "ops/weight_records/weight_records.h"
 #include "quant/records.h"
 
 namespace mlxn::ops {
@@ -146,10 +147,11 @@ Result<void> multiply_tiles(CommandEncoder& encoder, const Tensor& x, const GpuO
     gpu::TensorMapSpec map = plan.map;
     map.base = device_address(weights.bytes);
     MLXN_CHECK(gpu::tensor_map(encoder, args.w, map));
-    hopper_weight_scale(shape.type, weights.exponent, args);
+    MLXN_TRY(const Tensor exponents, exponents_of(weights.bytes, shape.type, shape.n, shape.k));
     product.touch(args.w, weights.bytes);
     product.bind(args.x, image);
     product.bind(args.x_scales, scales);
+    product.bind(args.exponents, exponents);
     product.bind(args.y, y_rows);
     if (workspace.defined()) product.bind(args.workspace, workspace);
     if (counters.defined()) product.bind(args.counters, counters);

@@ -1,10 +1,7 @@
 #include "ops/matmul/hopper_tile.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 
-#include "quant/codec.h"
 #include "quant/records.h"
 
 namespace mlxn::ops {
@@ -41,20 +38,6 @@ double cost(const HopperTilePlan& plan, std::uint32_t multiprocessors) noexcept 
                        : plan.splits > 1    ? 1.0 + 0.004 * s.tokens * plan.splits
                                             : 0.0;
   return waves * (steps * step + wave) + parts;
-}
-
-template <class T>
-T at(const std::uint8_t* block, std::size_t offset) noexcept {
-  T v;
-  std::memcpy(&v, block + offset, sizeof v);
-  return v;
-}
-float half_at(const std::uint8_t* block, std::size_t offset) noexcept {
-  return static_cast<float>(f16::from_bits(at<std::uint16_t>(block, offset)));
-}
-/// Of scale * code + addend for codes from 0 to `top`.
-float span(float scale, float addend, float top) noexcept {
-  return std::max(std::fabs(addend), std::fabs(scale * top + addend));
 }
 
 }  // namespace
@@ -173,82 +156,6 @@ HopperTilePlan plan_hopper_tile(DType type, std::uint32_t m, std::uint32_t n, st
     }
   }
   return best;
-}
-
-void hopper_weight_scale(DType type, int exponent, HopperTileArgs& args) noexcept {
-  args.w_scale = 1.0f;
-  args.d_scale[0] = args.d_scale[1] = 0;
-  if (type == DType::q4_0) {
-    // d * 2^power is at most 2^15; it is made in two steps, since f16's powers end at 2^15.
-    const int power = std::clamp(18 - exponent, -14, 30);
-    for (int i = 0; i < 2; ++i) {
-      args.d_scale[i] = f16(std::ldexp(1.0f, i == 0 ? power / 2 : power - power / 2)).bits * 0x10001u;
-      args.row_scale[i] = std::ldexp(1.0f, (i == 0 ? 22 : 18) - power);
-    }
-    return;
-  }
-  const int power = std::clamp((type == DType::mxfp4 ? 4 : 14) - exponent, -126, 126);
-  args.w_scale = std::ldexp(1.0f, power);
-  args.row_scale[0] = args.row_scale[1] = std::ldexp(1.0f, -power);
-  // Codes of E2M1 stand for value * 2^-14, and the scale's byte for 2^(byte - 127).
-  if (type == DType::mxfp4) args.d_scale[0] = static_cast<std::uint32_t>(14 + power - 127);
-}
-
-float hopper_weight_limit(DType type, const std::uint8_t* block) noexcept {
-  switch (type) {
-    case DType::q4_0:
-      return 8 * std::fabs(half_at(block, 0));
-    case DType::q4_1:
-      return span(half_at(block, 0), half_at(block, 2), 15);
-    case DType::q5_0:
-      return 16 * std::fabs(half_at(block, 0));
-    case DType::q5_1:
-      return span(half_at(block, 0), half_at(block, 2), 31);
-    case DType::q8_0:
-      return 128 * std::fabs(half_at(block, 0));
-    case DType::iq4_nl:
-      return 127 * std::fabs(half_at(block, 0));
-    case DType::mxfp4:
-      return 12 * quant::e8m0_half(block[0]);
-    case DType::q2_K: {
-      float limit = 0;
-      for (int i = 0; i < 16; ++i) {
-        const float scale = half_at(block, 80) * static_cast<float>(block[i] & 15);
-        limit = std::max(limit, span(scale, -half_at(block, 82) * static_cast<float>(block[i] >> 4), 3));
-      }
-      return limit;
-    }
-    case DType::q3_K:
-      return 32 * 4 * std::fabs(half_at(block, 108));
-    case DType::q4_K:
-    case DType::q5_K: {
-      float limit = 0;
-      for (int i = 0; i < 8; ++i) {
-        std::uint8_t scale = 0, minimum = 0;
-        quant::unpack_k4(block + 4, i, &scale, &minimum);
-        limit = std::max(
-            limit, span(half_at(block, 0) * static_cast<float>(scale),
-                        -half_at(block, 2) * static_cast<float>(minimum), type == DType::q4_K ? 15 : 31));
-      }
-      return limit;
-    }
-    case DType::q6_K: {
-      int largest = 0;
-      for (int i = 0; i < 16; ++i)
-        largest = std::max(largest, std::abs(static_cast<int>(at<std::int8_t>(block, 192 + i))));
-      return 32 * std::fabs(half_at(block, 208)) * static_cast<float>(largest);
-    }
-    case DType::iq4_xs:
-      return 32 * 127 * std::fabs(half_at(block, 0));
-    default:
-      return 0;  // has no records: excluded by the contract
-  }
-}
-
-int hopper_weight_exponent(float limit) noexcept {
-  int exponent = 0;
-  if (std::frexp(limit, &exponent) == 0.5f) --exponent;
-  return limit > 0 ? exponent : 0;
 }
 
 }  // namespace mlxn::ops

@@ -31,7 +31,7 @@ struct HopperTilePlan {
 
   std::uint32_t splits = 1;
   tile::Shape shape;
-  HopperTileArgs args{};    ///< but for the map, pointers, y_stride, y_type and what hopper_weight_scale sets
+  HopperTileArgs args{};    ///< but for the map, pointers, y_stride and y_type
   HopperStageArgs stage{};  ///< but for pointers, x_stride and x_type
 };
 
@@ -46,15 +46,5 @@ struct HopperTilePlan {
 [[nodiscard]] HopperTilePlan plan_hopper_shape(DType type, const tile::Shape& shape, std::uint32_t m,
                                                std::uint32_t n, std::uint32_t k, std::uint32_t splits,
                                                std::uint32_t multiprocessors) noexcept;
-
-/// Sets the powers of two that bring weights of a matrix into the range of f16. exponent: the least E such
-/// that no weight that the matrix's blocks can express with their scales and minimums, whatever its code, has
-/// a magnitude above 2^E (see hopper_weight_limit).
-void hopper_weight_scale(DType type, int exponent, HopperTileArgs& args) noexcept;
-
-/// The largest magnitude that the block's scales and minimums can express.
-[[nodiscard]] float hopper_weight_limit(DType type, const std::uint8_t* block) noexcept;
-/// The least E with limit <= 2^E; of a matrix, of its largest limit.
-[[nodiscard]] int hopper_weight_exponent(float limit) noexcept;
 
 }  // namespace mlxn::ops

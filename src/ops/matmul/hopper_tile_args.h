@@ -36,6 +36,7 @@ struct HopperTileArgs {
   gpu::TensorMap w;  ///< see HopperTilePlan::map
   In<uint8_t> x;     ///< HopperStageArgs::image
   In<float> x_scales;
+  In<int32_t> exponents;  ///< [rows of the records]: weights of a row are below 2^exponent whatever their codes are
   Out<void> y;
   InOut<float> workspace;    ///< sums over parts of k, if splits > 1
   InOut<uint32_t> counters;  ///< one a tile of y, zero before and after, if splits > 1
@@ -47,11 +48,6 @@ struct HopperTileArgs {
   uint32_t token_group;  ///< token tiles that blocks walk side by side
   uint32_t y_type;       ///< quant::kElementF32...
   uint32_t prefetch;     ///< stages of weights asked for before the wait for the kernel before
-  /// Powers of two. Weights are multiplied by w_scale (q4_0: by both halves of d_scale; mxfp4: d_scale[0] is
-  /// added to the exponents), the sums of rows g and g + 8 of each 16 by row_scale.
-  float w_scale;
-  uint32_t d_scale[2];
-  float row_scale[2];
 };
 static_assert(sizeof(HopperTileArgs) == 256, "a multiple of the map's alignment");
 

@@ -120,8 +120,8 @@ struct VectorMath {
     *reinterpret_cast<int2*>(to) = meta;
   }
 
-  /// Eight values of four lanes, multiples of the scale below 32576, as bytes where the instruction wants them,
-  /// and their sum.
+  /// Eight values of four lanes, multiples of the scale below 32576, as bytes where the instruction wants
+  /// them, and their sum.
   struct Packed {
     std::uint32_t block, row, half, step;
   };
@@ -129,7 +129,8 @@ struct VectorMath {
   // is l + 128.
   static constexpr float kRound = 12582912.0f + 128;
   static __device__ __forceinline__ void pack(const float (&scaled)[8], bool is_valid, const Packed& place,
-                                              float scale, std::uint8_t* x_shared, std::uint8_t* meta_shared) {
+                                              float scale, std::uint8_t* x_shared,
+                                              std::uint8_t* meta_shared) {
     const std::uint32_t block = place.block, row = place.row, half = place.half;
     std::uint32_t q[8], sum = 0;
 #pragma unroll
@@ -163,51 +164,66 @@ struct VectorMath {
                  static_cast<std::int32_t>(other_sum));
   }
 
-  /// Four lanes hold the 32 values of block `block`, eight consecutive ones each; all lanes of the warp come
-  /// here. low: from x and meta to what they leave.
-  static __device__ __forceinline__ void stage(const Eight& x, bool is_valid, std::uint32_t block,
-                                               std::uint32_t row, std::uint8_t* x_shared,
-                                               std::uint8_t* meta_shared, std::uint32_t low,
-                                               std::uint8_t* flags) {
-    const std::uint32_t quarter = threadIdx.x & 3, step = quarter >> 1, half = quarter & 1;
-    float largest = 0;
+  /// What the 32 values of a block, eight in each of four lanes, are multiples of.
+  struct Range {
+    std::uint32_t exponent;  // of the scale; 255: values that are not finite
+    float scale, inverse;
+    bool has_outlier;
+  };
+  static __device__ __forceinline__ Range range_of(const Eight& x) {
+    float largest = 0, sum = 0;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) largest = larger_magnitude(largest, x.v[i]);
+    for (int i = 0; i < 8; ++i) largest = larger_magnitude(largest, x.v[i]), sum += fabsf(x.v[i]);
     largest = larger_magnitude(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
     largest = larger_magnitude(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
+    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
     // e is the exponent field, one more where the mantissa is nearly full: |x| * 2^(141 - e) < 32576, so that
     // h fits a byte.
     const std::uint32_t bits = __float_as_uint(largest), e = min(max((bits + 0x18000u) >> 23, 16u), 255u);
-    const float inverse = __uint_as_float((268u - e) << 23);
-    const float scale = bits < 0x7f800000u ? __uint_as_float((e - 14u) << 23) : __uint_as_float(0x7fc00000u);
-    const Packed place = {block, row, half, step};
-    float scaled[8], sum = 0;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      scaled[i] = x.v[i] * inverse;
-      sum += fabsf(scaled[i]);
-    }
-    pack(scaled, is_valid, place, scale, x_shared, meta_shared);
-
-    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-    const float most = largest * inverse;
-    const bool has_outlier = is_valid && sum < 2 * most && sum > most && e > 31 && e < 255;
-    const std::uint32_t lane = threadIdx.x & 31;
-    const std::uint32_t votes = __ballot_sync(0xffffffffu, has_outlier);
-    const bool needs_low = (votes >> (lane & 16) & 0xffffu) != 0;  // 16 lanes hold a group of blocks
-    if (is_valid && (lane & 15) == 0) flags[block / kSlots] = needs_low ? 1 : 0;
-    if (votes == 0) return;  // the same in all lanes
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const float rounded = (scaled[i] + kRound) - kRound;
-      scaled[i] = has_outlier ? (scaled[i] - rounded) * 32768.0f : 0.0f;
-    }
-    pack(scaled, is_valid && needs_low, place, scale * (1.0f / 32768), x_shared + low, meta_shared + low);
+    Range range;
+    range.exponent = e;
+    range.inverse = __uint_as_float((268u - e) << 23);
+    range.scale = bits < 0x7f800000u ? __uint_as_float((e - 14u) << 23) : __uint_as_float(0x7fc00000u);
+    range.has_outlier = sum < 2 * largest && sum > largest && e > 31 && e < 254;
+    return range;
   }
 
-  /// Adds kCount units to the sums: half kHalf of `record` and, kWarps units on, of later records. groups: null,
-  /// or flags of the unit's groups of blocks, those without being left out.
+  /// Four lanes hold the 32 values of block `block`, eight consecutive ones each; all lanes of the warp come
+  /// here. Lanes whose block has an outlier, as bits; `flags` says it of groups of blocks, which 16 lanes
+  /// hold.
+  static __device__ __forceinline__ std::uint32_t stage(const Eight& x, bool is_valid, std::uint32_t block,
+                                                        std::uint32_t row, std::uint8_t* x_shared,
+                                                        std::uint8_t* meta_shared, std::uint8_t* flags) {
+    const std::uint32_t lane = threadIdx.x & 31;
+    const Range range = range_of(x);
+    float scaled[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) scaled[i] = x.v[i] * range.inverse;
+    pack(scaled, is_valid, {block, row, lane & 1, lane >> 1 & 1}, range.scale, x_shared, meta_shared);
+    const std::uint32_t votes = __ballot_sync(0xffffffffu, is_valid && range.has_outlier);
+    if (is_valid && (lane & 15) == 0) flags[block / kSlots] = (votes >> (lane & 16) & 0xffffu) != 0 ? 1 : 0;
+    return votes;
+  }
+
+  /// What the integers of a group of blocks with an outlier leave, likewise.
+  static __device__ __forceinline__ void stage_low(const Eight& x, bool is_valid, std::uint32_t block,
+                                                   std::uint32_t row, std::uint8_t* x_low,
+                                                   std::uint8_t* meta_low) {
+    const std::uint32_t lane = threadIdx.x & 31;
+    const Range range = range_of(x);
+    float rest[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float scaled = x.v[i] * range.inverse, rounded = (scaled + kRound) - kRound;
+      rest[i] = range.has_outlier ? (scaled - rounded) * 32768.0f : 0.0f;
+    }
+    pack(rest, is_valid, {block, row, lane & 1, lane >> 1 & 1}, range.scale * (1.0f / 32768), x_low,
+         meta_low);
+  }
+
+  /// Adds kCount units to the sums: half kHalf of `record` and, kWarps units on, of later records. groups:
+  /// null, or flags of the unit's groups of blocks, those without being left out.
   template <int kCount, std::uint32_t kHalf>
   static __device__ __forceinline__ void multiply(const std::uint8_t* record, std::uint32_t unit,
                                                   const std::uint8_t* x_shared,
@@ -360,22 +376,22 @@ struct VectorMath {
 /// one per load. to_values: Eight of X::Raw.
 template <class Math, int kM, class X, class ToValues>
 __device__ __forceinline__ void vector_stage_x(const HopperVectorArgs& args, std::uint32_t units,
-                                               std::uint32_t thread, std::uint8_t* x_shared,
-                                               std::uint8_t* meta_shared, std::uint8_t* flags,
+                                               std::uint32_t thread, std::uint8_t* memory,
                                                const ToValues& to_values) {
   constexpr std::uint32_t kThreads = kWarps * 32, kBatch = 8;
   const std::uint32_t items = units * 4 * kM * 4;  // of eight values
+  std::uint8_t *x_shared = memory + args.at.x, *meta_shared = memory + args.at.meta,
+               *flags = memory + args.at.flags;
+  const auto load = [&](std::uint32_t item) {
+    const std::uint32_t row = (item >> 2) % kM, k = (item >> 2) / kM * 32 + (item & 3) * 8;
+    if (item >= items || row >= args.m || k >= args.k) return X::zero();
+    return X::load(static_cast<const std::uint8_t*>(args.x.ptr) + (row * args.x_stride + k) * X::kBytes);
+  };
+  std::uint32_t votes = 0;
   for (std::uint32_t base = 0; base < items; base += kThreads * kBatch) {
     typename X::Raw raw[kBatch];
 #pragma unroll
-    for (std::uint32_t i = 0; i < kBatch; ++i) {
-      const std::uint32_t item = base + i * kThreads + thread, row = (item >> 2) % kM;
-      const std::uint32_t k = (item >> 2) / kM * 32 + (item & 3) * 8;
-      raw[i] = X::zero();
-      if (item < items && row < args.m && k < args.k)
-        raw[i] =
-            X::load(static_cast<const std::uint8_t*>(args.x.ptr) + (row * args.x_stride + k) * X::kBytes);
-    }
+    for (std::uint32_t i = 0; i < kBatch; ++i) raw[i] = load(base + i * kThreads + thread);
 #pragma unroll
     for (std::uint32_t i = 0; i < kBatch; i += 2) {
       if (base + i * kThreads >= items) break;  // the same in all threads
@@ -383,10 +399,19 @@ __device__ __forceinline__ void vector_stage_x(const HopperVectorArgs& args, std
       for (std::uint32_t j = i; j < i + 2;
            ++j) {  // no branch between the two, so that their latencies overlap
         const std::uint32_t item = base + j * kThreads + thread, task = item >> 2;
-        Math::stage(to_values(raw[j]), item < items, task / kM, task % kM, x_shared, meta_shared,
-                    args.at.low - args.at.x, flags);
+        votes |=
+            Math::stage(to_values(raw[j]), item < items, task / kM, task % kM, x_shared, meta_shared, flags);
       }
     }
+  }
+  if (votes == 0) return;  // the same in all lanes of the warp, which had all its groups itself
+  __syncwarp();
+  for (std::uint32_t item = thread; item - thread % 32 < items; item += kThreads) {
+    const std::uint32_t task = item >> 2, block = task / kM;
+    const bool is_valid = item < items && flags[block / Math::kSlots] != 0;
+    if (__ballot_sync(0xffffffffu, is_valid) == 0) continue;
+    Math::stage_low(to_values(load(item)), is_valid, block, task % kM, memory + args.at.low,
+                    memory + args.at.low + units * Math::kUnitX);
   }
 }
 
@@ -503,14 +528,13 @@ __device__ __forceinline__ void vector_block(const HopperVectorArgs& args) {
 
   if (warp < kWarps) {
     const std::uint32_t units = args.tile_records * F::kHalves;
-    std::uint8_t *x_shared = shared + args.at.x, *meta_shared = shared + args.at.meta, *flags = shared + args.at.flags;
     if (args.x_type == quant::kElementF32)
-      vector_stage_x<Math, kM, XF32>(args, units, threadIdx.x, x_shared, meta_shared, flags,
+      vector_stage_x<Math, kM, XF32>(args, units, threadIdx.x, shared,
                                      [](const XF32::Raw& raw) { return XF32::values(raw); });
     else
-      vector_stage_x<Math, kM, X16>(
-          args, units, threadIdx.x, x_shared, meta_shared, flags,
-          [&](const X16::Raw& raw) { return X16::values(raw, args.x_type == quant::kElementBf16); });
+      vector_stage_x<Math, kM, X16>(args, units, threadIdx.x, shared, [&](const X16::Raw& raw) {
+        return X16::values(raw, args.x_type == quant::kElementBf16);
+      });
     named_barrier(1, kWarps * 32);
     if (F::kHalves == 1 || warp % 2 == 0)
       vector_multiply<F, kM, 0>(args, shared, warp, n_tiles, full, partial_full);

@@ -191,7 +191,7 @@ Result<void> encode_matmul(CommandEncoder& encoder, const Tensor& x, const Weigh
   MLXN_CHECK(check_rows_apart(kOp, "y", y));
   MLXN_CHECK(check_no_overlap(kOp, "y", y, "x", x));
   MLXN_CHECK(check_no_overlap(kOp, "y", y, "weight", storage));
-  return encode(kOp, encoder, x, {storage, weight.impl()->form, weight.impl()->exponent}, y, shape, options, isa);
+  return encode(kOp, encoder, x, {storage, weight.impl()->form}, y, shape, options, isa);
 }
 
 namespace {

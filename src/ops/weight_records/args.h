@@ -29,11 +29,12 @@ struct WeightRecordsArgs {
   uint32_t code_bytes, row_bytes;  ///< of half a record, of a record
 };
 
-/// The largest magnitude that blocks can express, one for each group of the launch.
-struct WeightLimitArgs {
-  quant::GpuWeight w;  ///< one row
-  InOut<float> limits;  ///< [groups]
-  int64_t elems;
+/// How large weights can be, row by row.
+struct WeightExponentsArgs {
+  quant::GpuWeight w;
+  Out<int32_t> exponents;  ///< one for each row of the launch
+  int64_t rows;  ///< of w; those of the launch beyond have none
+  int64_t k;
 };
 
 }  // namespace ops

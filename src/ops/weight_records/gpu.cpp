@@ -19,22 +19,22 @@ static_assert(kRecordRows == quant::kRecordRows && kRecordHalf == quant::kRecord
 namespace ops {
 namespace {
 
-gpu::Kernel<WeightLimitArgs> limit_kernel(DType type) noexcept {
+gpu::Kernel<WeightExponentsArgs> exponents_kernel(DType type) noexcept {
   using namespace gpu;
   switch (type) {
-    case DType::q4_0: return weight_limit_q4_0;
-    case DType::q4_1: return weight_limit_q4_1;
-    case DType::q5_0: return weight_limit_q5_0;
-    case DType::q5_1: return weight_limit_q5_1;
-    case DType::q8_0: return weight_limit_q8_0;
-    case DType::q2_K: return weight_limit_q2_K;
-    case DType::q3_K: return weight_limit_q3_K;
-    case DType::q4_K: return weight_limit_q4_K;
-    case DType::q5_K: return weight_limit_q5_K;
-    case DType::q6_K: return weight_limit_q6_K;
-    case DType::iq4_nl: return weight_limit_iq4_nl;
-    case DType::iq4_xs: return weight_limit_iq4_xs;
-    case DType::mxfp4: return weight_limit_mxfp4;
+    case DType::q4_0: return weight_exponents_q4_0;
+    case DType::q4_1: return weight_exponents_q4_1;
+    case DType::q5_0: return weight_exponents_q5_0;
+    case DType::q5_1: return weight_exponents_q5_1;
+    case DType::q8_0: return weight_exponents_q8_0;
+    case DType::q2_K: return weight_exponents_q2_K;
+    case DType::q3_K: return weight_exponents_q3_K;
+    case DType::q4_K: return weight_exponents_q4_K;
+    case DType::q5_K: return weight_exponents_q5_K;
+    case DType::q6_K: return weight_exponents_q6_K;
+    case DType::iq4_nl: return weight_exponents_iq4_nl;
+    case DType::iq4_xs: return weight_exponents_iq4_xs;
+    case DType::mxfp4: return weight_exponents_mxfp4;
     default: return {};  // has no records
   }
 }
@@ -60,9 +60,21 @@ void fill(WeightRecordsArgs& args, const quant::GpuWeight& view, DType type, std
 
 bool has_records(DType type) noexcept { return static_cast<bool>(quant::record_format(type)); }
 
-std::uint64_t records_bytes(DType type, std::int64_t n, std::int64_t k) noexcept {
+namespace {
+/// Where the exponents begin, a multiple of 16 as the records' bytes are.
+std::uint64_t exponents_offset(DType type, std::int64_t n, std::int64_t k) noexcept {
   const quant::RecordFormat format = quant::record_format(type);
   return quant::record_grid(format, n, k).records() * format.bytes();
+}
+constexpr std::int64_t rows_of_tiles(std::int64_t rows) { return (rows + quant::kRecordRows - 1) / quant::kRecordRows * quant::kRecordRows; }
+}  // namespace
+
+std::uint64_t records_bytes(DType type, std::int64_t n, std::int64_t k) noexcept {
+  return exponents_offset(type, n, k) + static_cast<std::uint64_t>(rows_of_tiles(n)) * sizeof(std::int32_t);
+}
+
+Result<Tensor> exponents_of(const Tensor& records, DType type, std::int64_t n, std::int64_t k) {
+  return Tensor::make(records.allocation(), DType::i32, {rows_of_tiles(n)}, records.byte_offset() + exponents_offset(type, n, k));
 }
 
 Result<void> encode_pack_records(CommandEncoder& encoder, const Tensor& blocks, const quant::GpuWeight& view, const Tensor& records,
@@ -96,15 +108,20 @@ Result<void> encode_unpack_records(CommandEncoder& encoder, const Tensor& record
   return gpu::encode(encoder, gpu::unpack_records, {groups, static_cast<std::uint32_t>(parts)}, launch);
 }
 
-Result<void> encode_weight_limit(CommandEncoder& encoder, const Tensor& blocks, const Tensor& limits, DType type, std::int64_t elems) {
-  Launch<WeightLimitArgs> launch;
-  WeightLimitArgs& args = launch.args;
-  args.w = raw_layout(type, 1, elems).view;
+Result<void> encode_weight_exponents(CommandEncoder& encoder, const Tensor& blocks, const quant::GpuWeight& view, const Tensor& records,
+                                     DType type, std::int64_t n, std::int64_t k, std::int64_t first_row, std::int64_t rows) {
+  Launch<WeightExponentsArgs> launch;
+  WeightExponentsArgs& args = launch.args;
+  MLXN_TRY(const Tensor all, exponents_of(records, type, n, k));
+  MLXN_TRY(const Tensor some, all.slice(0, first_row, first_row + rows_of_tiles(rows)));
+  args.w = view;
   launch.bind(args.w.data, blocks);
-  launch.bind(args.limits, limits);
+  launch.bind(args.exponents, some);
   set_even(type, args.w, device_address(blocks));
-  args.elems = elems;
-  return gpu::encode(encoder, limit_kernel(type), {static_cast<std::uint32_t>(limits.dim(0))}, launch);
+  args.rows = rows;
+  args.k = k;
+  MLXN_TRY(const std::uint32_t groups, gpu::groups_for("prepare", rows_of_tiles(rows), 1));
+  return gpu::encode(encoder, exponents_kernel(type), {groups}, launch);
 }
 
 }  // namespace ops

@@ -136,21 +136,22 @@ struct UnpackRecords {
   }
 };
 
-/// Every group keeps the largest finite magnitude that scales and addends of the blocks it saw can express, whatever the codes
-/// are; kLargest is that of a code less its zero. Bound by memory.
+/// A group finds, for one row, the least e such that what scales and addends can express is below 2^e, whatever the codes are;
+/// kLargest is the magnitude of a code less its zero. What is not finite does not count. Bound by memory.
 template <class F, uint32_t kLargest>
-struct WeightLimit {
-  using Args = ops::WeightLimitArgs;
+struct WeightExponents {
+  using Args = ops::WeightExponentsArgs;
   struct Shared {
-    float limits[256];
+    float limits[128];
   };
-  static constexpr uint32_t kThreads = 256;
+  static constexpr uint32_t kThreads = 128;
 
   static MLXN_FN void run(const Args& args, const Thread& t, MLXN_SHARED Shared& shared) {
-    const int64_t chunks = args.elems / kChunkElems;
+    const int64_t row = t.group.x;
+    const uint32_t chunks = row < args.rows ? uint32_t(args.k / kChunkElems) : 0;
     float limit = 0.0f;
-    for (int64_t chunk = int64_t(t.group.x) * kThreads + t.index; chunk < chunks; chunk += int64_t(t.groups.x) * kThreads) {
-      const typename F::Chunk c = F::template load<false>(args.w, chunk / F::kChunks, 0, uint32_t(chunk % F::kChunks));
+    for (uint32_t chunk = t.index; chunk < chunks; chunk += kThreads) {
+      const typename F::Chunk c = F::template load<false>(args.w, row * args.w.row_blocks, chunk / F::kChunks, chunk % F::kChunks);
       MLXN_UNROLL
       for (uint32_t half = 0; half < 2; ++half) {
         const float most = abs(c.scale[half]) * float(kLargest) + abs(c.addend[half]);
@@ -163,26 +164,27 @@ struct WeightLimit {
       if (t.index < half && shared.limits[t.index + half] > shared.limits[t.index]) shared.limits[t.index] = shared.limits[t.index + half];
       t.barrier();
     }
-    if (t.index == 0 && shared.limits[0] > args.limits.ptr[t.group.x]) args.limits.ptr[t.group.x] = shared.limits[0];
+    // Subnormal limits are below 2^-126, which is what their exponent field says.
+    if (t.index == 0) args.exponents.ptr[row] = shared.limits[0] == 0.0f ? 0 : int32_t(float_bits(shared.limits[0]) >> 23) - 126;
   }
 };
 
 }  // namespace gpu
 }  // namespace mlxn
 
-#define MLXN_KERNELS(KERNEL)                            \
-  KERNEL(pack_records, PackRecords)                     \
-  KERNEL(unpack_records, UnpackRecords)                 \
-  KERNEL(weight_limit_q4_0, WeightLimit<Q4_0, 8>)       \
-  KERNEL(weight_limit_q4_1, WeightLimit<Q4_1, 15>)      \
-  KERNEL(weight_limit_q5_0, WeightLimit<Q5_0, 16>)      \
-  KERNEL(weight_limit_q5_1, WeightLimit<Q5_1, 31>)      \
-  KERNEL(weight_limit_q8_0, WeightLimit<Q8_0, 128>)     \
-  KERNEL(weight_limit_q2_K, WeightLimit<Q2K, 3>)        \
-  KERNEL(weight_limit_q3_K, WeightLimit<Q3K, 4>)        \
-  KERNEL(weight_limit_q4_K, WeightLimit<Q4K, 15>)       \
-  KERNEL(weight_limit_q5_K, WeightLimit<Q5K, 31>)       \
-  KERNEL(weight_limit_q6_K, WeightLimit<Q6K, 32>)       \
-  KERNEL(weight_limit_iq4_nl, WeightLimit<Iq4Nl, 127>)  \
-  KERNEL(weight_limit_iq4_xs, WeightLimit<Iq4Xs, 127>)  \
-  KERNEL(weight_limit_mxfp4, WeightLimit<Mxfp4, 12>)
+#define MLXN_KERNELS(KERNEL)                                   \
+  KERNEL(pack_records, PackRecords)                            \
+  KERNEL(unpack_records, UnpackRecords)                        \
+  KERNEL(weight_exponents_q4_0, WeightExponents<Q4_0, 8>)      \
+  KERNEL(weight_exponents_q4_1, WeightExponents<Q4_1, 15>)     \
+  KERNEL(weight_exponents_q5_0, WeightExponents<Q5_0, 16>)     \
+  KERNEL(weight_exponents_q5_1, WeightExponents<Q5_1, 31>)     \
+  KERNEL(weight_exponents_q8_0, WeightExponents<Q8_0, 128>)    \
+  KERNEL(weight_exponents_q2_K, WeightExponents<Q2K, 3>)       \
+  KERNEL(weight_exponents_q3_K, WeightExponents<Q3K, 4>)       \
+  KERNEL(weight_exponents_q4_K, WeightExponents<Q4K, 15>)      \
+  KERNEL(weight_exponents_q5_K, WeightExponents<Q5K, 31>)      \
+  KERNEL(weight_exponents_q6_K, WeightExponents<Q6K, 32>)      \
+  KERNEL(weight_exponents_iq4_nl, WeightExponents<Iq4Nl, 127>) \
+  KERNEL(weight_exponents_iq4_xs, WeightExponents<Iq4Xs, 127>) \
+  KERNEL(weight_exponents_mxfp4, WeightExponents<Mxfp4, 12>)

@@ -9,8 +9,11 @@
 namespace mlxn::ops {
 
 [[nodiscard]] bool has_records(DType type) noexcept;
-/// Of a matrix [n, k].
+/// Of a matrix [n, k]: the records, then an exponent (i32) for each of their rows, see encode_weight_exponents.
 [[nodiscard]] std::uint64_t records_bytes(DType type, std::int64_t n, std::int64_t k) noexcept;
+
+/// i32, a view of the records' storage.
+[[nodiscard]] Result<Tensor> exponents_of(const Tensor& records, DType type, std::int64_t n, std::int64_t k);
 
 /// Records the packing of `rows` rows of blocks, the rows from `first_row` (a multiple of 16) on of a matrix [n, k]. blocks: u8, in
 /// the layout of `view` (of the rows alone); records: u8, records_bytes(type, n, k). Tiles that the rows fill in part are filled
@@ -29,9 +32,10 @@ struct RecordRows {
                                                  const quant::GpuWeight& view, DType type, std::int64_t n, std::int64_t k,
                                                  const RecordRows& rows);
 
-/// Raises each of limits (f32 [groups]) to the largest finite magnitude that the scales and minimums of raw blocks can express,
-/// among those that its group takes: no weight is larger.
-[[nodiscard]] Result<void> encode_weight_limit(CommandEncoder& encoder, const Tensor& blocks, const Tensor& limits, DType type,
-                                              std::int64_t elems);
+/// Records the finding of the exponents of `rows` rows of a matrix [n, k], the rows from `first_row` (a multiple of 16) on, and of
+/// those that fill up their last tile. blocks: u8, in the layout of `view` (of the rows alone); records: as above.
+[[nodiscard]] Result<void> encode_weight_exponents(CommandEncoder& encoder, const Tensor& blocks, const quant::GpuWeight& view,
+                                                   const Tensor& records, DType type, std::int64_t n, std::int64_t k,
+                                                   std::int64_t first_row, std::int64_t rows);
 
 }  // namespace mlxn::ops
