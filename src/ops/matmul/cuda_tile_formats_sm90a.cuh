@@ -194,14 +194,14 @@ struct PairCodes {
 /// Bytes; 128 is zero.
 struct ByteCodes {
   static MLXN_TILE_FN constexpr int place(int, int) { return 0; }
-  static constexpr int kWords = 32;
+  static constexpr int kWords = 16;
   using Raw = RawWords<kWords>;
 
   template <class Reader>
   static MLXN_TILE_FN Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
     Raw raw;
     MLXN_TILE_UNROLL
-    for (int group = 0; group < 8; ++group) {
+    for (int group = 0; group < kWords / 4; ++group) {
       const Words4 words = from.words4(at + group * 512 + lane * 16);
       MLXN_TILE_UNROLL
       for (int i = 0; i < 4; ++i) raw.w[4 * group + i] = words.w[i];

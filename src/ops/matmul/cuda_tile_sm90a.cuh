@@ -270,7 +270,7 @@ __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTi
   std::uint32_t odd[4][4];
   typename F::Raw raw;
   typename F::Own own;
-  // Takes a stage's weights to registers, and frees the stage.
+  // Takes a stage's weights to registers.
   auto read = [&](std::uint32_t step) {
     sm90::barrier_wait(w_ring.full(w_at.slot), w_at.parity);
     const SharedReader<C::kPieceBytes, C::kCopies == 1 ? 0 : C::kWBytes / 2 - C::kPieceBytes> reader{
@@ -278,6 +278,12 @@ __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTi
     const std::uint32_t half = F::kSuper ? step & 1 : 0;
     raw = F::load(reader, half * F::kRowBytes, me.lane);
     own = F::own(reader, half == 0 ? F::kCodeBytes : 0, me.lane, half, scaling);
+  };
+  // Frees it, once both planes of fragments are made: only then do all loads have their data for certain. An
+  // arrival does not wait for loads (it is issued while they are under way, and orders what threads do with
+  // memory, not what copies do), and a copy into the stage overtook them where matrix instructions of many
+  // tokens held them up.
+  auto free_weights = [&] {
     __syncwarp();
     free_stage(w_ring, w_at.slot, me);
     w_at.advance(C::kWStages);
@@ -307,6 +313,7 @@ __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTi
     before = x_at.slot;
     x_at.advance(C::kXStages);
     if constexpr (kTurn == 2) x_at.advance(C::kXStages);
+    free_weights();
     if (step + kTurn < item.end) read(step + kTurn);
     sm90::wgmma::wait<1>();
     if constexpr (C::kXPlanes == 1) free_stage(x_ring, even_slot, me);
