@@ -210,16 +210,50 @@ TEST(HopperTiles, PlansCoverTheProduct) {
   }
 }
 
+/// The fastest launches that were measured on an H200.
 TEST(HopperTiles, PlansOfLikelyShapes) {
-  const auto plan = [](std::uint32_t m, std::uint32_t n, std::uint32_t k) {
-    return ops::plan_hopper_tile(DType::q4_0, m, n, k, 132);
+  struct Best {
+    std::uint32_t m, n, k;
+    const char* kernel;
+    std::uint32_t splits;
   };
-  EXPECT_EQ(plan(16, 4096, 14336).kernel, "matmul_hopper_tile16_q4_0");
-  EXPECT_EQ(plan(16, 4096, 14336).splits, 4u);  // 128 of 132 multiprocessors
-  EXPECT_EQ(plan(64, 4096, 14336).kernel, "matmul_hopper_tile64_q4_0");
-  EXPECT_EQ(plan(64, 14336, 4096).splits, 1u);
-  EXPECT_EQ(plan(512, 4096, 14336).kernel, "matmul_hopper_pair256_q4_0");
-  EXPECT_EQ(plan(4096, 4096, 14336).kernel, "matmul_hopper_tile256_q4_0");
+  for (const Best& best : {Best{8, 4096, 14336, "tile16", 4},      // 128 of 132 multiprocessors
+                           Best{16, 4096, 14336, "tile16", 4},     //
+                           Best{32, 4096, 14336, "tile32", 4},     //
+                           Best{64, 4096, 14336, "tile64", 4},     //
+                           Best{128, 4096, 14336, "tile128", 4},   //
+                           Best{256, 4096, 14336, "tile128", 2},   //
+                           Best{512, 4096, 14336, "tile128", 1},   //
+                           Best{2048, 4096, 14336, "tile256", 1},  //
+                           Best{4096, 4096, 14336, "tile256", 1},  //
+                           Best{8, 14336, 4096, "tile16", 1},      //
+                           Best{16, 14336, 4096, "tile16", 1},     //
+                           Best{32, 14336, 4096, "tile32", 1},     //
+                           Best{64, 14336, 4096, "tile64", 1},     //
+                           Best{128, 14336, 4096, "tile128", 1},   //
+                           Best{256, 14336, 4096, "tile256", 1},   //
+                           Best{512, 14336, 4096, "tile256", 1},   //
+                           Best{2048, 14336, 4096, "tile256", 1},  //
+                           Best{4096, 14336, 4096, "tile256", 1}}) {
+    const ops::HopperTilePlan p = ops::plan_hopper_tile(DType::q4_0, best.m, best.n, best.k, 132);
+    SCOPED_TRACE(std::to_string(best.m) + " " + std::to_string(best.n) + " " + std::to_string(best.k));
+    EXPECT_EQ(p.kernel, std::string("matmul_hopper_") + best.kernel + "_q4_0");
+    EXPECT_EQ(p.splits, best.splits);
+  }
+}
+
+TEST(HopperTiles, PlansOfTypesThatUnpackSlowly) {
+  for (const DType type : {DType::q4_K, DType::q6_K, DType::q8_0, DType::q5_K, DType::q2_K}) {
+    const auto plan = [type](std::uint32_t m, std::uint32_t n, std::uint32_t k) {
+      return ops::plan_hopper_tile(type, m, n, k, 132);
+    };
+    EXPECT_EQ(plan(16, 4096, 14336).shape.tokens, 16) << to_string(type);
+    EXPECT_EQ(plan(16, 4096, 14336).splits, 4u) << to_string(type);
+    EXPECT_EQ(plan(64, 14336, 4096).splits, 1u) << to_string(type);
+    EXPECT_EQ(plan(128, 4096, 14336).shape.tokens, 128) << to_string(type);
+    // Each tile of tokens unpacks the weights again: large tiles are the faster ones sooner.
+    EXPECT_EQ(plan(512, 4096, 14336).shape.form, tile::Form::pair) << to_string(type);
+  }
 }
 
 TEST(HopperTiles, KernelsHaveOneNameEach) {
