@@ -2,11 +2,12 @@
 /// (src/ops/matmul/cuda_hopper_*.cu).
 ///
 /// Every kernel of every type: y, poisoned with NaN, against float64 sums of the exact weights and the
-/// unrounded x, with tails in m, n and k, whole and in parts of k, and bits that are the same in a second
-/// run. Then times in graphs of calls over rotated weights. Each task runs in a child process: one that traps
-/// or hangs costs itself only.
+/// unrounded x, with tails in m, n and k, whole and in parts of k, and bits that are the same in every one of
+/// `--runs` runs (2), every other of which starts early. Then times in graphs of calls over rotated weights.
+/// Each task runs in a child process: one that traps or hangs costs itself only.
 ///
-///   tile_check [--check] [--time] [--sweep] [--type NAME] [--m M]       (none of the first three: all)
+///   tile_check [--check] [--time] [--sweep] [--type NAME] [--m M] [--runs N]   (none of the first three:
+///   all)
 ///
 /// Build: bench/hopper/tile_check.sh OUTPUT
 
@@ -35,10 +36,10 @@
 #include "quant/records.h"
 
 namespace mlxn::cuda {
-#define MLXN_TYPES(DO)                                                                                   \
-  DO(q4_0)                                                                                               \
-  DO(q4_1) DO(q5_0) DO(q5_1) DO(q8_0) DO(q2_K) DO(q3_K) DO(q4_K) DO(q5_K) DO(q6_K) DO(iq4_nl) DO(iq4_xs) \
-      DO(mxfp4)
+#define MLXN_TYPES(DO) \
+  DO(q4_0)             \
+  DO(q4_1)             \
+  DO(q5_0) DO(q5_1) DO(q8_0) DO(q2_K) DO(q3_K) DO(q4_K) DO(q5_K) DO(q6_K) DO(iq4_nl) DO(iq4_xs) DO(mxfp4)
 #define MLXN_TABLE(type) extern const KernelTable cuda_hopper_tile_##type;
 MLXN_TYPES(MLXN_TABLE)
 extern const KernelTable cuda_hopper_stage;
@@ -95,7 +96,15 @@ Variant make_variant(const char* name) {
   return {name, variant_shape<F, kTokens, kRowGroups, kKGroups, kBlocks>(),
           reinterpret_cast<const void*>(&variant<F, kTokens, kRowGroups, kKGroups, kBlocks>)};
 }
+/// Two groups of warps that take stages in turn hide more of the unpacking.
+template <class F>
+std::vector<Variant> k2_variants() {
+  return {make_variant<F, 16, 2, 2, 1>("16 k2"), make_variant<F, 32, 2, 2, 1>("32 k2"),
+          make_variant<F, 64, 2, 2, 1>("64 k2")};
+}
 std::vector<Variant> variants_of(DType type) {
+  if (type == DType::q4_K) return k2_variants<tile::Q4K>();
+  if (type == DType::q6_K) return k2_variants<tile::Q6K>();
   if (type != DType::q4_0) return {};
   using F = tile::Q4_0;
   return {make_variant<F, 16, 2, 2, 1>("16 k2"),
@@ -263,26 +272,23 @@ struct Difference {
 };
 /// Sums of squares by row of w and by token; y has rows of `stride` elements, those from n on must be
 /// untouched.
-__global__ void compare(const void* y, const void* before, unsigned type, const double* expected, int m,
-                        int n, int stride, double* row_sums, double* token_sums, Difference* out) {
+__global__ void compare(const void* y, unsigned type, const double* expected, int m, int n, int stride,
+                        double* row_sums, double* token_sums, Difference* out) {
   for (long long i = blockIdx.x * 256ll + threadIdx.x; i < (long long)m * stride; i += gridDim.x * 256ll) {
     const int token = i / stride, row = i % stride;
     float v;
-    std::uint32_t bits, other;
+    std::uint32_t bits;
     if (type == quant::kElementF32) {
       bits = static_cast<const std::uint32_t*>(y)[i];
-      other = static_cast<const std::uint32_t*>(before)[i];
       v = __uint_as_float(bits);
     } else {
       bits = static_cast<const std::uint16_t*>(y)[i];
-      other = static_cast<const std::uint16_t*>(before)[i];
       v = type == quant::kElementF16 ? sm90::f16_to_f32(std::uint16_t(bits)) : __uint_as_float(bits << 16);
     }
     if (row >= n) {
       if (bits != (type == quant::kElementF32 ? 0xFFFFFFFFu : 0xFFFFu)) atomicAdd(&out->outside, 1ull);
       continue;
     }
-    if (bits != other) atomicAdd(&out->changed, 1ull);
     if (!isfinite(v)) {
       atomicAdd(&out->not_finite, 1ull);
       continue;
@@ -412,6 +418,15 @@ struct Product {
 // -------------------------------------------------------------------------------------------------------------
 
 int failures = 0;
+int runs = 2;  // of every product that is checked
+
+/// Elements that differ, of `words` words of 2 or 4 bytes.
+template <class T>
+__global__ void count_changes(const T* a, const T* b, long long words, Difference* out) {
+  for (long long i = blockIdx.x * 256ll + threadIdx.x; i < words; i += gridDim.x * 256ll) {
+    if (a[i] != b[i]) atomicAdd(&out->changed, 1ull);
+  }
+}
 
 /// One matrix and one x with their float64 product.
 struct Case {
@@ -478,14 +493,23 @@ struct Case {
       Product product(plan, function, type, matrix.exponent, records, x, x_type, k, y, y_type, stride);
       cudaStream_t stream = nullptr;
       CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-      for (int i = 0; i < 2; ++i) {
+      CHECK(cudaDeviceSynchronize());  // what was set above; this stream does not wait for it
+      for (int i = 0; i < runs; ++i) {
         CHECK(cudaMemsetAsync(y, 0xFF, bytes, stream));
-        product.run_stage(stream, i == 1);
-        product.run(stream, i == 1);
-        if (i == 0) CHECK(cudaMemcpyAsync(first, y, bytes, cudaMemcpyDefault, stream));
+        product.run_stage(stream, i % 2 == 1);
+        product.run(stream, i % 2 == 1);
+        if (i == 0)
+          CHECK(cudaMemcpyAsync(first, y, bytes, cudaMemcpyDefault, stream));
+        else if (y_type == quant::kElementF32)
+          count_changes<<<512, 256, 0, stream>>>(reinterpret_cast<std::uint32_t*>(y),
+                                                 reinterpret_cast<std::uint32_t*>(first),
+                                                 (long long)bytes / 4, difference);
+        else
+          count_changes<<<512, 256, 0, stream>>>(reinterpret_cast<std::uint16_t*>(y),
+                                                 reinterpret_cast<std::uint16_t*>(first),
+                                                 (long long)bytes / 2, difference);
       }
-      compare<<<1024, 256, 0, stream>>>(y, first, y_type, expected, m, n, stride, row_sums, token_sums,
-                                        difference);
+      compare<<<1024, 256, 0, stream>>>(y, y_type, expected, m, n, stride, row_sums, token_sums, difference);
       CHECK(cudaGetLastError());
       CHECK(cudaStreamSynchronize(stream));
       CHECK(cudaStreamDestroy(stream));
@@ -712,8 +736,9 @@ class Bench {
       const std::uint32_t blocks = plan.grid[0] * plan.grid[1] * plan.grid[2];
       if (shape.form == tile::Form::parts && blocks > 4u * sms_ * shape.blocks_per_sm && splits > 1) return;
       const double early = time(plan, function, false, true, true);
-      std::printf("sweep %-28s n %5d k %5d m %4d parts %2u blocks %4u stages %d %d: %7.2f us early\n", name,
-                  n_, k_, m, plan.splits, blocks, shape.x_stages, shape.w_stages, early);
+      std::printf("sweep %s %-28s n %5d k %5d m %4d parts %2u blocks %4u stages %d %d: %7.2f us early\n",
+                  std::string(to_string(type_)).c_str(), name, n_, k_, m, plan.splits, blocks, shape.x_stages,
+                  shape.w_stages, early);
       std::fflush(stdout);
     };
     for (int kind = 0; kind < tile::kKinds; ++kind) {
@@ -753,6 +778,7 @@ void task(const char* name, unsigned seconds, const std::function<void()>& work)
   const pid_t pid = fork();
   if (pid == 0) {
     alarm(seconds);
+    failures = 0;  // the child's own: it starts with what other tasks have left in this process
     int code = 0;
     try {
       work();
@@ -789,6 +815,8 @@ int main(int argc, char** argv) {
       sweeps = true;
     else if (arg == "--type" && i + 1 < argc)
       only = argv[++i];
+    else if (arg == "--runs" && i + 1 < argc)
+      runs = std::max(1, std::atoi(argv[++i]));
     else if (arg == "--m" && i + 1 < argc)
       only_m = std::atoi(argv[++i]);
     else
@@ -799,7 +827,7 @@ int main(int argc, char** argv) {
   if (checks) {
     task("special", 20, check_special);
     for (DType type : kTypes) {
-      if (wanted(type)) task(std::string(to_string(type)).c_str(), 30, [&] { check_type(type); });
+      if (wanted(type)) task(std::string(to_string(type)).c_str(), 60, [&] { check_type(type); });
     }
   }
   struct Size {
@@ -819,10 +847,12 @@ int main(int argc, char** argv) {
         }
       });
     }
-    if (sweeps && wanted(DType::q4_0)) {
+    for (DType type : {DType::q4_0, DType::q4_K, DType::q6_K}) {
+      if (!sweeps || !wanted(type)) continue;
       task("sweep", 60, [&] {
-        Bench bench(DType::q4_0, size.n, size.k, 512);
+        Bench bench(type, size.n, size.k, 512);
         for (int m : {8, 16, 32, 64, 128, 256, 512}) {
+          if (type != DType::q4_0 && m > 64) break;
           if (only_m == 0 || only_m == m) bench.sweep(m);
         }
       });
