@@ -183,7 +183,7 @@ std::vector<std::uint8_t> pack(DType type, const std::vector<std::uint8_t>& bloc
 struct Matrix {
   std::vector<std::uint8_t> records;
   std::vector<float> values;
-  int exponent = 0;
+  std::vector<std::int32_t> exponents;  // of rows
 };
 /// Random blocks; every fourth row's scales are 2^-`spread` of the others'.
 Matrix make_matrix(DType type, std::uint32_t n, std::uint32_t k, int spread, std::uint64_t seed) {
@@ -194,13 +194,16 @@ Matrix make_matrix(DType type, std::uint32_t n, std::uint32_t k, int spread, std
                               row_blocks, std::ldexp(1.0f, row % 4 == 3 ? -spread : 0), seed + row);
   }
   Matrix m;
-  float limit = 0;
-  for (std::size_t b = 0; b < std::size_t(n) * row_blocks; ++b) {
-    limit = std::max(limit, ops::hopper_weight_limit(type, blocks.data() + b * block_bytes(type)));
-  }
-  m.exponent = ops::hopper_weight_exponent(limit);
   m.values.resize(std::size_t(n) * k);
   quant::dequantize_blocks(type, blocks.data(), std::uint64_t(n) * row_blocks, m.values.data());
+  for (std::uint32_t row = 0; row < n; ++row) {
+    float most = 0;
+    for (std::uint32_t i = 0; i < k; ++i) most = std::max(most, std::fabs(m.values[std::size_t(row) * k + i]));
+    // What scales and minimums can express is at most three times what random codes make of them.
+    int exponent = 0;
+    std::frexp(most, &exponent);
+    m.exponents.push_back(exponent + 2);
+  }
   m.records = pack(type, blocks, n, k);
   return m;
 }
@@ -351,7 +354,7 @@ struct Product {
   HopperStageArgs stage{};
   std::vector<void*> memory;
 
-  Product(const HopperTilePlan& p, const void* f, DType type, int exponent, const std::uint8_t* records,
+  Product(const HopperTilePlan& p, const void* f, const std::vector<std::int32_t>& exponents, const std::uint8_t* records,
           const void* x, unsigned x_type, std::int64_t x_stride, void* y, unsigned y_type,
           std::int64_t y_stride)
       : plan(p), function(f) {
@@ -379,7 +382,9 @@ struct Product {
     args.y.ptr = y;
     args.y_stride = y_stride;
     args.y_type = y_type;
-    ops::hopper_weight_scale(type, exponent, args);
+    auto* of_rows = static_cast<std::int32_t*>(take(exponents.size() * 4));
+    CHECK(cudaMemcpy(of_rows, exponents.data(), exponents.size() * 4, cudaMemcpyDefault));
+    args.exponents.ptr = of_rows;
     use(records);
     CHECK(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                int(plan.dynamic_shared_bytes)));
@@ -490,7 +495,7 @@ struct Case {
     CHECK(cudaMemset(token_sums, 0, 16 * m));
     CHECK(cudaMemset(difference, 0, sizeof(Difference)));
     {
-      Product product(plan, function, type, matrix.exponent, records, x, x_type, k, y, y_type, stride);
+      Product product(plan, function, matrix.exponents, records, x, x_type, k, y, y_type, stride);
       cudaStream_t stream = nullptr;
       CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
       CHECK(cudaDeviceSynchronize());  // what was set above; this stream does not wait for it
@@ -620,7 +625,7 @@ void check_special() {
   CHECK(cudaMemset(y, 0xFF, m * n * 4));
   const HopperTilePlan plan =
       ops::plan_hopper_shape(DType::q4_0, ops::hopper_tile_shape(DType::q4_0, 1), m, n, k, 2, processors());
-  Product product(plan, kernel_of(DType::q4_0, "matmul_hopper_tile32_q4_0"), DType::q4_0, matrix.exponent,
+  Product product(plan, kernel_of(DType::q4_0, "matmul_hopper_tile32_q4_0"), matrix.exponents,
                   records, xd, quant::kElementF32, k, y, quant::kElementF32, n);
   product.run_stage(nullptr, false);
   product.run(nullptr, false);
@@ -653,7 +658,7 @@ class Bench {
     CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
     // 256 rows on the host, the others are copies of them: where they lie is what counts.
     const Matrix part = make_matrix(type, 256, k, 0, 11);
-    exponent_ = part.exponent;
+    for (int row = 0; row < n; ++row) exponents_.push_back(part.exponents[std::size_t(row) % 256]);
     for (int i = 0; i < kMatrices; ++i) {
       auto* records = device<std::uint8_t>(part.records.size() * (n / 256));
       CHECK(cudaMemcpy(records, part.records.data(), part.records.size(), cudaMemcpyDefault));
@@ -676,7 +681,7 @@ class Bench {
 
   /// Microseconds a call.
   double time(const HopperTilePlan& plan, const void* function, bool stage, bool multiply, bool early) {
-    Product product(plan, function, type_, exponent_, records_[0], x_, quant::kElementF32, k_, y_,
+    Product product(plan, function, exponents_, records_[0], x_, quant::kElementF32, k_, y_,
                     quant::kElementF32, n_);
     product.run_stage(stream_, false);
     CHECK(cudaStreamSynchronize(stream_));
@@ -762,7 +767,7 @@ class Bench {
   static constexpr int kMatrices = 16;
   DType type_;
   int n_, k_, sms_;
-  int exponent_ = 0;
+  std::vector<std::int32_t> exponents_;
   cudaStream_t stream_ = nullptr;
   std::vector<std::uint8_t*> records_;
   float* x_ = nullptr;
