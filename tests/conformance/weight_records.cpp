@@ -3,9 +3,12 @@
 
 #include <cmath>
 
+#include "backends/device_impl.h"
 #include "backends/gpu/weight_prepare.h"
 #include "mlxn/ops/embedding.h"
 #include "mlxn/ops/matmul.h"
+#include "ops/matmul/hopper.h"
+#include "ops/matmul/hopper_tile.h"
 #include "ops/prepare_weight/prepare_weight.h"
 #include "quant/records.h"
 #include "tests/conformance/variants.h"
@@ -208,6 +211,43 @@ TEST(WeightRecords, ExactProductsAreThoseOfPreparedWeights) {
           must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), records, y.tensor(), options); }));
           EXPECT_TRUE(y.intact());
           ASSERT_EQ(y.read(), wanted.read()) << "m " << m << " route " << (route == Route::vector ? "vector" : "tile");
+        }
+      }
+    }
+  }
+}
+
+// Every tile kernel, also those that only large shapes would take, against exact products of the same weights.
+TEST(WeightRecords, EveryTileKernelOfHopper) {
+  Random random(54);
+  SCOPED_TRACE(random.trace());
+  for (const Device& device : gpus()) {
+    if (!device.impl()->is_hopper()) continue;
+    for (const DType type : types_with_records()) {
+      const std::int64_t n = 150, k = block_elems(type) == 256 ? 1280 : 1312;
+      const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
+      const Weight weight = in_records(device, {&raw, 1});
+      for (int kind = 0; kind < tile::kKinds; ++kind) {
+        for (const std::uint32_t splits : {1u, 3u}) {
+          const std::int64_t m = ops::hopper_tile_shape(type, kind).tokens + 5;
+          SCOPED_TRACE(std::string(ops::hopper_tile_name(type, kind)) + " parts " + std::to_string(splits));
+          Guarded x(device, DType::f32, {m, k}, {4, 0}), y(device, DType::f32, {m, n}, {3, 4}), wanted(device, DType::f32, {m, n});
+          x.write(random.uniform(static_cast<std::size_t>(m * k), -2, 2));
+          MatmulOptions exact;
+          exact.numerics = Numerics::exact;
+          must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
+          must(run(device, [&](CommandEncoder& e) {
+            return ops::matmul_hopper_kind(e, x.tensor(), {weight.impl()->storage, WeightForm::records}, y.tensor(), {m, n, k, type}, kind, splits);
+          }));
+          EXPECT_TRUE(y.intact());
+          const std::vector<float> got = y.read(), want = wanted.read();
+          double error = 0, size = 0;
+          for (std::size_t i = 0; i < got.size(); ++i) {
+            const double off = static_cast<double>(got[i]) - static_cast<double>(want[i]);
+            error += off * off;
+            size += static_cast<double>(want[i]) * static_cast<double>(want[i]);
+          }
+          EXPECT_LE(error / size, 3e-7);
         }
       }
     }

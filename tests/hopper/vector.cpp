@@ -57,10 +57,16 @@ float get(const std::uint8_t* from, std::uint32_t type) {
 }
 
 /// 32 values as the kernel is to take them: whole multiples of a power of two, at most 32576 of them; where one outweighs the
-/// others, of a power of two 2^15 times smaller.
+/// others in every eight, of a power of two 2^15 times smaller.
 void round_block(const float* x, double* out) {
-  float largest = 0, sum = 0;
-  for (int i = 0; i < 32; ++i) largest = std::max(largest, std::fabs(x[i])), sum += std::fabs(x[i]);
+  float largest = 0;
+  for (int i = 0; i < 32; ++i) largest = std::max(largest, std::fabs(x[i]));
+  bool has_outlier = true;
+  for (int lane = 0; lane < 4; ++lane) {
+    float sum = 0, mine = 0;
+    for (int i = 8 * lane; i < 8 * lane + 8; ++i) sum += std::fabs(x[i]), mine = std::max(mine, std::fabs(x[i]));
+    if (sum - (mine == largest ? largest : 0.0f) >= 0.5f * largest) has_outlier = false;
+  }
   int exponent = 0;
   double step = 0;
   if (largest > 0) {
@@ -68,7 +74,7 @@ void round_block(const float* x, double* out) {
     step = std::ldexp(1.0, exponent - 15);
     if (static_cast<double>(largest) / step >= 32576) step *= 2;
   }
-  if (sum < 2 * largest && sum > largest) step /= 32768;
+  if (has_outlier) step /= 32768;
   for (int i = 0; i < 32; ++i)
     out[i] = step == 0 ? 0 : std::nearbyint(static_cast<double>(x[i]) / step) * step;
 }

@@ -112,13 +112,13 @@ Result<void> multiply_vector(std::string_view op, CommandEncoder& encoder, const
   return {};
 }
 
-/// Rows of x made ready, then the product.
-Result<void> multiply_tiles(CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y, const MatmulShape& shape) {
-  const std::uint32_t cores = gpu::device_cores(encoder);
+/// Rows of x made ready, then the product. plan_rows(m): the plan for m rows.
+template <class PlanRows>
+Result<void> multiply_tiles(CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y, const MatmulShape& shape,
+                            const PlanRows& plan_rows) {
   for (std::int64_t m = 0; m < shape.m; m += kTileRows) {
     const std::int64_t m_end = std::min(m + kTileRows, shape.m);
-    const HopperTilePlan plan = plan_hopper_tile(shape.type, static_cast<std::uint32_t>(m_end - m), static_cast<std::uint32_t>(shape.n),
-                                                 static_cast<std::uint32_t>(shape.k), cores);
+    const HopperTilePlan plan = plan_rows(static_cast<std::uint32_t>(m_end - m));
     // Scratch memory comes before the first launch: nothing is recorded if there is none.
     MLXN_TRY(const Tensor image, gpu::scratch(encoder, plan.image_bytes));
     MLXN_TRY(const Tensor scales, gpu::scratch(encoder, plan.scale_bytes));
@@ -181,8 +181,22 @@ std::int64_t hopper_vector_threshold(const MatmulShape& shape, std::uint32_t cor
 
 Result<void> matmul_hopper(std::string_view op, CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y,
                            const MatmulShape& shape, const MatmulChoice& choice) {
-  if (choice.route == Route::tile) return multiply_tiles(encoder, x, weights, y, shape);
+  if (choice.route == Route::tile) {
+    return multiply_tiles(encoder, x, weights, y, shape, [&](std::uint32_t rows) {
+      return plan_hopper_tile(shape.type, rows, static_cast<std::uint32_t>(shape.n), static_cast<std::uint32_t>(shape.k), gpu::device_cores(encoder));
+    });
+  }
   return multiply_vector(op, encoder, x, weights.bytes, y, shape, choice.batch_invariant);
+}
+
+Result<void> matmul_hopper_kind(CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y, const MatmulShape& shape,
+                                int kind, std::uint32_t splits) {
+  return multiply_tiles(encoder, x, weights, y, shape, [&](std::uint32_t rows) {
+    HopperTilePlan plan = plan_hopper_shape(shape.type, hopper_tile_shape(shape.type, kind), rows, static_cast<std::uint32_t>(shape.n),
+                                            static_cast<std::uint32_t>(shape.k), splits, gpu::device_cores(encoder));
+    plan.kernel = hopper_tile_name(shape.type, kind);
+    return plan;
+  });
 }
 
 MatmulGpuPlan plan_matmul_hopper(const MatmulShape& shape, const MatmulChoice& choice, std::uint32_t cores) noexcept {

@@ -26,6 +26,11 @@ namespace mlxn::ops {
                                          const Tensor& y, const MatmulShape& shape, const MatmulChoice& choice);
 [[nodiscard]] MatmulGpuPlan plan_matmul_hopper(const MatmulShape& shape, const MatmulChoice& choice, std::uint32_t cores) noexcept;
 
+/// The product by one kind of tile kernel (0 to tile::kKinds - 1), with k in so many parts where it has parts: for tests, which
+/// reach every kernel at small sizes so. The operands as above.
+[[nodiscard]] Result<void> matmul_hopper_kind(CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y,
+                                              const MatmulShape& shape, int kind, std::uint32_t splits);
+
 /// The host's side of all kernels, for the check that the CUDA side has them.
 [[nodiscard]] std::vector<const gpu::KernelInfo*> hopper_kernels();
 

@@ -168,16 +168,22 @@ struct VectorMath {
   struct Range {
     std::uint32_t exponent;  // of the scale; 255: values that are not finite
     float scale, inverse;
-    bool has_outlier;
+    float largest;  // 0 where nothing can be kept of what the integers leave
+    float rest;     // sum of magnitudes of the lane's own values without the largest
   };
+  /// Lanes, as bits, whose block has an outlier: in none of its four lanes the others come near the largest.
+  static __device__ __forceinline__ std::uint32_t outliers(const Range& range) {
+    std::uint32_t calm = __ballot_sync(0xffffffffu, range.rest >= 0.5f * range.largest);
+    calm |= calm >> 2 & 0x33333333u;
+    calm |= calm >> 1 & 0x11111111u;
+    return ~(calm & 0x11111111u) & 0x11111111u;
+  }
   static __device__ __forceinline__ Range range_of(const Eight& x) {
-    float largest = 0, sum = 0;
+    float mine = 0, sum = 0;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) largest = larger_magnitude(largest, x.v[i]), sum += fabsf(x.v[i]);
-    largest = larger_magnitude(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
+    for (int i = 0; i < 8; ++i) mine = larger_magnitude(mine, x.v[i]), sum += fabsf(x.v[i]);
+    float largest = larger_magnitude(mine, __shfl_xor_sync(0xffffffffu, mine, 1));
     largest = larger_magnitude(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
-    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
     // e is the exponent field, one more where the mantissa is nearly full: |x| * 2^(141 - e) < 32576, so that
     // h fits a byte.
     const std::uint32_t bits = __float_as_uint(largest), e = min(max((bits + 0x18000u) >> 23, 16u), 255u);
@@ -185,7 +191,8 @@ struct VectorMath {
     range.exponent = e;
     range.inverse = __uint_as_float((268u - e) << 23);
     range.scale = bits < 0x7f800000u ? __uint_as_float((e - 14u) << 23) : __uint_as_float(0x7fc00000u);
-    range.has_outlier = sum < 2 * largest && sum > largest && e > 31 && e < 254;
+    range.rest = sum - (mine == largest ? largest : 0.0f);
+    range.largest = e > 31 && e < 254 ? largest : 0.0f;
     return range;
   }
 
@@ -201,9 +208,9 @@ struct VectorMath {
 #pragma unroll
     for (int i = 0; i < 8; ++i) scaled[i] = x.v[i] * range.inverse;
     pack(scaled, is_valid, {block, row, lane & 1, lane >> 1 & 1}, range.scale, x_shared, meta_shared);
-    const std::uint32_t votes = __ballot_sync(0xffffffffu, is_valid && range.has_outlier);
-    if (is_valid && (lane & 15) == 0) flags[block / kSlots] = (votes >> (lane & 16) & 0xffffu) != 0 ? 1 : 0;
-    return votes;
+    const std::uint32_t found = outliers(range);
+    if (is_valid && (lane & 15) == 0) flags[block / kSlots] = (found >> (lane & 16) & 0xffffu) != 0 ? 1 : 0;
+    return found;
   }
 
   /// What the integers of a group of blocks with an outlier leave, likewise.
@@ -212,11 +219,12 @@ struct VectorMath {
                                                    std::uint8_t* meta_low) {
     const std::uint32_t lane = threadIdx.x & 31;
     const Range range = range_of(x);
+    const bool has_outlier = (outliers(range) >> (lane & 28) & 1) != 0;
     float rest[8];
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       const float scaled = x.v[i] * range.inverse, rounded = (scaled + kRound) - kRound;
-      rest[i] = range.has_outlier ? (scaled - rounded) * 32768.0f : 0.0f;
+      rest[i] = has_outlier ? (scaled - rounded) * 32768.0f : 0.0f;
     }
     pack(rest, is_valid, {block, row, lane & 1, lane >> 1 & 1}, range.scale * (1.0f / 32768), x_low,
          meta_low);
@@ -436,7 +444,7 @@ __device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, st
   const std::uint8_t *x_shared = memory + args.at.x, *meta_shared = memory + args.at.meta;
   const std::uint8_t* flags = memory + args.at.flags;
   const std::uint32_t low = args.at.low - args.at.x;
-  bool any_low = false;
+  bool any_low = false;  // seldom any
   for (std::uint32_t unit = lane; unit < args.tile_records * F::kHalves; unit += 32)
     any_low = any_low || Math::has_low(flags, unit);
   any_low = __ballot_sync(0xffffffffu, any_low) != 0;
