@@ -172,7 +172,7 @@ std::string header(Output output) {
 }
 
 std::string row(Output output, const Subject& s, const Model& model, Numerics numerics, const Test& test, const Speed& speed) {
-  const Capabilities& c = model.device().capabilities();
+  const Capabilities c = model.device().capabilities();
   // Weights are read once a token in generation; with a prompt arithmetic is the limit.
   const bool reads = test.predict > 0;
   const double gbps = static_cast<double>(model.info().bytes_per_token) * speed.mean * 1e-9, share = gbps / speed.read_gbps;

@@ -680,6 +680,12 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
   attributes->numRegs = 128;
   return cudaSuccess;
 }
+cudaError_t cudaGetDriverEntryPointByVersion(const char*, void** function, unsigned int, unsigned long long, cudaDriverEntryPointQueryResult* found) {
+  ENTER;
+  *function = nullptr;
+  *found = cudaDriverEntryPointSymbolNotFound;
+  return cudaSuccess;
+}
 cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribute, int value) {
   ENTER;
   const std::lock_guard lock(machine().mutex);

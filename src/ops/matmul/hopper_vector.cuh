@@ -173,7 +173,7 @@ struct VectorMath {
   };
   /// Lanes, as bits, whose block has an outlier: in none of its four lanes the others come near the largest.
   static __device__ __forceinline__ std::uint32_t outliers(const Range& range) {
-    std::uint32_t calm = __ballot_sync(0xffffffffu, range.rest >= 0.5f * range.largest);
+    std::uint32_t calm = __ballot_sync(0xffffffffu, !(range.rest < 0.5f * range.largest));  // NaN is calm
     calm |= calm >> 2 & 0x33333333u;
     calm |= calm >> 1 & 0x11111111u;
     return ~(calm & 0x11111111u) & 0x11111111u;
@@ -209,7 +209,9 @@ struct VectorMath {
     for (int i = 0; i < 8; ++i) scaled[i] = x.v[i] * range.inverse;
     pack(scaled, is_valid, {block, row, lane & 1, lane >> 1 & 1}, range.scale, x_shared, meta_shared);
     const std::uint32_t found = outliers(range);
-    if (is_valid && (lane & 15) == 0) flags[block / kSlots] = (found >> (lane & 16) & 0xffffu) != 0 ? 1 : 0;
+    if (found != 0) {  // the same in all lanes
+      if (is_valid && (lane & 15) == 0 && (found >> (lane & 16) & 0xffffu) != 0) flags[block / kSlots] = 1;
+    }
     return found;
   }
 
@@ -413,6 +415,7 @@ __device__ __forceinline__ void vector_stage_x(const HopperVectorArgs& args, std
     }
   }
   if (votes == 0) return;  // the same in all lanes of the warp, which had all its groups itself
+  *reinterpret_cast<std::uint32_t*>(flags + units * 4) = 1;
   __syncwarp();
   for (std::uint32_t item = thread; item - thread % 32 < items; item += kThreads) {
     const std::uint32_t task = item >> 2, block = task / kM;
@@ -444,10 +447,8 @@ __device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, st
   const std::uint8_t *x_shared = memory + args.at.x, *meta_shared = memory + args.at.meta;
   const std::uint8_t* flags = memory + args.at.flags;
   const std::uint32_t low = args.at.low - args.at.x;
-  bool any_low = false;  // seldom any
-  for (std::uint32_t unit = lane; unit < args.tile_records * F::kHalves; unit += 32)
-    any_low = any_low || Math::has_low(flags, unit);
-  any_low = __ballot_sync(0xffffffffu, any_low) != 0;
+  const bool any_low =
+      *reinterpret_cast<const std::uint32_t*>(flags + args.tile_records * F::kHalves * 4) != 0;
   RingPosition read;
   for (std::uint32_t i = 0; i < n_tiles; ++i) {
     typename Math::Sums sums;
@@ -530,6 +531,11 @@ __device__ __forceinline__ void vector_block(const HopperVectorArgs& args) {
     while (requested < args.prefetch && request()) {
     }
     dependency_launch();
+  }
+  if (warp == kWarps + 1) {  // no outliers yet
+    const std::uint32_t words = args.tile_records * F::kHalves + 1;
+    for (std::uint32_t i = lane; i < words; i += 32)
+      reinterpret_cast<std::uint32_t*>(shared + args.at.flags)[i] = 0;
   }
   __syncthreads();
   dependency_wait();
