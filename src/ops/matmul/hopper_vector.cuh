@@ -415,7 +415,7 @@ __device__ __forceinline__ void vector_stage_x(const HopperVectorArgs& args, std
     }
   }
   if (votes == 0) return;  // the same in all lanes of the warp, which had all its groups itself
-  *reinterpret_cast<std::uint32_t*>(flags + units * 4) = 1;
+  if (thread % 32 == 0) flags[units * 4 + thread / 32] = 1;
   __syncwarp();
   for (std::uint32_t item = thread; item - thread % 32 < items; item += kThreads) {
     const std::uint32_t task = item >> 2, block = task / kM;
@@ -447,8 +447,8 @@ __device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, st
   const std::uint8_t *x_shared = memory + args.at.x, *meta_shared = memory + args.at.meta;
   const std::uint8_t* flags = memory + args.at.flags;
   const std::uint32_t low = args.at.low - args.at.x;
-  const bool any_low =
-      *reinterpret_cast<const std::uint32_t*>(flags + args.tile_records * F::kHalves * 4) != 0;
+  const uint2 of_warps = *reinterpret_cast<const uint2*>(flags + args.tile_records * F::kHalves * 4);
+  const bool any_low = (of_warps.x | of_warps.y) != 0;
   RingPosition read;
   for (std::uint32_t i = 0; i < n_tiles; ++i) {
     typename Math::Sums sums;
@@ -480,8 +480,7 @@ __device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, st
     if (round > 0) barrier_wait(partial_empty + 8 * buffer, (round - 1) & 1);
     Math::store(sums,
                 reinterpret_cast<float*>(memory + args.at.partial) + (buffer * kWarps + warp) * kM * 16);
-    __syncwarp();
-    if (lane == 0) barrier_arrive(partial_full + 8 * buffer);
+    barrier_arrive(partial_full + 8 * buffer);  // every lane for what it wrote
   }
 }
 
@@ -523,8 +522,8 @@ __device__ __forceinline__ void vector_block(const HopperVectorArgs& args) {
       barrier_init(empty + 8 * i, kWarps);
     }
     for (std::uint32_t i = 0; i < kPartials; ++i) {
-      barrier_init(partial_full + 8 * i, kWarps);
-      barrier_init(partial_empty + 8 * i, 1);
+      barrier_init(partial_full + 8 * i, kWarps * 32);
+      barrier_init(partial_empty + 8 * i, 32);
     }
     barrier_init_fence();
     policy = policy_read_once();
@@ -533,7 +532,7 @@ __device__ __forceinline__ void vector_block(const HopperVectorArgs& args) {
     dependency_launch();
   }
   if (warp == kWarps + 1) {  // no outliers yet
-    const std::uint32_t words = args.tile_records * F::kHalves + 1;
+    const std::uint32_t words = args.tile_records * F::kHalves + 2;
     for (std::uint32_t i = lane; i < words; i += 32)
       reinterpret_cast<std::uint32_t*>(shared + args.at.flags)[i] = 0;
   }
@@ -574,8 +573,7 @@ __device__ __forceinline__ void vector_block(const HopperVectorArgs& args) {
         const std::uint32_t column = (first_tile + i) * 16 + j % 16;
         if (column < args.n) vector_store_y(args, j / 16, column, sum);
       }
-      __syncwarp();
-      if (lane == 0) barrier_arrive(partial_empty + 8 * buffer);
+      barrier_arrive(partial_empty + 8 * buffer);
     }
   }
 }

@@ -24,7 +24,7 @@ struct HopperVectorLayout {
   std::uint32_t x;         // per 128 k: m * 256 bytes
   std::uint32_t meta;      // per 128 k: 4 * m * 8 bytes
   std::uint32_t low;       // what x and meta leave of blocks with outliers, which lies as they do
-  std::uint32_t flags;     // per 128 k four bytes, of groups of blocks: whether they have such; then a word: whether any has
+  std::uint32_t flags;     // per 128 k four bytes, of groups of blocks: whether they have such; then a byte per warp: whether any has
   std::uint32_t partial;   // [partials][warp][m][16 rows] f32
   std::uint32_t barriers;  // of 8 bytes
   std::uint32_t end;
@@ -36,8 +36,8 @@ struct HopperVectorLayout {
   at.x = ring_bytes;
   at.meta = at.x + units * m * 256;
   at.low = at.meta + units * m * 32;
-  at.flags = at.low + units * m * 288;
-  at.partial = (at.flags + units * 4 + 4 + 15) / 16 * 16;
+  at.flags = at.low + units * m * 288 + units % 2 * 4;  // so that the bytes behind begin at a multiple of 8
+  at.partial = (at.flags + units * 4 + 8 + 15) / 16 * 16;
   at.barriers = at.partial + kHopperVectorPartials * kHopperVectorWarps * m * 64;
   at.end = at.barriers + (2 * stages + 2 * kHopperVectorPartials) * 8;
   return at;
