@@ -30,7 +30,6 @@
 #include "cuda_blocks/tma.cuh"
 #include "ops/matmul/cuda_tile_sm90a.cuh"
 #include "ops/matmul/hopper_tile.h"
-#include "quant/block_fields.h"
 #include "quant/codec.h"
 #include "quant/random_blocks.h"
 #include "quant/records.h"
@@ -142,44 +141,6 @@ const void* kernel_of(DType type, std::string_view name) {
 // ---- data
 // ---------------------------------------------------------------------------------------------------------------
 
-/// Blocks of a matrix [n, k] to records, as records.h says.
-std::vector<std::uint8_t> pack(DType type, const std::vector<std::uint8_t>& blocks, std::uint32_t n,
-                               std::uint32_t k) {
-  const quant::RecordFormat f = quant::record_format(type);
-  const quant::RecordGrid grid = quant::record_grid(f, n, k);
-  const auto fields = quant::block_fields(type);
-  const std::uint32_t row_blocks = k / f.block_elems;
-  std::vector<std::uint8_t> out(grid.records() * f.bytes(), 0);
-  for (std::uint32_t row = 0; row < n; ++row) {
-    for (std::uint32_t b = 0; b < row_blocks; ++b) {
-      const std::uint8_t* block = blocks.data() + (std::size_t(row) * row_blocks + b) * block_bytes(type);
-      std::uint8_t* record = out.data() + (row / 16 * grid.tile_records + b / f.blocks()) * f.bytes();
-      const std::uint32_t in_record = b % f.blocks();
-      for (std::uint32_t p = 0; p < 2; ++p) {
-        const quant::RecordPlane& plane = f.planes[p];
-        if (plane.bits == 0) continue;
-        const std::uint8_t* bytes = block + fields[plane.field].offset + plane.from;
-        const std::uint32_t per = 8 / plane.bits, mask = (1u << plane.bits) - 1;
-        for (std::uint32_t e = 0; e < f.block_elems; ++e) {
-          const std::uint32_t byte = bytes[e / (plane.run * per) * plane.run + e % plane.run] ^ plane.flip;
-          const std::uint32_t code = byte >> (e / plane.run % per * plane.bits) & mask;
-          const std::uint32_t at = in_record * f.block_elems + e;
-          const quant::RecordPlace place = quant::record_place(plane.bits, row % 16, at % 128);
-          record[f.plane_offset(at / 128, p) + place.byte] |= static_cast<std::uint8_t>(code << place.shift);
-        }
-      }
-      for (std::uint32_t a = 0; a < 2; ++a) {
-        const quant::RecordArea& area = f.areas[a];
-        if (area.bytes == 0) continue;
-        std::memcpy(
-            record + f.area_offset(a) + quant::record_area_place(area.bytes, f.blocks(), row % 16, in_record),
-            block + fields[area.field].offset + area.from, area.bytes);
-      }
-    }
-  }
-  return out;
-}
-
 struct Matrix {
   std::vector<std::uint8_t> records;
   std::vector<float> values;
@@ -204,7 +165,9 @@ Matrix make_matrix(DType type, std::uint32_t n, std::uint32_t k, int spread, std
     std::frexp(most, &exponent);
     m.exponents.push_back(exponent + 2);
   }
-  m.records = pack(type, blocks, n, k);
+  const quant::RecordFormat format = quant::record_format(type);
+  m.records.resize(quant::record_grid(format, n, k).records() * format.bytes());
+  quant::pack_records(type, blocks.data(), n, k, m.records.data());
   return m;
 }
 

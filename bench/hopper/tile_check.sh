@@ -7,7 +7,7 @@ mkdir -p "$out.objects"
 flags="-std=c++20 -O3 -gencode=arch=compute_90a,code=sm_90a -cudart static -DMLXN_WATCHDOG -Isrc -Iinclude -Xcompiler=-static-libstdc++"
 objects=
 for source in bench/hopper/tile_check.cu src/ops/matmul/cuda_hopper_*.cu src/ops/matmul/hopper_tile.cpp src/quant/decode.cpp \
-              src/quant/random_blocks.cpp src/base/dtype.cpp; do
+              src/quant/records.cpp src/quant/random_blocks.cpp src/base/dtype.cpp; do
   object="$out.objects/$(basename "$source").o"
   ${CMAKE_CXX_COMPILER_LAUNCHER:-} nvcc $flags -c "$source" -o "$object" &
   objects="$objects $object"

@@ -10,7 +10,6 @@
 
 #include "ops/matmul/cuda_tile_formats_sm90a.cuh"
 #include "ops/matmul/hopper_tile.h"
-#include "quant/block_fields.h"
 #include "quant/codec.h"
 #include "quant/random_blocks.h"
 #include "quant/records.h"
@@ -33,7 +32,6 @@ struct Matrix {
 Matrix make_matrix(DType type, int spread) {
   const quant::RecordFormat format = quant::record_format(type);
   const quant::RecordGrid grid = quant::record_grid(format, kN, kK);
-  const auto fields = quant::block_fields(type);
   const std::uint32_t row_blocks = kK / block_elems(type), bytes = block_bytes(type);
   std::vector<std::uint8_t> blocks(std::size_t{kN} * row_blocks * bytes);
   Matrix m;
@@ -51,35 +49,7 @@ Matrix make_matrix(DType type, int spread) {
     of_row = i % kK == 0 ? exponent + 2 : std::max(of_row, exponent + 2);
   }
   m.records.assign(grid.records() * format.bytes(), 0);
-  for (std::uint32_t row = 0; row < kN; ++row) {
-    for (std::uint32_t b = 0; b < row_blocks; ++b) {
-      const std::uint8_t* block = blocks.data() + (std::size_t{row} * row_blocks + b) * bytes;
-      std::uint8_t* record =
-          m.records.data() + (row / 16 * grid.tile_records + b / format.blocks()) * format.bytes();
-      const std::uint32_t in_record = b % format.blocks();
-      for (std::uint32_t p = 0; p < 2; ++p) {
-        const quant::RecordPlane& plane = format.planes[p];
-        if (plane.bits == 0) continue;
-        const std::uint8_t* from = block + fields[plane.field].offset + plane.from;
-        const std::uint32_t per = 8 / plane.bits, mask = (1u << plane.bits) - 1;
-        for (std::uint32_t e = 0; e < format.block_elems; ++e) {
-          const std::uint32_t byte = from[e / (plane.run * per) * plane.run + e % plane.run] ^ plane.flip;
-          const std::uint32_t code = byte >> (e / plane.run % per * plane.bits) & mask;
-          const std::uint32_t at = in_record * format.block_elems + e;
-          const quant::RecordPlace place = quant::record_place(plane.bits, row % 16, at % 128);
-          std::uint8_t& to = record[format.plane_offset(at / 128, p) + place.byte];
-          to = static_cast<std::uint8_t>(to | code << place.shift);
-        }
-      }
-      for (std::uint32_t a = 0; a < 2; ++a) {
-        const quant::RecordArea& area = format.areas[a];
-        if (area.bytes == 0) continue;
-        std::memcpy(record + format.area_offset(a) +
-                        quant::record_area_place(area.bytes, format.blocks(), row % 16, in_record),
-                    block + fields[area.field].offset + area.from, area.bytes);
-      }
-    }
-  }
+  quant::pack_records(type, blocks.data(), kN, kK, m.records.data());
   return m;
 }
 

@@ -3,14 +3,15 @@
 //
 // Bound: up to 64 tokens by the way of a stage from memory through unpacking to the matrix instructions, with
 // reading the weights as the floor; from 128 tokens on by the tensor cores, at thousands of tokens by the
-// clock that the power limit leaves. Measured on an H200, q4_0, 4096 x 14336: 773 TFLOP/s at 512 tokens, as
-// fast as a dense f16 product at 4096.
+// clock that the power limit leaves. Measured on an H200, q4_0, n 4096, k 14336 (docs/benchmarks.md), before
+// stages were freed later and rows had exponents: 13.9 us at 16 tokens (53 % of the read rate), 717 TFLOP/s at
+// 512, 684 at 4096.
 //
 // A block computes 64 * row_groups rows x `tokens` tokens. Of warpgroup 0 one thread copies weights and one
 // copies x into two rings of shared memory; the others each hold 64 rows x tokens sums. A consumer warp takes
-// a half record of 16 rows x 128 k to registers, frees its stage at once, and makes operand A from it
-// (cuda_tile_formats_sm90a.cuh): two sets of four k16 fragments, one being unpacked while the matrix
-// instructions read the other. B is x in shared memory.
+// a half record of 16 rows x 128 k to registers and makes operand A from it (cuda_tile_formats_sm90a.cuh): two
+// sets of four k16 fragments, one being unpacked while the matrix instructions read the other; when both are
+// made, all loads have ended, and it frees the stage. B is x in shared memory.
 //
 // What a block does with k is its Form. Sums over parts of k go through a workspace; the block that comes
 // last adds them in the order of k, so that the result does not depend on time. No block waits for another

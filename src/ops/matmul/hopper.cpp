@@ -36,12 +36,8 @@ const gpu::KernelInfo* vector_kernel(DType type, std::uint32_t rows) noexcept {
   return nullptr;
 }
 
-constexpr tile::Shape tile_shape(DType type, int kind) {
-  const quant::RecordFormat format = quant::record_format(type);
-  return tile::shape_of(kind, static_cast<int>(format.code_bytes() + format.row_bytes()));
-}
 constexpr gpu::KernelInfo tile_info(std::string_view name, DType type, int kind) {
-  const tile::Shape shape = tile_shape(type, kind);
+  const tile::Shape shape = hopper_tile_shape(type, kind);
   return {name, static_cast<std::uint32_t>(shape.threads()), 0, sizeof(HopperTileArgs), static_cast<std::uint32_t>(shape.shared_bytes()),
           {shape.form == tile::Form::pair ? 2u : 1u, 1, 1}, true};
 }

@@ -105,11 +105,6 @@ std::string_view hopper_tile_name(DType type, int kind) noexcept {
 #undef MLXN_TILE_NAMES
 }
 
-Shape hopper_tile_shape(DType type, int kind) noexcept {
-  const quant::RecordFormat format = quant::record_format(type);
-  return tile::shape_of(kind, static_cast<int>(format.code_bytes() + format.row_bytes()));
-}
-
 HopperTilePlan plan_hopper_shape(DType type, const Shape& shape, std::uint32_t m, std::uint32_t n,
                                  std::uint32_t k, std::uint32_t splits,
                                  std::uint32_t multiprocessors) noexcept {

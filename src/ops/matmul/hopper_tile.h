@@ -8,6 +8,7 @@
 #include "mlxn/dtype.h"
 #include "ops/matmul/hopper_tile_args.h"
 #include "ops/matmul/hopper_tile_shape.h"
+#include "quant/records.h"
 
 // How a product of weight records is launched on Hopper's tensor cores. Two kernels: the staging of x
 // (HopperStageArgs), then the product (HopperTileArgs), both of which start early.
@@ -37,7 +38,10 @@ struct HopperTilePlan {
 
 /// Names and resources of the kernels of a type, without a plan: kind 0 .. tile::kKinds - 1.
 [[nodiscard]] std::string_view hopper_tile_name(DType type, int kind) noexcept;
-[[nodiscard]] tile::Shape hopper_tile_shape(DType type, int kind) noexcept;
+[[nodiscard]] constexpr tile::Shape hopper_tile_shape(DType type, int kind) noexcept {
+  const quant::RecordFormat format = quant::record_format(type);
+  return tile::shape_of(kind, static_cast<int>(format.code_bytes() + format.row_bytes()));
+}
 
 /// m, n, k > 0; record_format(type) must hold.
 [[nodiscard]] HopperTilePlan plan_hopper_tile(DType type, std::uint32_t m, std::uint32_t n, std::uint32_t k,

@@ -1,8 +1,9 @@
 // y[m, n] = x[m, k] * w[n, k]^T for up to four rows of x, w in records (quant/records.h), on Hopper.
 //
 // Bound: reading the weights once. An SM needs about 36 KB of copies in flight all the time; everything else
-// has to hide behind that. Reached on an H200 with q4_0, x in f16 and one row: 79 % of the read rate at
-// n 4096, k 14336 (docs/benchmarks.md); the rest is the start until x is there, and unpacking.
+// has to hide behind that. Reached on an H200 with q4_0, x in f32 and one row: 61 % of the read rate at
+// n 4096, k 14336, 70 % at n 14336, k 4096 (docs/benchmarks.md); the rest is the start until x is there, and
+// unpacking.
 //
 // A block owns `tiles_per_block` tiles of 16 rows of w. Roles of its warps:
 //   kWarps math warps   turn x into their operand form once, then take every kWarps-th unit (16 rows x 128 k)
