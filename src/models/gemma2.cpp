@@ -34,7 +34,7 @@ Result<void> Gemma2::load(Loader& loader, const GgufArchitecture& architecture, 
     block.attention.options.softcap = static_cast<float>(attention_cap);
     block.attention.options.window = windows.of(i);
     MLXN_CHECK(block.load_post_norms(loader, name, info));
-    MLXN_TRY(block.feed_forward, FeedForward::load(loader, name, info, Gate::gelu));
+    MLXN_TRY(block.feed_forward, FeedForward::load(loader, name, info, MatmulGate::gelu));
     blocks_.push_back(std::move(block));
   }
   return {};

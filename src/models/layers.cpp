@@ -2,7 +2,6 @@
 
 #include "base/error.h"
 #include "mlxn/ops/add.h"
-#include "mlxn/ops/add_rms_norm.h"
 #include "mlxn/ops/embedding.h"
 #include "mlxn/ops/gelu_mul.h"
 #include "mlxn/ops/rms_norm.h"
@@ -11,6 +10,33 @@
 #include "mlxn/ops/softcap.h"
 
 namespace mlxn::models {
+
+namespace {
+
+/// y = norm(work.x) * weight^T (+ bias) of the last rows, as many as y has
+Result<void> apply_normed(CommandEncoder& encoder, const Linear& linear, const Norm& norm, const Tensor& y, const Step& step) {
+  MLXN_TRY(const Tensor x, last_rows(step.work.x, y.dim(0)));
+  MatmulFusion fusion;
+  fusion.norm = norm.weight, fusion.norm_eps = norm.eps;
+  MLXN_TRY(fusion.normed, last_rows(step.work.h, y.dim(0)));
+  MLXN_CHECK(fused_matmul(encoder, x, linear.weight, y, fusion, step.matmul));
+  return linear.bias.defined() ? add(encoder, y, linear.bias, y) : Result<void>();
+}
+
+/// work.x += post_norm(in * weight^T (+ bias)), without a norm if that has no weight
+Result<void> add_to_residual(CommandEncoder& encoder, const Linear& linear, const Tensor& in, const Norm& post_norm, const Step& step) {
+  const Workspace& w = step.work;
+  if (!post_norm.weight.defined() && !linear.bias.defined()) {
+    MatmulFusion fusion;
+    fusion.residual = w.x, fusion.product = w.h;
+    return fused_matmul(encoder, in, linear.weight, w.x, fusion, step.matmul);
+  }
+  MLXN_CHECK(apply(encoder, linear, in, w.h, step.matmul));
+  if (post_norm.weight.defined()) MLXN_CHECK(rms_norm(encoder, w.h, post_norm.weight, w.h, post_norm.eps));
+  return add(encoder, w.x, w.h, w.x);
+}
+
+}  // namespace
 
 std::string block_name(std::int64_t layer) { return fmt::format("blk.{}.", layer); }
 
@@ -33,11 +59,7 @@ Result<void> Embeddings::embed(CommandEncoder& encoder, const Step& step) const 
 }
 
 Result<void> Embeddings::unembed(CommandEncoder& encoder, const Step& step) const {
-  const std::int64_t rows = step.logits.dim(0);
-  MLXN_TRY(const Tensor x, last_rows(step.work.x, rows));
-  MLXN_TRY(const Tensor h, last_rows(step.work.h, rows));
-  MLXN_CHECK(rms_norm(encoder, x, output_norm, h, eps));
-  MLXN_CHECK(apply(encoder, output, h, step.logits, step.matmul));
+  MLXN_CHECK(apply_normed(encoder, output, {output_norm, eps}, step.logits, step));
   if (softcap != 0) MLXN_CHECK(mlxn::softcap(encoder, step.logits, step.logits, softcap));
   return {};
 }
@@ -84,12 +106,14 @@ Result<void> SelfAttention::require_biases(const Loader& loader, const std::stri
   return {};
 }
 
-Result<void> SelfAttention::forward(CommandEncoder& encoder, const KvCache::Layer& cache, const Step& step) const {
+Result<void> SelfAttention::forward(CommandEncoder& encoder, const KvCache::Layer& cache, const Step& step, const Norm& norm,
+                                    const Tensor& post_norm) const {
   const Workspace& w = step.work;
   if (qkv.weight.defined()) {
     MLXN_TRY(const Tensor all, flatten_heads(w.qkv));
-    MLXN_CHECK(apply(encoder, qkv, w.h, all, step.matmul));
+    MLXN_CHECK(apply_normed(encoder, qkv, norm, all, step));
   } else {
+    MLXN_CHECK(rms_norm(encoder, w.x, norm.weight, w.h, norm.eps));
     MLXN_TRY(const Tensor q_rows, flatten_heads(w.q));
     MLXN_TRY(const Tensor k_rows, flatten_heads(w.k));
     MLXN_TRY(const Tensor v_rows, flatten_heads(w.v));
@@ -109,10 +133,10 @@ Result<void> SelfAttention::forward(CommandEncoder& encoder, const KvCache::Laye
   MLXN_TRY(const Tensor values, cache.v.slice(1, 0, step.kv_bound));
   MLXN_CHECK(attention(encoder, q_by_head, keys, values, attended_by_head, step.kv_len, options));
   MLXN_TRY(const Tensor attended, flatten_heads(w.attended));
-  return apply(encoder, output, attended, w.h, step.matmul);
+  return add_to_residual(encoder, output, attended, {post_norm, norm.eps}, step);
 }
 
-Result<FeedForward> FeedForward::load(Loader& loader, const std::string& block, const ModelInfo& info, Gate activation) {
+Result<FeedForward> FeedForward::load(Loader& loader, const std::string& block, const ModelInfo& info, MatmulGate activation) {
   FeedForward f;
   f.activation = activation;
   const Loader::Part parts[] = {{block + "ffn_gate", info.ff_dim}, {block + "ffn_up", info.ff_dim}};
@@ -125,7 +149,7 @@ Result<FeedForward> FeedForward::load(Loader& loader, const std::string& block, 
   return f;
 }
 
-Result<FeedForward> FeedForward::load_fused(Loader& loader, const std::string& block, const ModelInfo& info, Gate activation) {
+Result<FeedForward> FeedForward::load_fused(Loader& loader, const std::string& block, const ModelInfo& info, MatmulGate activation) {
   FeedForward f;
   f.activation = activation;
   MLXN_TRY(f.gate_up, loader.linear(block + "ffn_up", 2 * info.ff_dim, info.dim));
@@ -133,16 +157,24 @@ Result<FeedForward> FeedForward::load_fused(Loader& loader, const std::string& b
   return f;
 }
 
-Result<void> FeedForward::forward(CommandEncoder& encoder, const Step& step) const {
+Result<void> FeedForward::forward(CommandEncoder& encoder, const Step& step, const Norm& norm, const Tensor& post_norm) const {
   const Workspace& w = step.work;
-  if (gate_up.weight.defined()) {
-    MLXN_CHECK(apply(encoder, gate_up, w.h, w.gate_up, step.matmul));
+  if (gate_up.weight.defined() && !gate_up.bias.defined()) {
+    MatmulFusion fusion;
+    fusion.norm = norm.weight, fusion.norm_eps = norm.eps, fusion.normed = w.h;
+    fusion.gate = activation, fusion.product = w.gate_up;
+    MLXN_CHECK(fused_matmul(encoder, w.x, gate_up.weight, w.gate, fusion, step.matmul));
   } else {
-    MLXN_CHECK(apply(encoder, gate, w.h, w.gate, step.matmul));
-    MLXN_CHECK(apply(encoder, up, w.h, w.up, step.matmul));
+    MLXN_CHECK(rms_norm(encoder, w.x, norm.weight, w.h, norm.eps));
+    if (gate_up.weight.defined()) {
+      MLXN_CHECK(apply(encoder, gate_up, w.h, w.gate_up, step.matmul));
+    } else {
+      MLXN_CHECK(apply(encoder, gate, w.h, w.gate, step.matmul));
+      MLXN_CHECK(apply(encoder, up, w.h, w.up, step.matmul));
+    }
+    MLXN_CHECK(activation == MatmulGate::silu ? silu_mul(encoder, w.gate, w.up, w.gate) : gelu_mul(encoder, w.gate, w.up, w.gate));
   }
-  MLXN_CHECK(activation == Gate::silu ? silu_mul(encoder, w.gate, w.up, w.gate) : gelu_mul(encoder, w.gate, w.up, w.gate));
-  return apply(encoder, down, w.gate, w.h, step.matmul);
+  return add_to_residual(encoder, down, w.gate, {post_norm, norm.eps}, step);
 }
 
 Result<Block> Block::load(Loader& loader, const std::string& name, const ModelInfo& info) {
@@ -160,22 +192,11 @@ Result<void> Block::load_post_norms(Loader& loader, const std::string& name, con
 }
 
 Result<void> BlockDecoder::forward(CommandEncoder& encoder, const Step& step) const {
-  const Workspace& w = step.work;
   MLXN_CHECK(embeddings_.embed(encoder, step));
-  if (blocks_.empty()) return embeddings_.unembed(encoder, step);
-  MLXN_CHECK(rms_norm(encoder, w.x, blocks_.front().attn_norm, w.h, eps_));
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     const Block& block = blocks_[i];
-    MLXN_CHECK(block.attention.forward(encoder, step.cache->layers[i], step));
-    if (block.post_attention_norm.defined()) MLXN_CHECK(rms_norm(encoder, w.h, block.post_attention_norm, w.h, eps_));
-    MLXN_CHECK(add_rms_norm(encoder, w.x, w.h, block.ffn_norm, w.x, w.h, eps_));
-    MLXN_CHECK(block.feed_forward.forward(encoder, step));
-    if (block.post_ffw_norm.defined()) MLXN_CHECK(rms_norm(encoder, w.h, block.post_ffw_norm, w.h, eps_));
-    if (i + 1 < blocks_.size()) {
-      MLXN_CHECK(add_rms_norm(encoder, w.x, w.h, blocks_[i + 1].attn_norm, w.x, w.h, eps_));
-    } else {
-      MLXN_CHECK(add(encoder, w.x, w.h, w.x));
-    }
+    MLXN_CHECK(block.attention.forward(encoder, step.cache->layers[i], step, {block.attn_norm, eps_}, block.post_attention_norm));
+    MLXN_CHECK(block.feed_forward.forward(encoder, step, {block.ffn_norm, eps_}, block.post_ffw_norm));
   }
   return embeddings_.unembed(encoder, step);
 }

@@ -4,12 +4,20 @@
 #include <vector>
 
 #include "mlxn/ops/attention.h"
+#include "mlxn/ops/fused_matmul.h"
 #include "models/forward.h"
 #include "models/rope_tables.h"
 
 namespace mlxn::models {
 
-/// Parts that families are put together from. A forward() works in place on the workspace's `h`.
+/// Parts that families are put together from. Each reads the residual stream, the workspace's `x`, and adds to it; `h` is memory
+/// for what lies between.
+
+/// An RMS norm.
+struct Norm {
+  Tensor weight;  // [dim]
+  float eps = 0;
+};
 
 /// The vocabulary's side of a model: tokens become activations at one end, activations logits at the other.
 struct Embeddings {
@@ -27,7 +35,8 @@ struct Embeddings {
   [[nodiscard]] Result<void> unembed(CommandEncoder& encoder, const Step& step) const;
 };
 
-/// h = output(attention(rope(norm(q(h))), rope(norm(k(h))), v(h))) over all that the cache holds and the step adds to it
+/// x += post_norm(output(attention(rope(norm(q(h))), rope(norm(k(h))), v(h)))), h = norm(x), over all that the cache holds and the
+/// step adds to it; without a post_norm if that is empty
 struct SelfAttention {
   Linear qkv;             // [(heads + 2 * kv_heads) * head_dim, dim]; empty where the file's parts cannot be stacked, then
   Linear q, k, v;         // [heads * head_dim, dim], 2 x [kv_heads * head_dim, dim]
@@ -43,24 +52,23 @@ struct SelfAttention {
   [[nodiscard]] Result<void> load_head_norms(Loader& loader, const std::string& block, const ModelInfo& info, float epsilon);
   /// For families whose files never lack the biases of queries, keys and values.
   [[nodiscard]] Result<void> require_biases(const Loader& loader, const std::string& block) const;
-  [[nodiscard]] Result<void> forward(CommandEncoder& encoder, const KvCache::Layer& cache, const Step& step) const;
+  [[nodiscard]] Result<void> forward(CommandEncoder& encoder, const KvCache::Layer& cache, const Step& step, const Norm& norm,
+                                     const Tensor& post_norm) const;
 };
 
-enum class Gate : std::uint8_t { silu, gelu };
-
-/// h = down(act(gate(h)) * up(h))
+/// x += post_norm(down(act(gate(h)) * up(h))), h = norm(x); likewise
 struct FeedForward {
   Linear gate_up;   // [2 * ff_dim, dim]; empty where the file's parts cannot be stacked, then
   Linear gate, up;  // 2 x [ff_dim, dim]
-  Gate activation = Gate::silu;
+  MatmulGate activation = MatmulGate::silu;
   Linear down;  // [dim, ff_dim]
 
   /// ffn_gate, ffn_up and ffn_down.
-  [[nodiscard]] static Result<FeedForward> load(Loader& loader, const std::string& block, const ModelInfo& info, Gate activation);
+  [[nodiscard]] static Result<FeedForward> load(Loader& loader, const std::string& block, const ModelInfo& info, MatmulGate activation);
   /// ffn_up with the gate in its first half, and ffn_down.
   [[nodiscard]] static Result<FeedForward> load_fused(Loader& loader, const std::string& block, const ModelInfo& info,
-                                                      Gate activation);
-  [[nodiscard]] Result<void> forward(CommandEncoder& encoder, const Step& step) const;
+                                                      MatmulGate activation);
+  [[nodiscard]] Result<void> forward(CommandEncoder& encoder, const Step& step, const Norm& norm, const Tensor& post_norm) const;
 };
 
 /// One layer: x += attention(norm(x)), then x += feed_forward(norm(x)); a second norm closes each where the family has one.

@@ -27,7 +27,7 @@ Result<void> Llama::load(Loader& loader, const GgufArchitecture& architecture, c
     MLXN_TRY(Block block, Block::load(loader, name, info));
     block.attention.rope = rope;
     block.attention.options.window = windows.of(i);
-    MLXN_TRY(block.feed_forward, FeedForward::load(loader, name, info, Gate::silu));
+    MLXN_TRY(block.feed_forward, FeedForward::load(loader, name, info, MatmulGate::silu));
     blocks_.push_back(std::move(block));
   }
   return {};

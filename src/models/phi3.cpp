@@ -23,7 +23,7 @@ Result<void> Phi3::load(Loader& loader, const GgufArchitecture& architecture, co
     MLXN_TRY(Block block, Block::load(loader, name, info));
     block.attention.rope = rope;
     block.attention.options.window = windows.of(i);
-    MLXN_TRY(block.feed_forward, FeedForward::load_fused(loader, name, info, Gate::silu));
+    MLXN_TRY(block.feed_forward, FeedForward::load_fused(loader, name, info, MatmulGate::silu));
     blocks_.push_back(std::move(block));
   }
   return {};

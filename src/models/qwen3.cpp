@@ -18,7 +18,7 @@ Result<void> Qwen3::load(Loader& loader, const GgufArchitecture& architecture, c
     MLXN_TRY(Block block, Block::load(loader, name, info));
     MLXN_CHECK(block.attention.load_head_norms(loader, name, info, eps_));
     block.attention.rope = rope;
-    MLXN_TRY(block.feed_forward, FeedForward::load(loader, name, info, Gate::silu));
+    MLXN_TRY(block.feed_forward, FeedForward::load(loader, name, info, MatmulGate::silu));
     blocks_.push_back(std::move(block));
   }
   return {};

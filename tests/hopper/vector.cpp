@@ -56,15 +56,16 @@ float get(const std::uint8_t* from, std::uint32_t type) {
                         : static_cast<float>(bf16::from_bits(bits));
 }
 
-/// 32 values as the kernel is to take them: whole multiples of a power of two, at most 32576 of them; where one outweighs the
-/// others in every eight, of a power of two 2^15 times smaller.
+/// 32 values as the kernel is to take them: whole multiples of a power of two, at most 32576 of them; where
+/// one outweighs the others in every eight, of a power of two 2^15 times smaller.
 void round_block(const float* x, double* out) {
   float largest = 0;
   for (int i = 0; i < 32; ++i) largest = std::max(largest, std::fabs(x[i]));
   bool has_outlier = true;
   for (int lane = 0; lane < 4; ++lane) {
     float sum = 0, mine = 0;
-    for (int i = 8 * lane; i < 8 * lane + 8; ++i) sum += std::fabs(x[i]), mine = std::max(mine, std::fabs(x[i]));
+    for (int i = 8 * lane; i < 8 * lane + 8; ++i)
+      sum += std::fabs(x[i]), mine = std::max(mine, std::fabs(x[i]));
     if (sum - (mine == largest ? largest : 0.0f) >= 0.5f * largest) has_outlier = false;
   }
   int exponent = 0;
@@ -264,7 +265,8 @@ TEST_P(HopperVector, RowsAreTheSameBitsInAnyCompany) {
   expect_near(all, problem);
 }
 
-// One value outweighs its block by far, in the worst case with a weight of zero: the others keep what f16 has.
+// One value outweighs its block by far, in the worst case with a weight of zero: the others keep what f16
+// has.
 TEST_P(HopperVector, OutliersLeaveTheirBlockIntact) {
   const DType type = GetParam();
   for (const std::int64_t m : {1, 2, 4}) {
@@ -305,6 +307,132 @@ TEST_P(HopperVector, WhatIsNotFiniteKeepsToItsRow) {
     for (std::size_t i = 0; i < 17; ++i) EXPECT_TRUE(std::isnan(y[i])) << i;
     expect_near(y, problem, 17);
   }
+}
+
+double activation(double gate, std::uint32_t which) {
+  const double z = which == ops::kHopperVectorSilu
+                       ? gate
+                       : 2 * 0.7978845608028654 * (gate + 0.044715 * gate * gate * gate);
+  return gate / (1 + std::exp(-z));
+}
+
+/// The kernel with a norm of x in front, a gate and a residual, which y takes the place of, behind.
+void check_fused(DType type, const Case& c, bool norm, std::uint32_t gate) {
+  SCOPED_TRACE(testing::Message() << to_string(type) << " m " << c.m << " n " << c.n << " k " << c.k << " y "
+                                  << c.y_type << " norm " << norm << " gate " << gate);
+  const Problem problem(type, c);
+  HopperVectorPlan plan =
+      plan_hopper_vector(type, c.m, c.n, c.k, c.multiprocessors, c.batch_invariant, {norm, gate != 0});
+  ASSERT_TRUE(plan);
+  HopperVectorArgs& args = plan.args;
+  const std::int64_t columns = gate != 0 ? c.n / 2 : c.n;
+  ASSERT_EQ(args.n, columns);
+  std::mt19937 random(7);
+  std::uniform_real_distribution<float> uniform(-1, 1);
+  std::vector<uint4> x_memory(static_cast<std::size_t>(c.m * c.k + 3) / 4),
+      norm_memory(static_cast<std::size_t>(c.k + 3) / 4);
+  auto *x = reinterpret_cast<float*>(x_memory.data()), *w = reinterpret_cast<float*>(norm_memory.data());
+  std::copy(problem.x.begin(), problem.x.end(), x);
+  for (std::int64_t i = 0; i < c.k; ++i) w[i] = uniform(random) + 1.5f;
+  const std::int64_t y_stride = columns + 3;
+  std::vector<std::uint8_t> y(static_cast<std::size_t>(c.m * y_stride) * 4, 0xcd);
+  const std::uint32_t y_bytes = bytes_of(c.y_type);
+  std::vector<double> residual;
+  for (std::int64_t m = 0; m < c.m; ++m)
+    for (std::int64_t n = 0; n < columns; ++n) {
+      put(&y[static_cast<std::size_t>(m * y_stride + n) * y_bytes], c.y_type, 1000 * uniform(random));
+      residual.push_back(
+          static_cast<double>(get(&y[static_cast<std::size_t>(m * y_stride + n) * y_bytes], c.y_type)));
+    }
+  constexpr float kEps = 0.01f;
+  args.records = {reinterpret_cast<const std::uint8_t*>(problem.records.data())};
+  args.x = {x}, args.y = {y.data()}, args.residual = {y.data()};
+  args.x_type = kF32, args.y_type = c.y_type;
+  args.x_stride = c.k, args.y_stride = args.residual_stride = y_stride;
+  if (norm) args.norm = {w}, args.norm_eps = kEps;
+  args.activation = gate;
+  ASSERT_EQ(run_plan(type, plan), "");
+
+  const auto k_elems = static_cast<std::size_t>(c.k);
+  const double rounding = c.y_type == kF32 ? 0x1p-24 : c.y_type == kF16 ? 0x1p-11 : 0x1p-8;
+  for (std::int64_t m = 0; m < c.m; ++m) {
+    double squares = 0;
+    for (std::size_t i = 0; i < k_elems; ++i)
+      squares += static_cast<double>(x[static_cast<std::size_t>(m) * k_elems + i]) *
+                 static_cast<double>(x[static_cast<std::size_t>(m) * k_elems + i]);
+    const double factor = 1 / std::sqrt(squares / static_cast<double>(c.k) + static_cast<double>(kEps));
+    struct Sum {
+      double value = 0, error = 0;
+    };
+    const auto sum_of = [&](std::int64_t row) {
+      Sum sum;
+      for (std::size_t i = 0; i < k_elems; ++i) {
+        const double product = problem.weight(static_cast<std::size_t>(row), i) *
+                               static_cast<double>(x[static_cast<std::size_t>(m) * k_elems + i]) *
+                               (norm ? factor * static_cast<double>(w[i]) : 1);
+        sum.value += product, sum.error += std::fabs(product) * 3e-6;
+      }
+      // 16-bit integers of a block's largest value
+      double largest = 0;
+      for (std::size_t i = 0; i < k_elems; ++i)
+        largest =
+            std::max(largest, std::fabs(static_cast<double>(x[static_cast<std::size_t>(m) * k_elems + i]) *
+                                        (norm ? factor * static_cast<double>(w[i]) : 1)));
+      sum.error += 2e-5 * largest * problem.row_size(static_cast<std::size_t>(row));
+      return sum;
+    };
+    for (std::int64_t n = 0; n < columns; ++n) {
+      Sum sum = sum_of(n);
+      if (gate != 0) {
+        const Sum up = sum_of(n + columns);
+        const double act = activation(sum.value, gate);
+        sum = {act * up.value,
+               1.2 * sum.error * (std::fabs(up.value) + up.error) + std::fabs(act) * up.error};
+      }
+      const double wanted = sum.value + residual[static_cast<std::size_t>(m * columns + n)];
+      const double got =
+          static_cast<double>(get(&y[static_cast<std::size_t>(m * y_stride + n) * y_bytes], c.y_type));
+      ASSERT_LE(std::fabs(got - wanted),
+                sum.error + rounding * (std::fabs(wanted) + std::fabs(sum.value) + 2000))
+          << m << " " << n;
+    }
+    for (std::int64_t n = columns; n < y_stride; ++n)
+      ASSERT_EQ(
+          std::memcmp(&y[static_cast<std::size_t>(m * y_stride + n) * y_bytes], "\xcd\xcd\xcd\xcd", y_bytes),
+          0);
+  }
+}
+
+TEST_P(HopperVector, NormGateAndResidual) {
+  const DType type = GetParam();
+  check_fused(type, {1, 40, whole(type, 704)}, true, 0);
+  check_fused(type, {2, 96, 256, kF32, kF16, 2}, true, ops::kHopperVectorSilu);
+  check_fused(type, {3, 64, 256, kF32, kF32, 3}, false, ops::kHopperVectorGelu);
+  check_fused(type, {4, 32, whole(type, 288), kF32, kBf16}, true, ops::kHopperVectorGelu);
+}
+
+TEST(HopperVectorPlan, FusesWhatFits) {
+  // Rows of the instance times k are at most what the threads hold.
+  for (const std::int64_t m : {1, 2, 3, 4})
+    for (const std::int64_t k : {4096, 5120, 8192, 14336, 16384})
+      EXPECT_EQ(bool(plan_hopper_vector(DType::q4_K, m, 4096, k, 132, false, {true, false})),
+                (m == 3 ? 4 : m) * k <= 16384)
+          << m << " " << k;
+  EXPECT_FALSE(
+      plan_hopper_vector(DType::q4_0, 1, 4096, 16416, 132, false, {true, false}));  // in whole records
+  // Both halves of a gate's pair of tiles are a block's.
+  for (const std::int64_t n : {32, 64, 1024, 28672, 27392}) {
+    const HopperVectorPlan plan = plan_hopper_vector(DType::q4_0, 1, n, 4096, 132, false, {false, true});
+    ASSERT_TRUE(plan);
+    EXPECT_EQ(plan.args.tiles_per_block % 2, 0u);
+    EXPECT_EQ(plan.args.half_tiles * 32, n);
+    EXPECT_EQ(plan.args.n * 2, n);
+    EXPECT_GE(plan.grid * plan.args.tiles_per_block, plan.args.tiles);
+    EXPECT_LT((plan.grid - 1) * plan.args.tiles_per_block, plan.args.tiles);
+  }
+  EXPECT_FALSE(plan_hopper_vector(DType::q4_0, 1, 4112, 4096, 132, false, {false, true}));
+  // With batch invariance, the instance for as many rows as can be normed.
+  EXPECT_EQ(plan_hopper_vector(DType::q4_0, 1, 4096, 8192, 132, true, {true, false}).rows, 2u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, HopperVector, testing::ValuesIn(kTypes),
@@ -374,7 +502,8 @@ TEST(HopperVectorPlan, BatchInvarianceIsOneInstance) {
     EXPECT_EQ(plan.args.m, m);
   }
   EXPECT_FALSE(plan_hopper_vector(DType::q4_K, 5, 4096, 4096, 132, true));
-  for (std::int64_t m = 1; m <= 2; ++m) EXPECT_EQ(plan_hopper_vector(DType::q4_K, m, 4096, 14336, 132, true).rows, 2u);
+  for (std::int64_t m = 1; m <= 2; ++m)
+    EXPECT_EQ(plan_hopper_vector(DType::q4_K, m, 4096, 14336, 132, true).rows, 2u);
   EXPECT_FALSE(plan_hopper_vector(DType::q4_K, 3, 4096, 14336, 132, true));
 }
 

@@ -60,12 +60,14 @@ const gpu::KernelInfo& tile_kernel(std::string_view name) noexcept {
 constexpr std::int64_t kTileRows = 8192;
 
 /// The most rows of x that one launch of the vector kernel takes, 0 if it takes none.
-std::int64_t vector_rows(const MatmulShape& shape, bool batch_invariant, std::uint32_t cores) noexcept {
+std::int64_t vector_rows(const MatmulShape& shape, bool batch_invariant, std::uint32_t cores, const HopperVectorFusion& fusion = {}) noexcept {
   for (const std::uint32_t rows : kVectorRows) {
-    if (plan_hopper_vector(shape.type, rows, shape.n, shape.k, cores, batch_invariant)) return rows;
+    if (plan_hopper_vector(shape.type, rows, shape.n, shape.k, cores, batch_invariant, fusion)) return rows;
   }
   return 0;
 }
+
+HopperVectorFusion fusion_of(bool norm, MatmulGate gate) noexcept { return {norm, gate != MatmulGate::none}; }
 
 /// Whether the vector kernel can read x where it lies.
 bool is_loadable(const Tensor& x) noexcept {
@@ -75,9 +77,10 @@ bool is_loadable(const Tensor& x) noexcept {
 }
 
 Result<void> multiply_vector(std::string_view op, CommandEncoder& encoder, const Tensor& x, const Tensor& weights, const Tensor& y,
-                             const MatmulShape& shape, bool batch_invariant) {
+                             const MatmulShape& shape, bool batch_invariant, const MatmulFusion& fusion = {}) {
   const std::uint32_t cores = gpu::device_cores(encoder);
-  const std::int64_t most = vector_rows(shape, batch_invariant, cores);
+  const HopperVectorFusion parts = fusion_of(fusion.norm.defined(), fusion.gate);
+  const std::int64_t most = vector_rows(shape, batch_invariant, cores, parts);
   Tensor staged;
   if (!is_loadable(x)) {
     const std::int64_t stride = (shape.k + 3) / 4 * 4;
@@ -93,7 +96,7 @@ Result<void> multiply_vector(std::string_view op, CommandEncoder& encoder, const
       rows = out;
     }
     MLXN_TRY(const Tensor y_rows, y.slice(0, m, m_end));
-    const HopperVectorPlan plan = plan_hopper_vector(shape.type, m_end - m, shape.n, shape.k, cores, batch_invariant);
+    const HopperVectorPlan plan = plan_hopper_vector(shape.type, m_end - m, shape.n, shape.k, cores, batch_invariant, parts);
     Launch<HopperVectorArgs> launch;
     launch.args = plan.args;
     launch.bind(launch.args.records, weights);
@@ -103,6 +106,16 @@ Result<void> multiply_vector(std::string_view op, CommandEncoder& encoder, const
     launch.args.y_stride = y_rows.stride(0);
     launch.args.x_type = element_type(rows.dtype());
     launch.args.y_type = element_type(y.dtype());
+    if (fusion.norm.defined()) {
+      launch.bind(launch.args.norm, fusion.norm);
+      launch.args.norm_eps = fusion.norm_eps;
+    }
+    if (fusion.residual.defined()) {
+      MLXN_TRY(const Tensor residual, fusion.residual.slice(0, m, m_end));
+      launch.bind(launch.args.residual, residual);
+      launch.args.residual_stride = residual.stride(0);
+    }
+    launch.args.activation = fusion.gate == MatmulGate::gelu ? kHopperVectorGelu : kHopperVectorSilu;
     MLXN_CHECK(gpu::encode_erased(encoder, *vector_kernel(shape.type, plan.rows), {plan.grid}, &launch.args, launch.record));
   }
   return {};
@@ -183,6 +196,19 @@ Result<void> matmul_hopper(std::string_view op, CommandEncoder& encoder, const T
     });
   }
   return multiply_vector(op, encoder, x, weights.bytes, y, shape, choice.batch_invariant);
+}
+
+bool fuses_hopper(WeightForm form, const MatmulShape& shape, bool norm, MatmulGate gate, const MatmulOptions& options,
+                  std::uint32_t cores) noexcept {
+  if (form != WeightForm::records || options.route == Route::tile) return false;
+  if (options.numerics != Numerics::automatic && options.numerics != Numerics::f16) return false;
+  const std::int64_t rows = vector_rows(shape, options.batch_invariant, cores, fusion_of(norm, gate));
+  return rows > 0 && (shape.m <= rows || options.batch_invariant || options.route == Route::vector);
+}
+
+Result<void> fused_matmul_hopper(std::string_view op, CommandEncoder& encoder, const Tensor& x, const Tensor& records, const Tensor& y,
+                                 const MatmulShape& shape, const MatmulFusion& fusion, const MatmulOptions& options) {
+  return multiply_vector(op, encoder, x, records, y, shape, options.batch_invariant, fusion);
 }
 
 Result<void> matmul_hopper_kind(CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y, const MatmulShape& shape,

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "backends/gpu/launch.h"
+#include "mlxn/ops/fused_matmul.h"
 #include "ops/matmul/gpu.h"
 
 // Products on Hopper's matrix units, of weights that lie in records (quant/records.h), in class f16.
@@ -25,6 +26,14 @@ namespace mlxn::ops {
 [[nodiscard]] Result<void> matmul_hopper(std::string_view op, CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights,
                                          const Tensor& y, const MatmulShape& shape, const MatmulChoice& choice);
 [[nodiscard]] MatmulGpuPlan plan_matmul_hopper(const MatmulShape& shape, const MatmulChoice& choice, std::uint32_t cores) noexcept;
+
+/// Whether the few-row kernel does the product with what surrounds it, and records it so. The operands have been checked; norm
+/// begins at a multiple of 16 bytes.
+[[nodiscard]] bool fuses_hopper(WeightForm form, const MatmulShape& shape, bool norm, MatmulGate gate, const MatmulOptions& options,
+                                std::uint32_t cores) noexcept;
+[[nodiscard]] Result<void> fused_matmul_hopper(std::string_view op, CommandEncoder& encoder, const Tensor& x, const Tensor& records,
+                                               const Tensor& y, const MatmulShape& shape, const MatmulFusion& fusion,
+                                               const MatmulOptions& options);
 
 /// The product by one kind of tile kernel (0 to tile::kKinds - 1), with k in so many parts where it has parts: for tests, which
 /// reach every kernel at small sizes so. The operands as above.

@@ -30,23 +30,29 @@ std::string_view kernel_name(DType type, std::uint32_t rows) noexcept {
 }  // namespace
 
 HopperVectorPlan plan_hopper_vector(DType type, std::int64_t m, std::int64_t n, std::int64_t k, std::uint32_t multiprocessors,
-                                    bool batch_invariant) noexcept {
+                                    bool batch_invariant, const HopperVectorFusion& fusion) noexcept {
   constexpr std::int64_t kMostN = std::numeric_limits<std::int32_t>::max();
   const quant::RecordFormat format = quant::record_format(type);
   // Far above what fits, so that the sums below do not overflow.
   constexpr std::int64_t kMostK = 1 << 20;
   if (!format || m < 1 || m > 4 || n < 1 || n > kMostN || k < 1 || k > kMostK || k % format.block_elems != 0)
     return {};
+  if (fusion.gate && n % 32 != 0) return {};
   HopperVectorPlan plan;
   HopperVectorArgs& args = plan.args;
   const quant::RecordGrid grid = quant::record_grid(format, n, k);
-  args.m = static_cast<std::uint32_t>(m), args.n = static_cast<std::uint32_t>(n), args.k = static_cast<std::uint32_t>(k);
+  args.m = static_cast<std::uint32_t>(m), args.n = static_cast<std::uint32_t>(fusion.gate ? n / 2 : n);
+  args.k = static_cast<std::uint32_t>(k);
   args.tiles = static_cast<std::uint32_t>(grid.tiles);
+  args.half_tiles = fusion.gate ? args.tiles / 2 : 0;
   args.tile_records = static_cast<std::uint32_t>(grid.tile_records);
   const std::uint32_t parts = format.elems / quant::kRecordHalf, units = args.tile_records * parts;
 
   const auto others_of = [&](std::uint32_t rows_of) { return hopper_vector_layout(rows_of, units, 0, kMostStages).end; };
-  const auto fits = [&](std::uint32_t rows_of) { return others_of(rows_of) + kHopperVectorLeastRing <= kHopperVectorShared; };
+  const auto fits = [&](std::uint32_t rows_of) {
+    return others_of(rows_of) + kHopperVectorLeastRing <= kHopperVectorShared &&
+           (!fusion.norm || rows_of * units * quant::kRecordHalf <= kHopperVectorNormed);
+  };
   std::uint32_t rows = batch_invariant || m >= 3 ? 4u : static_cast<std::uint32_t>(m);
   while (batch_invariant && rows > 1 && !fits(rows)) rows /= 2;
   if (!fits(rows) || m > rows) return {};
@@ -59,7 +65,8 @@ HopperVectorPlan plan_hopper_vector(DType type, std::int64_t m, std::int64_t n, 
   args.stage_records = std::min(turns * turn, args.tile_records);
   const std::uint32_t stage_bytes = args.stage_records * format.bytes();
 
-  const std::uint32_t tiles_per_block = (args.tiles + multiprocessors - 1) / multiprocessors;
+  std::uint32_t tiles_per_block = (args.tiles + multiprocessors - 1) / multiprocessors;
+  if (fusion.gate) tiles_per_block += tiles_per_block % 2;  // a gate and what it is for
   args.tiles_per_block = tiles_per_block;
   args.stages = std::min(ring / stage_bytes, kMostStages);
   args.prefetch = std::clamp((kPrefetch + stage_bytes / 2) / stage_bytes, 1u, args.stages);

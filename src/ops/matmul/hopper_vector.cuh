@@ -383,26 +383,104 @@ struct VectorMath {
   }
 };
 
+/// Which eight values of x an item is: those at k of a row; of all items, the first four are a block of row
+/// 0.
+template <int kM>
+struct ItemPlace {
+  std::uint32_t row, k;
+  explicit __device__ __forceinline__ ItemPlace(std::uint32_t item)
+      : row((item >> 2) % kM), k((item >> 2) / kM * 32 + (item & 3) * 8) {}
+  __device__ __forceinline__ bool is_in(const HopperVectorArgs& args) const {
+    return row < args.m && k < args.k;
+  }
+};
+
+/// x as it lies in memory.
+template <class X, int kM>
+struct PlainInput {
+  using Raw = typename X::Raw;
+  const HopperVectorArgs& args;
+
+  __device__ __forceinline__ Raw load(std::uint32_t item) const {
+    const ItemPlace<kM> at(item);
+    if (!at.is_in(args)) return X::zero();
+    return X::load(static_cast<const std::uint8_t*>(args.x.ptr) +
+                   (at.row * args.x_stride + at.k) * X::kBytes);
+  }
+  template <int kCount>
+  __device__ __forceinline__ void measure(const Raw (&)[kCount], std::uint32_t, float*) const {}
+  __device__ __forceinline__ Eight values(const Raw& raw) const {
+    if constexpr (X::kBytes == 4)
+      return X::values(raw);
+    else
+      return X::values(raw, args.x_type == quant::kElementBf16);
+  }
+};
+
+/// x over its root mean square, times the norm's weights: the arithmetic of rms_norm. A row's items are
+/// spread over lanes and warps; a thread has items of one row only.
+template <int kM>
+struct NormedInput {
+  struct Raw {
+    XF32::Raw x, weight;
+  };
+  const HopperVectorArgs& args;
+  float factor = 0;
+
+  __device__ __forceinline__ Raw load(std::uint32_t item) const {
+    const ItemPlace<kM> at(item);
+    if (!at.is_in(args)) return {XF32::zero(), XF32::zero()};
+    return {XF32::load(reinterpret_cast<const std::uint8_t*>(static_cast<const float*>(args.x.ptr) +
+                                                             at.row * args.x_stride + at.k)),
+            XF32::load(reinterpret_cast<const std::uint8_t*>(args.norm.ptr + at.k))};
+  }
+  /// From all items of this thread. sums: shared, [math warp][row].
+  template <int kCount>
+  __device__ __forceinline__ void measure(const Raw (&raw)[kCount], std::uint32_t thread, float* sums) {
+    float squares = 0;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const Eight x = XF32::values(raw[i].x);
+#pragma unroll
+      for (int j = 0; j < 8; ++j) squares = fmaf(x.v[j], x.v[j], squares);
+    }
+#pragma unroll
+    for (int bit = 1; bit < 32; bit *= 2) {
+      if (bit < 4 || bit >= 4 * kM) squares += __shfl_xor_sync(0xffffffffu, squares, bit);
+    }
+    const std::uint32_t row = (thread >> 2) % kM;
+    if (thread % 32 / 4 < kM && thread % 4 == 0) sums[thread / 32 * kM + row] = squares;
+    named_barrier(1, kWarps * 32);
+    float sum = 0;
+#pragma unroll
+    for (int warp = 0; warp < kWarps; ++warp) sum += sums[warp * kM + row];
+    factor = 1.0f / sqrtf(sum / static_cast<float>(args.k) + args.norm_eps);
+  }
+  __device__ __forceinline__ Eight values(const Raw& raw) const {
+    const Eight x = XF32::values(raw.x), weight = XF32::values(raw.weight);
+    Eight out;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) out.v[i] = x.v[i] * factor * weight.v[i];
+    return out;
+  }
+};
+
 /// The operand form of x. All loads of a batch are under way before the first is used: one trip to L2, not
-/// one per load. to_values: Eight of X::Raw.
-template <class Math, int kM, class X, class ToValues>
+/// one per load.
+template <class Math, int kM, class Input>
 __device__ __forceinline__ void vector_stage_x(const HopperVectorArgs& args, std::uint32_t units,
-                                               std::uint32_t thread, std::uint8_t* memory,
-                                               const ToValues& to_values) {
-  constexpr std::uint32_t kThreads = kWarps * 32, kBatch = 8;
+                                               std::uint32_t thread, std::uint8_t* memory, Input input) {
+  constexpr std::uint32_t kThreads = kWarps * 32, kBatch = ops::kHopperVectorPieces;
   const std::uint32_t items = units * 4 * kM * 4;  // of eight values
   std::uint8_t *x_shared = memory + args.at.x, *meta_shared = memory + args.at.meta,
                *flags = memory + args.at.flags;
-  const auto load = [&](std::uint32_t item) {
-    const std::uint32_t row = (item >> 2) % kM, k = (item >> 2) / kM * 32 + (item & 3) * 8;
-    if (item >= items || row >= args.m || k >= args.k) return X::zero();
-    return X::load(static_cast<const std::uint8_t*>(args.x.ptr) + (row * args.x_stride + k) * X::kBytes);
-  };
+  const auto load = [&](std::uint32_t item) { return input.load(item < items ? item : ~0u); };
   std::uint32_t votes = 0;
   for (std::uint32_t base = 0; base < items; base += kThreads * kBatch) {
-    typename X::Raw raw[kBatch];
+    typename Input::Raw raw[kBatch];
 #pragma unroll
     for (std::uint32_t i = 0; i < kBatch; ++i) raw[i] = load(base + i * kThreads + thread);
+    input.measure(raw, thread, reinterpret_cast<float*>(memory + args.at.partial));
 #pragma unroll
     for (std::uint32_t i = 0; i < kBatch; i += 2) {
       if (base + i * kThreads >= items) break;  // the same in all threads
@@ -410,8 +488,8 @@ __device__ __forceinline__ void vector_stage_x(const HopperVectorArgs& args, std
       for (std::uint32_t j = i; j < i + 2;
            ++j) {  // no branch between the two, so that their latencies overlap
         const std::uint32_t item = base + j * kThreads + thread, task = item >> 2;
-        votes |=
-            Math::stage(to_values(raw[j]), item < items, task / kM, task % kM, x_shared, meta_shared, flags);
+        votes |= Math::stage(input.values(raw[j]), item < items, task / kM, task % kM, x_shared, meta_shared,
+                             flags);
       }
     }
   }
@@ -422,9 +500,32 @@ __device__ __forceinline__ void vector_stage_x(const HopperVectorArgs& args, std
     const std::uint32_t task = item >> 2, block = task / kM;
     const bool is_valid = item < items && flags[block / Math::kSlots] != 0;
     if (__ballot_sync(0xffffffffu, is_valid) == 0) continue;
-    Math::stage_low(to_values(load(item)), is_valid, block, task % kM, memory + args.at.low,
+    Math::stage_low(input.values(load(item)), is_valid, block, task % kM, memory + args.at.low,
                     memory + args.at.low + units * Math::kUnitX);
   }
+}
+
+/// The tile of w that is the i-th of all blocks' together.
+__device__ __forceinline__ std::uint32_t vector_tile(const HopperVectorArgs& args, std::uint32_t i) {
+  return args.half_tiles == 0 ? i : i / 2 + i % 2 * args.half_tiles;
+}
+
+/// The activation of silu_mul or gelu_mul.
+__device__ __forceinline__ float vector_gate(float gate, std::uint32_t activation) {
+  // (1 + tanh z) / 2 = 1 / (1 + e^-2z)
+  const float z = activation == ops::kHopperVectorSilu
+                      ? gate
+                      : (gate + gate * gate * gate * 0.044715f) * (2.0f * 0.7978845608028654f);
+  const float e = expf(-fabsf(z));
+  return (z < 0 ? gate * e : gate) / (1.0f + e);
+}
+
+__device__ __forceinline__ float vector_load_residual(const HopperVectorArgs& args, std::uint32_t row,
+                                                      std::uint32_t column) {
+  const std::int64_t at = row * args.residual_stride + column;
+  if (args.y_type == quant::kElementF32) return __ldcg(static_cast<const float*>(args.residual.ptr) + at);
+  const std::uint32_t bits = __ldcg(static_cast<const std::uint16_t*>(args.residual.ptr) + at);
+  return X16::pair(bits, args.y_type == quant::kElementBf16).x;
 }
 
 __device__ __forceinline__ void vector_store_y(const HopperVectorArgs& args, std::uint32_t row,
@@ -507,7 +608,8 @@ __device__ __forceinline__ void vector_block(const HopperVectorArgs& args) {
     if (tile == n_tiles) return false;
     const std::uint32_t count = min(args.stage_records, args.tile_records - record);
     const std::uint32_t bytes = count * F::kRecordBytes;
-    const std::uint64_t index = static_cast<std::uint64_t>(first_tile + tile) * args.tile_records + record;
+    const std::uint64_t index =
+        static_cast<std::uint64_t>(vector_tile(args, first_tile + tile)) * args.tile_records + record;
     barrier_arrive_expect(full + 8 * fill.slot, bytes);
     bulk_load(ring + fill.slot * stage_bytes, args.records.ptr + index * F::kRecordBytes, bytes,
               full + 8 * fill.slot, policy);
@@ -542,13 +644,12 @@ __device__ __forceinline__ void vector_block(const HopperVectorArgs& args) {
 
   if (warp < kWarps) {
     const std::uint32_t units = args.tile_records * F::kHalves;
-    if (args.x_type == quant::kElementF32)
-      vector_stage_x<Math, kM, XF32>(args, units, threadIdx.x, shared,
-                                     [](const XF32::Raw& raw) { return XF32::values(raw); });
+    if (args.norm.ptr != nullptr)
+      vector_stage_x<Math, kM>(args, units, threadIdx.x, shared, NormedInput<kM>{args});
+    else if (args.x_type == quant::kElementF32)
+      vector_stage_x<Math, kM>(args, units, threadIdx.x, shared, PlainInput<XF32, kM>{args});
     else
-      vector_stage_x<Math, kM, X16>(args, units, threadIdx.x, shared, [&](const X16::Raw& raw) {
-        return X16::values(raw, args.x_type == quant::kElementBf16);
-      });
+      vector_stage_x<Math, kM>(args, units, threadIdx.x, shared, PlainInput<X16, kM>{args});
     named_barrier(1, kWarps * 32);
     if (F::kHalves == 1 || warp % 2 == 0)
       vector_multiply<F, kM, 0>(args, shared, warp, n_tiles, full, partial_full);
@@ -562,17 +663,35 @@ __device__ __forceinline__ void vector_block(const HopperVectorArgs& args) {
       if (!request()) break;
     }
   } else {
+    constexpr int kMine = (kM * 16 + 31) / 32;  // sums of a lane
+    float gates[kMine] = {};  // of the tile before
     for (std::uint32_t i = 0; i < n_tiles; ++i) {
       const std::uint32_t buffer = i % kPartials, round = i / kPartials;
+      const bool is_gate = args.half_tiles != 0 && i % 2 == 0;
+      const std::uint32_t at = first_tile + i, first_column = (args.half_tiles == 0 ? at : at / 2) * 16;
+      float added[kMine];
+#pragma unroll
+      for (int p = 0; p < kMine; ++p) {
+        const std::uint32_t j = lane + 32 * p, column = first_column + j % 16;
+        const bool is_mine = args.residual.ptr != nullptr && !is_gate && j < args.m * 16 && column < args.n;
+        added[p] = is_mine ? vector_load_residual(args, j / 16, column) : 0.0f;
+      }
       barrier_wait(partial_full + 8 * buffer, round & 1);
       const float* part =
           reinterpret_cast<const float*>(shared + args.at.partial) + buffer * kWarps * kM * 16;
-      for (std::uint32_t j = lane; j < args.m * 16; j += 32) {
+#pragma unroll
+      for (int p = 0; p < kMine; ++p) {
+        const std::uint32_t j = lane + 32 * p, column = first_column + j % 16;
+        if (j >= args.m * 16) continue;
         float sum = 0;
 #pragma unroll
         for (int w = 0; w < kWarps; ++w) sum += part[w * kM * 16 + j];
-        const std::uint32_t column = (first_tile + i) * 16 + j % 16;
-        if (column < args.n) vector_store_y(args, j / 16, column, sum);
+        if (is_gate) {
+          gates[p] = vector_gate(sum, args.activation);
+          continue;
+        }
+        if (args.half_tiles != 0) sum *= gates[p];
+        if (column < args.n) vector_store_y(args, j / 16, column, sum + added[p]);
       }
       barrier_arrive(partial_empty + 8 * buffer);
     }

@@ -17,6 +17,9 @@ inline constexpr std::uint32_t kHopperVectorThreads = (kHopperVectorWarps + 2) *
 inline constexpr std::uint32_t kHopperVectorShared = 204800;
 /// What the ring has at least: with less, copies do not keep the memory busy.
 inline constexpr std::uint32_t kHopperVectorLeastRing = 64 << 10;
+/// Values of x that the math warps' threads hold at a time, eight in each of so many pieces.
+inline constexpr std::uint32_t kHopperVectorPieces = 8;
+inline constexpr std::uint32_t kHopperVectorNormed = kHopperVectorWarps * 32 * kHopperVectorPieces * 8;
 inline constexpr std::uint32_t kHopperVectorPartials = 2;  // tiles whose parts are on their way to the adding warp
 
 /// Byte offsets behind the ring of stages.
@@ -43,15 +46,27 @@ struct HopperVectorLayout {
   return at;
 }
 
+/// What is done besides the product.
+struct HopperVectorFusion {
+  bool norm = false;  ///< x is RMS-normed first
+  bool gate = false;  ///< the upper half of w's rows is a gate for the product with the lower
+};
+inline constexpr std::uint32_t kHopperVectorSilu = 1, kHopperVectorGelu = 2;
+
 struct HopperVectorArgs {
   In<std::uint8_t> records;  // [tiles, tile_records] (quant/records.h)
   In<void> x;                // [m, k]: rows begin at multiples of 16 bytes
   Out<void> y;               // [m, n]
-  std::int64_t x_stride, y_stride;  ///< elements from row to row
-  std::uint32_t x_type, y_type;     ///< quant::kElementF32...
-  std::uint32_t m, n, k;
+  In<float> norm;            // [k], at a multiple of 16 bytes; null: x as it is. x is f32 then
+  In<void> residual;         // [m, n] of y's type, added to the product; null: none. May be y itself
+  std::int64_t x_stride, y_stride, residual_stride;  ///< elements from row to row
+  std::uint32_t x_type, y_type;                      ///< quant::kElementF32...
+  std::uint32_t m, n, k;  ///< n: columns of y
+  float norm_eps;
+  std::uint32_t activation;  ///< of a gate
   // Geometry, from the plan:
   std::uint32_t tiles, tile_records;  ///< of 16 rows of w; records of a tile
+  std::uint32_t half_tiles;           ///< with a gate, the tiles of either half, which are taken by turns; else 0
   std::uint32_t tiles_per_block;
   std::uint32_t stage_records, stages;
   std::uint32_t prefetch;  ///< stages that are requested before the wait for the kernel before
@@ -72,12 +87,15 @@ struct HopperVectorPlan {
 ///
 /// It fits if m is 1 to 4, the type has records, and x fits into shared memory beside a ring: k up to 7168 for 3 and 4 rows,
 /// twice as much for 2 and again for one.
+/// fusion.norm: fits if rows of the instance times k, in whole records, are at most kHopperVectorNormed. fusion.gate: n counts the
+/// rows of both halves and has to be a multiple of 32.
 /// batch_invariant: the instance for 4 rows, or for fewer if they do not fit, whatever m is, so that a row's sums are the same
 /// bits in any company; it fits if m is at most the instance's rows, and more rows are several launches. Beyond that, bits
 /// depend on type, n, k and the instance alone.
 /// multiprocessors: of the device, > 0.
 [[nodiscard]] HopperVectorPlan plan_hopper_vector(DType type, std::int64_t m, std::int64_t n, std::int64_t k,
-                                                  std::uint32_t multiprocessors, bool batch_invariant) noexcept;
+                                                  std::uint32_t multiprocessors, bool batch_invariant,
+                                                  const HopperVectorFusion& fusion = {}) noexcept;
 
 }  // namespace mlxn::ops
 
