@@ -107,7 +107,7 @@ void check(const Case& c, Random& random) {
     EXPECT_TRUE(gn.unchanged());
     EXPECT_TRUE(gr.unchanged());
     EXPECT_EQ(y, outcome(How::with_memory));
-    const bool fuses = c.prepared && must(fuses_matmul(v.device, {c.m, c.n, c.k, c.type}, c.norm, c.gate, options));
+    const bool fuses = c.prepared && must(fuses_matmul(v.device, {c.m, c.n, c.k, c.type}, c.gate, options));
     if (!fuses && c.residual) {
       EXPECT_EQ(y, outcome(How::steps));
     }
@@ -166,17 +166,18 @@ TEST(FusedMatmul, OneKernelForFewRowsOnHopper) {
   for (const Variant& v : families()) {
     SCOPED_TRACE(v.name);
     const bool hopper = v.device.impl()->is_hopper();
-    EXPECT_EQ(must(fuses_matmul(v.device, shape, true, MatmulGate::silu)), hopper);
-    EXPECT_EQ(must(fuses_matmul(v.device, {4, 4096, 4096, DType::q8_0}, true, MatmulGate::none)), hopper);
-    EXPECT_EQ(must(fuses_matmul(v.device, {1, 4096, 14336, DType::q8_0}, false, MatmulGate::none)), hopper);
-    EXPECT_FALSE(must(fuses_matmul(v.device, {5, 4096, 4096, DType::q8_0}, true, MatmulGate::none)));
-    EXPECT_FALSE(must(fuses_matmul(v.device, {4, 4096, 8192, DType::q8_0}, true, MatmulGate::none)));
-    EXPECT_FALSE(must(fuses_matmul(v.device, {1, 4096, 4096, DType::f16}, true, MatmulGate::none)));
+    EXPECT_EQ(must(fuses_matmul(v.device, shape, MatmulGate::silu)), hopper);
+    EXPECT_EQ(must(fuses_matmul(v.device, {4, 4096, 4096, DType::q8_0}, MatmulGate::none)), hopper);
+    EXPECT_EQ(must(fuses_matmul(v.device, {1, 4096, 14336, DType::q8_0}, MatmulGate::none)), hopper);
+    EXPECT_FALSE(must(fuses_matmul(v.device, {5, 4096, 4096, DType::q8_0}, MatmulGate::none)));
+    EXPECT_FALSE(must(fuses_matmul(v.device, {4, 4096, 14336, DType::q8_0}, MatmulGate::none)));
+    EXPECT_FALSE(must(fuses_matmul(v.device, {1, 4112, 4096, DType::q8_0}, MatmulGate::silu)));
+    EXPECT_FALSE(must(fuses_matmul(v.device, {1, 4096, 4096, DType::f16}, MatmulGate::none)));
     MatmulOptions exact;
     exact.numerics = Numerics::exact;
-    EXPECT_FALSE(must(fuses_matmul(v.device, shape, true, MatmulGate::silu, exact)));
+    EXPECT_FALSE(must(fuses_matmul(v.device, shape, MatmulGate::silu, exact)));
   }
-  EXPECT_TRUE(fails_with(fuses_matmul(Device(), shape, true, MatmulGate::silu), ErrorCode::invalid_argument, {"device"}));
+  EXPECT_TRUE(fails_with(fuses_matmul(Device(), shape, MatmulGate::silu), ErrorCode::invalid_argument, {"device"}));
 }
 
 TEST(FusedMatmul, errors) {

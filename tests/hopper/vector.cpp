@@ -322,7 +322,7 @@ void check_fused(DType type, const Case& c, bool norm, std::uint32_t gate) {
                                   << c.y_type << " norm " << norm << " gate " << gate);
   const Problem problem(type, c);
   HopperVectorPlan plan =
-      plan_hopper_vector(type, c.m, c.n, c.k, c.multiprocessors, c.batch_invariant, {norm, gate != 0});
+      plan_hopper_vector(type, c.m, c.n, c.k, c.multiprocessors, c.batch_invariant, gate != 0);
   ASSERT_TRUE(plan);
   HopperVectorArgs& args = plan.args;
   const std::int64_t columns = gate != 0 ? c.n / 2 : c.n;
@@ -411,18 +411,10 @@ TEST_P(HopperVector, NormGateAndResidual) {
   check_fused(type, {4, 32, whole(type, 288), kF32, kBf16}, true, ops::kHopperVectorGelu);
 }
 
-TEST(HopperVectorPlan, FusesWhatFits) {
-  // Rows of the instance times k are at most what the threads hold.
-  for (const std::int64_t m : {1, 2, 3, 4})
-    for (const std::int64_t k : {4096, 5120, 8192, 14336, 16384})
-      EXPECT_EQ(bool(plan_hopper_vector(DType::q4_K, m, 4096, k, 132, false, {true, false})),
-                (m == 3 ? 4 : m) * k <= 16384)
-          << m << " " << k;
-  EXPECT_FALSE(
-      plan_hopper_vector(DType::q4_0, 1, 4096, 16416, 132, false, {true, false}));  // in whole records
+TEST(HopperVectorPlan, GatesAreWithTheirProducts) {
   // Both halves of a gate's pair of tiles are a block's.
   for (const std::int64_t n : {32, 64, 1024, 28672, 27392}) {
-    const HopperVectorPlan plan = plan_hopper_vector(DType::q4_0, 1, n, 4096, 132, false, {false, true});
+    const HopperVectorPlan plan = plan_hopper_vector(DType::q4_0, 1, n, 4096, 132, false, true);
     ASSERT_TRUE(plan);
     EXPECT_EQ(plan.args.tiles_per_block % 2, 0u);
     EXPECT_EQ(plan.args.half_tiles * 32, n);
@@ -430,9 +422,7 @@ TEST(HopperVectorPlan, FusesWhatFits) {
     EXPECT_GE(plan.grid * plan.args.tiles_per_block, plan.args.tiles);
     EXPECT_LT((plan.grid - 1) * plan.args.tiles_per_block, plan.args.tiles);
   }
-  EXPECT_FALSE(plan_hopper_vector(DType::q4_0, 1, 4112, 4096, 132, false, {false, true}));
-  // With batch invariance, the instance for as many rows as can be normed.
-  EXPECT_EQ(plan_hopper_vector(DType::q4_0, 1, 4096, 8192, 132, true, {true, false}).rows, 2u);
+  EXPECT_FALSE(plan_hopper_vector(DType::q4_0, 1, 4112, 4096, 132, false, true));
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, HopperVector, testing::ValuesIn(kTypes),

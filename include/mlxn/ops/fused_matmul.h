@@ -32,9 +32,9 @@ struct MatmulFusion {
 [[nodiscard]] Result<void> fused_matmul(CommandEncoder& encoder, const Tensor& x, const Weight& weight, const Tensor& y,
                                         const MatmulFusion& fusion, const MatmulOptions& options = {});
 
-/// Whether fused_matmul of m rows with all of these parts is one kernel on the weight's device: few rows on a Hopper GPU, of
-/// prepared weights. (x, norm and residual that begin at multiples of 16 bytes, rows too.)
-[[nodiscard]] Result<bool> fuses_matmul(const Device& device, const MatmulShape& shape, bool norm, MatmulGate gate,
+/// Whether fused_matmul of m rows with any of the parts is one kernel on the weight's device: few rows on a Hopper GPU, of
+/// prepared weights, the norm at a multiple of 16 bytes.
+[[nodiscard]] Result<bool> fuses_matmul(const Device& device, const MatmulShape& shape, MatmulGate gate,
                                         const MatmulOptions& options = {});
 
 }  // namespace mlxn

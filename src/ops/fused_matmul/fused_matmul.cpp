@@ -144,7 +144,7 @@ Result<void> encode_fused_matmul(CommandEncoder& encoder, const Tensor& x, const
   const MatmulShape shape = {x.dim(0), weight.n(), weight.k(), weight.dtype()};
   const bool aligned = !fusion.norm.defined() || reinterpret_cast<std::uintptr_t>(device_address(fusion.norm)) % 16 == 0;
   if (gpu::on_gpu(encoder) && aligned &&
-      fuses_hopper(weight.impl()->form, shape, fusion.norm.defined(), fusion.gate, options, gpu::device_cores(encoder))) {
+      fuses_hopper(weight.impl()->form, shape, fusion.gate, options, gpu::device_cores(encoder))) {
     return fused_matmul_hopper(kOp, encoder, x, weight.impl()->storage, y, shape, fusion, options);
   }
   return compose(encoder, x, weight, y, fusion, options);
@@ -159,11 +159,11 @@ Result<void> fused_matmul(CommandEncoder& encoder, const Tensor& x, const Weight
   return detail::guarded([&] { return ops::encode_fused_matmul(encoder, x, weight, y, fusion, options); });
 }
 
-Result<bool> fuses_matmul(const Device& device, const MatmulShape& shape, bool norm, MatmulGate gate, const MatmulOptions& options) {
+Result<bool> fuses_matmul(const Device& device, const MatmulShape& shape, MatmulGate gate, const MatmulOptions& options) {
   return detail::guarded([&]() -> Result<bool> {
     if (!device.defined()) return make_error(ErrorCode::invalid_argument, "fuses_matmul: device is an empty handle");
     if (!device.impl()->is_gpu()) return false;
-    return ops::fuses_hopper(gpu::prepared_form(device, shape.type), shape, norm, gate, options,
+    return ops::fuses_hopper(gpu::prepared_form(device, shape.type), shape, gate, options,
                              static_cast<std::uint32_t>(device.capabilities().compute_units));
   });
 }

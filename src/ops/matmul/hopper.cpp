@@ -60,14 +60,12 @@ const gpu::KernelInfo& tile_kernel(std::string_view name) noexcept {
 constexpr std::int64_t kTileRows = 8192;
 
 /// The most rows of x that one launch of the vector kernel takes, 0 if it takes none.
-std::int64_t vector_rows(const MatmulShape& shape, bool batch_invariant, std::uint32_t cores, const HopperVectorFusion& fusion = {}) noexcept {
+std::int64_t vector_rows(const MatmulShape& shape, bool batch_invariant, std::uint32_t cores, bool gated = false) noexcept {
   for (const std::uint32_t rows : kVectorRows) {
-    if (plan_hopper_vector(shape.type, rows, shape.n, shape.k, cores, batch_invariant, fusion)) return rows;
+    if (plan_hopper_vector(shape.type, rows, shape.n, shape.k, cores, batch_invariant, gated)) return rows;
   }
   return 0;
 }
-
-HopperVectorFusion fusion_of(bool norm, MatmulGate gate) noexcept { return {norm, gate != MatmulGate::none}; }
 
 /// Whether the vector kernel can read x where it lies.
 bool is_loadable(const Tensor& x) noexcept {
@@ -79,8 +77,8 @@ bool is_loadable(const Tensor& x) noexcept {
 Result<void> multiply_vector(std::string_view op, CommandEncoder& encoder, const Tensor& x, const Tensor& weights, const Tensor& y,
                              const MatmulShape& shape, bool batch_invariant, const MatmulFusion& fusion = {}) {
   const std::uint32_t cores = gpu::device_cores(encoder);
-  const HopperVectorFusion parts = fusion_of(fusion.norm.defined(), fusion.gate);
-  const std::int64_t most = vector_rows(shape, batch_invariant, cores, parts);
+  const bool gated = fusion.gate != MatmulGate::none;
+  const std::int64_t most = vector_rows(shape, batch_invariant, cores, gated);
   Tensor staged;
   if (!is_loadable(x)) {
     const std::int64_t stride = (shape.k + 3) / 4 * 4;
@@ -96,7 +94,7 @@ Result<void> multiply_vector(std::string_view op, CommandEncoder& encoder, const
       rows = out;
     }
     MLXN_TRY(const Tensor y_rows, y.slice(0, m, m_end));
-    const HopperVectorPlan plan = plan_hopper_vector(shape.type, m_end - m, shape.n, shape.k, cores, batch_invariant, parts);
+    const HopperVectorPlan plan = plan_hopper_vector(shape.type, m_end - m, shape.n, shape.k, cores, batch_invariant, gated);
     Launch<HopperVectorArgs> launch;
     launch.args = plan.args;
     launch.bind(launch.args.records, weights);
@@ -198,11 +196,11 @@ Result<void> matmul_hopper(std::string_view op, CommandEncoder& encoder, const T
   return multiply_vector(op, encoder, x, weights.bytes, y, shape, choice.batch_invariant);
 }
 
-bool fuses_hopper(WeightForm form, const MatmulShape& shape, bool norm, MatmulGate gate, const MatmulOptions& options,
+bool fuses_hopper(WeightForm form, const MatmulShape& shape, MatmulGate gate, const MatmulOptions& options,
                   std::uint32_t cores) noexcept {
   if (form != WeightForm::records || options.route == Route::tile) return false;
   if (options.numerics != Numerics::automatic && options.numerics != Numerics::f16) return false;
-  const std::int64_t rows = vector_rows(shape, options.batch_invariant, cores, fusion_of(norm, gate));
+  const std::int64_t rows = vector_rows(shape, options.batch_invariant, cores, gate != MatmulGate::none);
   return rows > 0 && (shape.m <= rows || options.batch_invariant || options.route == Route::vector);
 }
 

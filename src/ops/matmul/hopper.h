@@ -29,7 +29,7 @@ namespace mlxn::ops {
 
 /// Whether the few-row kernel does the product with what surrounds it, and records it so. The operands have been checked; norm
 /// begins at a multiple of 16 bytes.
-[[nodiscard]] bool fuses_hopper(WeightForm form, const MatmulShape& shape, bool norm, MatmulGate gate, const MatmulOptions& options,
+[[nodiscard]] bool fuses_hopper(WeightForm form, const MatmulShape& shape, MatmulGate gate, const MatmulOptions& options,
                                 std::uint32_t cores) noexcept;
 [[nodiscard]] Result<void> fused_matmul_hopper(std::string_view op, CommandEncoder& encoder, const Tensor& x, const Tensor& records,
                                                const Tensor& y, const MatmulShape& shape, const MatmulFusion& fusion,

@@ -407,8 +407,8 @@ struct PlainInput {
     return X::load(static_cast<const std::uint8_t*>(args.x.ptr) +
                    (at.row * args.x_stride + at.k) * X::kBytes);
   }
-  template <int kCount>
-  __device__ __forceinline__ void measure(const Raw (&)[kCount], std::uint32_t, float*) const {}
+  __device__ __forceinline__ void measure(const Raw&) const {}
+  __device__ __forceinline__ void store_measure(std::uint32_t, float*) const {}
   __device__ __forceinline__ Eight values(const Raw& raw) const {
     if constexpr (X::kBytes == 4)
       return X::values(raw);
@@ -417,15 +417,16 @@ struct PlainInput {
   }
 };
 
-/// x over its root mean square, times the norm's weights: the arithmetic of rms_norm. A row's items are
-/// spread over lanes and warps; a thread has items of one row only.
+/// x times the norm's weights, as f32. What is left of the norm, one over the root mean square, is a factor
+/// of the sums: only their end waits for it. A row's items are spread over lanes and warps; a thread has
+/// items of one row only.
 template <int kM>
 struct NormedInput {
   struct Raw {
     XF32::Raw x, weight;
   };
   const HopperVectorArgs& args;
-  float factor = 0;
+  float squares = 0;
 
   __device__ __forceinline__ Raw load(std::uint32_t item) const {
     const ItemPlace<kM> at(item);
@@ -434,43 +435,44 @@ struct NormedInput {
                                                              at.row * args.x_stride + at.k)),
             XF32::load(reinterpret_cast<const std::uint8_t*>(args.norm.ptr + at.k))};
   }
-  /// From all items of this thread. sums: shared, [math warp][row].
-  template <int kCount>
-  __device__ __forceinline__ void measure(const Raw (&raw)[kCount], std::uint32_t thread, float* sums) {
-    float squares = 0;
+  __device__ __forceinline__ void measure(const Raw& raw) {
+    const Eight x = XF32::values(raw.x);
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      const Eight x = XF32::values(raw[i].x);
-#pragma unroll
-      for (int j = 0; j < 8; ++j) squares = fmaf(x.v[j], x.v[j], squares);
-    }
+    for (int i = 0; i < 8; ++i) squares = fmaf(x.v[i], x.v[i], squares);
+  }
+  /// After all items: the warp's part of its rows' sums of squares. sums: [warp][row].
+  __device__ __forceinline__ void store_measure(std::uint32_t thread, float* sums) {
 #pragma unroll
     for (int bit = 1; bit < 32; bit *= 2) {
       if (bit < 4 || bit >= 4 * kM) squares += __shfl_xor_sync(0xffffffffu, squares, bit);
     }
-    const std::uint32_t row = (thread >> 2) % kM;
-    if (thread % 32 / 4 < kM && thread % 4 == 0) sums[thread / 32 * kM + row] = squares;
-    named_barrier(1, kWarps * 32);
-    float sum = 0;
-#pragma unroll
-    for (int warp = 0; warp < kWarps; ++warp) sum += sums[warp * kM + row];
-    factor = 1.0f / sqrtf(sum / static_cast<float>(args.k) + args.norm_eps);
+    if (thread % 32 / 4 < kM && thread % 4 == 0) sums[thread / 32 * kM + thread % 32 / 4] = squares;
   }
   __device__ __forceinline__ Eight values(const Raw& raw) const {
     const Eight x = XF32::values(raw.x), weight = XF32::values(raw.weight);
     Eight out;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) out.v[i] = x.v[i] * factor * weight.v[i];
+    for (int i = 0; i < 8; ++i) out.v[i] = x.v[i] * weight.v[i];
     return out;
   }
 };
+
+/// The factor of a row's sums.
+template <int kM>
+__device__ __forceinline__ float vector_norm_factor(const HopperVectorArgs& args, const float* sums,
+                                                    std::uint32_t row) {
+  float sum = 0;
+#pragma unroll
+  for (int warp = 0; warp < kWarps; ++warp) sum += sums[warp * kM + row];
+  return 1.0f / sqrtf(sum / static_cast<float>(args.k) + args.norm_eps);
+}
 
 /// The operand form of x. All loads of a batch are under way before the first is used: one trip to L2, not
 /// one per load.
 template <class Math, int kM, class Input>
 __device__ __forceinline__ void vector_stage_x(const HopperVectorArgs& args, std::uint32_t units,
                                                std::uint32_t thread, std::uint8_t* memory, Input input) {
-  constexpr std::uint32_t kThreads = kWarps * 32, kBatch = ops::kHopperVectorPieces;
+  constexpr std::uint32_t kThreads = kWarps * 32, kBatch = 8;
   const std::uint32_t items = units * 4 * kM * 4;  // of eight values
   std::uint8_t *x_shared = memory + args.at.x, *meta_shared = memory + args.at.meta,
                *flags = memory + args.at.flags;
@@ -480,7 +482,6 @@ __device__ __forceinline__ void vector_stage_x(const HopperVectorArgs& args, std
     typename Input::Raw raw[kBatch];
 #pragma unroll
     for (std::uint32_t i = 0; i < kBatch; ++i) raw[i] = load(base + i * kThreads + thread);
-    input.measure(raw, thread, reinterpret_cast<float*>(memory + args.at.partial));
 #pragma unroll
     for (std::uint32_t i = 0; i < kBatch; i += 2) {
       if (base + i * kThreads >= items) break;  // the same in all threads
@@ -488,11 +489,13 @@ __device__ __forceinline__ void vector_stage_x(const HopperVectorArgs& args, std
       for (std::uint32_t j = i; j < i + 2;
            ++j) {  // no branch between the two, so that their latencies overlap
         const std::uint32_t item = base + j * kThreads + thread, task = item >> 2;
+        input.measure(raw[j]);
         votes |= Math::stage(input.values(raw[j]), item < items, task / kM, task % kM, x_shared, meta_shared,
                              flags);
       }
     }
   }
+  input.store_measure(thread, reinterpret_cast<float*>(memory + args.at.sums));
   if (votes == 0) return;  // the same in all lanes of the warp, which had all its groups itself
   if (thread % 32 == 0) flags[units * 4 + thread / 32] = 1;
   __syncwarp();
@@ -657,14 +660,19 @@ __device__ __forceinline__ void vector_block(const HopperVectorArgs& args) {
       vector_multiply<F, kM, F::kHalves - 1>(args, shared, warp, n_tiles, full, partial_full);
   } else if (warp == kWarps) {
     if (!is_copying) return;
-    for (;;) {
+    RingPosition oldest;
+    for (std::uint32_t waited = 0;;) {
+      // With more on its way than the memory needs to be busy, x would wait behind it.
+      for (; requested >= waited + args.in_flight; ++waited, oldest.advance(args.stages))
+        barrier_wait(full + 8 * oldest.slot, oldest.parity);
       // The slot's readers are done with what it held a turn ago; in the first turn nobody reads.
       if (requested >= args.stages && tile < n_tiles) barrier_wait(empty + 8 * fill.slot, fill.parity ^ 1);
       if (!request()) break;
     }
   } else {
     constexpr int kMine = (kM * 16 + 31) / 32;  // sums of a lane
-    float gates[kMine] = {};  // of the tile before
+    float gates[kMine] = {};                    // of the tile before
+    float factors[kMine];
     for (std::uint32_t i = 0; i < n_tiles; ++i) {
       const std::uint32_t buffer = i % kPartials, round = i / kPartials;
       const bool is_gate = args.half_tiles != 0 && i % 2 == 0;
@@ -677,6 +685,15 @@ __device__ __forceinline__ void vector_block(const HopperVectorArgs& args) {
         added[p] = is_mine ? vector_load_residual(args, j / 16, column) : 0.0f;
       }
       barrier_wait(partial_full + 8 * buffer, round & 1);
+      if (i == 0) {
+#pragma unroll
+        for (int p = 0; p < kMine; ++p)
+          factors[p] =
+              args.norm.ptr == nullptr || lane + 32 * p >= kM * 16
+                  ? 1.0f
+                  : vector_norm_factor<kM>(args, reinterpret_cast<const float*>(shared + args.at.sums),
+                                           (lane + 32 * p) / 16);
+      }
       const float* part =
           reinterpret_cast<const float*>(shared + args.at.partial) + buffer * kWarps * kM * 16;
 #pragma unroll
@@ -686,6 +703,7 @@ __device__ __forceinline__ void vector_block(const HopperVectorArgs& args) {
         float sum = 0;
 #pragma unroll
         for (int w = 0; w < kWarps; ++w) sum += part[w * kM * 16 + j];
+        sum *= factors[p];
         if (is_gate) {
           gates[p] = vector_gate(sum, args.activation);
           continue;

@@ -17,9 +17,6 @@ inline constexpr std::uint32_t kHopperVectorThreads = (kHopperVectorWarps + 2) *
 inline constexpr std::uint32_t kHopperVectorShared = 204800;
 /// What the ring has at least: with less, copies do not keep the memory busy.
 inline constexpr std::uint32_t kHopperVectorLeastRing = 64 << 10;
-/// Values of x that the math warps' threads hold at a time, eight in each of so many pieces.
-inline constexpr std::uint32_t kHopperVectorPieces = 8;
-inline constexpr std::uint32_t kHopperVectorNormed = kHopperVectorWarps * 32 * kHopperVectorPieces * 8;
 inline constexpr std::uint32_t kHopperVectorPartials = 2;  // tiles whose parts are on their way to the adding warp
 
 /// Byte offsets behind the ring of stages.
@@ -29,6 +26,7 @@ struct HopperVectorLayout {
   std::uint32_t low;       // what x and meta leave of blocks with outliers, which lies as they do
   std::uint32_t flags;     // per 128 k four bytes, of groups of blocks: whether they have such; then a byte per warp: whether any has
   std::uint32_t partial;   // [partials][warp][m][16 rows] f32
+  std::uint32_t sums;      // [warp][m] f32, of squares, for a norm
   std::uint32_t barriers;  // of 8 bytes
   std::uint32_t end;
 };
@@ -41,16 +39,12 @@ struct HopperVectorLayout {
   at.low = at.meta + units * m * 32;
   at.flags = at.low + units * m * 288 + units % 2 * 4;  // so that the bytes behind begin at a multiple of 8
   at.partial = (at.flags + units * 4 + 8 + 15) / 16 * 16;
-  at.barriers = at.partial + kHopperVectorPartials * kHopperVectorWarps * m * 64;
+  at.sums = at.partial + kHopperVectorPartials * kHopperVectorWarps * m * 64;
+  at.barriers = at.sums + kHopperVectorWarps * m * 4;
   at.end = at.barriers + (2 * stages + 2 * kHopperVectorPartials) * 8;
   return at;
 }
 
-/// What is done besides the product.
-struct HopperVectorFusion {
-  bool norm = false;  ///< x is RMS-normed first
-  bool gate = false;  ///< the upper half of w's rows is a gate for the product with the lower
-};
 inline constexpr std::uint32_t kHopperVectorSilu = 1, kHopperVectorGelu = 2;
 
 struct HopperVectorArgs {
@@ -69,7 +63,8 @@ struct HopperVectorArgs {
   std::uint32_t half_tiles;           ///< with a gate, the tiles of either half, which are taken by turns; else 0
   std::uint32_t tiles_per_block;
   std::uint32_t stage_records, stages;
-  std::uint32_t prefetch;  ///< stages that are requested before the wait for the kernel before
+  std::uint32_t in_flight;  ///< stages that are on their way at a time
+  std::uint32_t prefetch;   ///< stages that are requested before the wait for the kernel before
   HopperVectorLayout at;
 };
 static_assert(sizeof(HopperVectorArgs) <= 256);
@@ -87,15 +82,14 @@ struct HopperVectorPlan {
 ///
 /// It fits if m is 1 to 4, the type has records, and x fits into shared memory beside a ring: k up to 7168 for 3 and 4 rows,
 /// twice as much for 2 and again for one.
-/// fusion.norm: fits if rows of the instance times k, in whole records, are at most kHopperVectorNormed. fusion.gate: n counts the
-/// rows of both halves and has to be a multiple of 32.
+/// gated: the upper half of w's rows is a gate for the products with the lower, n counts the rows of both halves and has to be a multiple of 32.
 /// batch_invariant: the instance for 4 rows, or for fewer if they do not fit, whatever m is, so that a row's sums are the same
 /// bits in any company; it fits if m is at most the instance's rows, and more rows are several launches. Beyond that, bits
 /// depend on type, n, k and the instance alone.
 /// multiprocessors: of the device, > 0.
 [[nodiscard]] HopperVectorPlan plan_hopper_vector(DType type, std::int64_t m, std::int64_t n, std::int64_t k,
                                                   std::uint32_t multiprocessors, bool batch_invariant,
-                                                  const HopperVectorFusion& fusion = {}) noexcept;
+                                                  bool gated = false) noexcept;
 
 }  // namespace mlxn::ops
 
