@@ -12,7 +12,7 @@ namespace {
 constexpr std::uint32_t kMostStage = 20480;
 // What is on its way keeps the memory busy from 36 KB on; with all the ring holds, x waits behind it (a layer of an 8B model in q8_0:
 // 65 against 61 us, of q6_K 62 against 58).
-constexpr std::uint32_t kPrefetch = 36 << 10, kInFlight = 54 << 10;
+constexpr std::uint32_t kPrefetch = 36 << 10, kInFlight = 45 << 10;
 constexpr std::uint32_t kLeastStages = 4, kMostStages = 24;
 
 std::string_view kernel_name(DType type, std::uint32_t rows) noexcept {

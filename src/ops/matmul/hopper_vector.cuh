@@ -35,37 +35,18 @@ using ops::HopperVectorArgs;
 constexpr int kWarps = ops::kHopperVectorWarps;
 constexpr std::uint32_t kPartials = ops::kHopperVectorPartials;
 
-/// Eight values of x as f32, from an address that is a multiple of 16.
+/// Eight values of x as f32.
 struct Eight {
   float v[8];
 };
-struct XF32 {
-  static constexpr int kBytes = 4;
-  struct Raw {
-    float4 a, b;
-  };
-  static __device__ __forceinline__ Raw load(const std::uint8_t* p) {
-    return {__ldcg(reinterpret_cast<const float4*>(p)), __ldcg(reinterpret_cast<const float4*>(p) + 1)};
-  }
-  static __device__ __forceinline__ Raw zero() { return {make_float4(0, 0, 0, 0), make_float4(0, 0, 0, 0)}; }
-  static __device__ __forceinline__ Eight values(const Raw& r) {
-    return {{r.a.x, r.a.y, r.a.z, r.a.w, r.b.x, r.b.y, r.b.z, r.b.w}};
-  }
-};
 /// f16, or bf16 if `is_bf16`.
 struct X16 {
-  static constexpr int kBytes = 2;
-  using Raw = uint4;
-  static __device__ __forceinline__ Raw load(const std::uint8_t* p) {
-    return __ldcg(reinterpret_cast<const uint4*>(p));
-  }
-  static __device__ __forceinline__ Raw zero() { return make_uint4(0, 0, 0, 0); }
   static __device__ __forceinline__ float2 pair(std::uint32_t word, bool is_bf16) {
     const float2 half = f16x2_to_f32(word);
     return make_float2(is_bf16 ? __uint_as_float(word << 16) : half.x,
                        is_bf16 ? __uint_as_float(word & 0xffff0000u) : half.y);
   }
-  static __device__ __forceinline__ Eight values(const Raw& raw, bool is_bf16) {
+  static __device__ __forceinline__ Eight values(const uint4& raw, bool is_bf16) {
     const float2 a = pair(raw.x, is_bf16), b = pair(raw.y, is_bf16), c = pair(raw.z, is_bf16),
                  d = pair(raw.w, is_bf16);
     return {{a.x, a.y, b.x, b.y, c.x, c.y, d.x, d.y}};
@@ -395,50 +376,90 @@ struct ItemPlace {
   }
 };
 
-/// x as it lies in memory.
-template <class X, int kM>
-struct PlainInput {
-  using Raw = typename X::Raw;
+/// Where eight values of f32 are two pieces of 16 bytes, a warp's loads would touch every 32 bytes twice. So
+/// lane i takes of its warp's items those that lane i % 16 and lane i % 16 + 16 want, a half of each; the
+/// lanes change halves later.
+struct Halves {
+  float4 a, b;
+};
+template <int kM>
+__device__ __forceinline__ Halves load_halves(const HopperVectorArgs& args, const float* from,
+                                              std::int64_t stride, std::uint32_t item) {
+  const std::uint32_t first = item & ~16u, half = item >> 4 & 1;
+  const ItemPlace<kM> a(first), b(first + 16);
+  const float4 zero = make_float4(0, 0, 0, 0);
+  return {
+      a.is_in(args) ? __ldcg(reinterpret_cast<const float4*>(from + a.row * stride + a.k + half * 4)) : zero,
+      b.is_in(args) ? __ldcg(reinterpret_cast<const float4*>(from + b.row * stride + b.k + half * 4)) : zero};
+}
+/// The lane's own item.
+__device__ __forceinline__ Eight whole(const Halves& halves) {
+  const bool upper = (threadIdx.x & 16) != 0;
+  const float4 &a = halves.a, &b = halves.b;
+  const float away[4] = {upper ? a.x : b.x, upper ? a.y : b.y, upper ? a.z : b.z, upper ? a.w : b.w};
+  const float kept[4] = {upper ? b.x : a.x, upper ? b.y : a.y, upper ? b.z : a.z, upper ? b.w : a.w};
+  Eight out;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float got = __shfl_xor_sync(0xffffffffu, away[i], 16);
+    out.v[i] = upper ? got : kept[i];
+    out.v[i + 4] = upper ? kept[i] : got;
+  }
+  return out;
+}
+
+/// x in f32. Loads and values are those of all lanes of a warp together.
+template <int kM>
+struct F32Input {
+  using Raw = Halves;
+  const HopperVectorArgs& args;
+
+  __device__ __forceinline__ Raw load(std::uint32_t item) const {
+    return load_halves<kM>(args, static_cast<const float*>(args.x.ptr), args.x_stride, item);
+  }
+  __device__ __forceinline__ void measure(const Raw&) const {}
+  __device__ __forceinline__ void store_measure(std::uint32_t, float*) const {}
+  __device__ __forceinline__ Eight values(const Raw& raw) const { return whole(raw); }
+};
+
+/// x in f16 or bf16.
+template <int kM>
+struct F16Input {
+  using Raw = uint4;
   const HopperVectorArgs& args;
 
   __device__ __forceinline__ Raw load(std::uint32_t item) const {
     const ItemPlace<kM> at(item);
-    if (!at.is_in(args)) return X::zero();
-    return X::load(static_cast<const std::uint8_t*>(args.x.ptr) +
-                   (at.row * args.x_stride + at.k) * X::kBytes);
+    if (!at.is_in(args)) return make_uint4(0, 0, 0, 0);
+    return __ldcg(reinterpret_cast<const uint4*>(static_cast<const std::uint16_t*>(args.x.ptr) +
+                                                 at.row * args.x_stride + at.k));
   }
   __device__ __forceinline__ void measure(const Raw&) const {}
   __device__ __forceinline__ void store_measure(std::uint32_t, float*) const {}
   __device__ __forceinline__ Eight values(const Raw& raw) const {
-    if constexpr (X::kBytes == 4)
-      return X::values(raw);
-    else
-      return X::values(raw, args.x_type == quant::kElementBf16);
+    return X16::values(raw, args.x_type == quant::kElementBf16);
   }
 };
 
 /// x times the norm's weights, as f32. What is left of the norm, one over the root mean square, is a factor
-/// of the sums: only their end waits for it. A row's items are spread over lanes and warps; a thread has
-/// items of one row only.
+/// of the sums: only their end waits for it. A row's items are spread over lanes and warps; all that a thread
+/// loads is of one row.
 template <int kM>
 struct NormedInput {
   struct Raw {
-    XF32::Raw x, weight;
+    Halves x, weight;
   };
   const HopperVectorArgs& args;
   float squares = 0;
 
   __device__ __forceinline__ Raw load(std::uint32_t item) const {
-    const ItemPlace<kM> at(item);
-    if (!at.is_in(args)) return {XF32::zero(), XF32::zero()};
-    return {XF32::load(reinterpret_cast<const std::uint8_t*>(static_cast<const float*>(args.x.ptr) +
-                                                             at.row * args.x_stride + at.k)),
-            XF32::load(reinterpret_cast<const std::uint8_t*>(args.norm.ptr + at.k))};
+    return {load_halves<kM>(args, static_cast<const float*>(args.x.ptr), args.x_stride, item),
+            load_halves<kM>(args, args.norm.ptr, 0, item)};
   }
   __device__ __forceinline__ void measure(const Raw& raw) {
-    const Eight x = XF32::values(raw.x);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) squares = fmaf(x.v[i], x.v[i], squares);
+    const float4 &a = raw.x.a, &b = raw.x.b;
+    squares = fmaf(a.x, a.x, fmaf(a.y, a.y, fmaf(a.z, a.z, fmaf(a.w, a.w, squares))));
+    squares = fmaf(b.x, b.x, fmaf(b.y, b.y, fmaf(b.z, b.z, fmaf(b.w, b.w, squares))));
   }
   /// After all items: the warp's part of its rows' sums of squares. sums: [warp][row].
   __device__ __forceinline__ void store_measure(std::uint32_t thread, float* sums) {
@@ -449,11 +470,9 @@ struct NormedInput {
     if (thread % 32 / 4 < kM && thread % 4 == 0) sums[thread / 32 * kM + thread % 32 / 4] = squares;
   }
   __device__ __forceinline__ Eight values(const Raw& raw) const {
-    const Eight x = XF32::values(raw.x), weight = XF32::values(raw.weight);
-    Eight out;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) out.v[i] = x.v[i] * weight.v[i];
-    return out;
+    const Halves &x = raw.x, &w = raw.weight;
+    return whole({make_float4(x.a.x * w.a.x, x.a.y * w.a.y, x.a.z * w.a.z, x.a.w * w.a.w),
+                  make_float4(x.b.x * w.b.x, x.b.y * w.b.y, x.b.z * w.b.z, x.b.w * w.b.w)});
   }
 };
 
@@ -476,12 +495,11 @@ __device__ __forceinline__ void vector_stage_x(const HopperVectorArgs& args, std
   const std::uint32_t items = units * 4 * kM * 4;  // of eight values
   std::uint8_t *x_shared = memory + args.at.x, *meta_shared = memory + args.at.meta,
                *flags = memory + args.at.flags;
-  const auto load = [&](std::uint32_t item) { return input.load(item < items ? item : ~0u); };
   std::uint32_t votes = 0;
   for (std::uint32_t base = 0; base < items; base += kThreads * kBatch) {
     typename Input::Raw raw[kBatch];
 #pragma unroll
-    for (std::uint32_t i = 0; i < kBatch; ++i) raw[i] = load(base + i * kThreads + thread);
+    for (std::uint32_t i = 0; i < kBatch; ++i) raw[i] = input.load(base + i * kThreads + thread);
 #pragma unroll
     for (std::uint32_t i = 0; i < kBatch; i += 2) {
       if (base + i * kThreads >= items) break;  // the same in all threads
@@ -503,7 +521,7 @@ __device__ __forceinline__ void vector_stage_x(const HopperVectorArgs& args, std
     const std::uint32_t task = item >> 2, block = task / kM;
     const bool is_valid = item < items && flags[block / Math::kSlots] != 0;
     if (__ballot_sync(0xffffffffu, is_valid) == 0) continue;
-    Math::stage_low(input.values(load(item)), is_valid, block, task % kM, memory + args.at.low,
+    Math::stage_low(input.values(input.load(item)), is_valid, block, task % kM, memory + args.at.low,
                     memory + args.at.low + units * Math::kUnitX);
   }
 }
@@ -650,9 +668,9 @@ __device__ __forceinline__ void vector_block(const HopperVectorArgs& args) {
     if (args.norm.ptr != nullptr)
       vector_stage_x<Math, kM>(args, units, threadIdx.x, shared, NormedInput<kM>{args});
     else if (args.x_type == quant::kElementF32)
-      vector_stage_x<Math, kM>(args, units, threadIdx.x, shared, PlainInput<XF32, kM>{args});
+      vector_stage_x<Math, kM>(args, units, threadIdx.x, shared, F32Input<kM>{args});
     else
-      vector_stage_x<Math, kM>(args, units, threadIdx.x, shared, PlainInput<X16, kM>{args});
+      vector_stage_x<Math, kM>(args, units, threadIdx.x, shared, F16Input<kM>{args});
     named_barrier(1, kWarps * 32);
     if (F::kHalves == 1 || warp % 2 == 0)
       vector_multiply<F, kM, 0>(args, shared, warp, n_tiles, full, partial_full);
