@@ -84,7 +84,7 @@ struct View {
 };
 
 /// No two elements of the output are the same one.
-Result<void> check_apart(std::string_view name, const Tensor& t) {
+Result<void> check_apart(std::string_view op, std::string_view name, const Tensor& t) {
   struct Axis {
     std::int64_t stride, dim;
   };
@@ -95,7 +95,7 @@ Result<void> check_apart(std::string_view name, const Tensor& t) {
   for (const Axis& axis : axes) {
     if (axis.dim <= 1) continue;
     if (axis.stride < span) {
-      return make_error(ErrorCode::bad_shape, "{}: {} is {} with strides {}, wanted rows that do not overlap", kOp, name,
+      return make_error(ErrorCode::bad_shape, "{}: {} is {} with strides {}, wanted rows that do not overlap", op, name,
                         to_string(t.shape()), to_string(t.strides()));
     }
     span += axis.stride * (axis.dim - 1);
@@ -103,81 +103,82 @@ Result<void> check_apart(std::string_view name, const Tensor& t) {
   return {};
 }
 
-Result<void> check_tensors(const CommandEncoder& encoder, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& y,
-                           const AttentionOptions& options) {
-  MLXN_CHECK(check_operand(kOp, "q", encoder, q, {DType::f32}));
+Result<void> check_tensors(std::string_view op, const CommandEncoder& encoder, const Tensor& q, const Tensor& k, const Tensor& v,
+                           const Tensor& y, const AttentionOptions& options) {
+  MLXN_CHECK(check_operand(op, "q", encoder, q, {DType::f32}));
   if (q.rank() != 3 && q.rank() != 4) {
-    return make_error(ErrorCode::bad_shape, "{}: q is {}, wanted [heads, seq, head_dim] or one more axis in front", kOp,
+    return make_error(ErrorCode::bad_shape, "{}: q is {}, wanted [heads, seq, head_dim] or one more axis in front", op,
                       to_string(q.shape()));
   }
   const View qv(q);
   if (qv.dim < 1 || qv.dim > kAttentionMaxDim) {
-    return make_error(ErrorCode::bad_shape, "{}: q has head_dim {}, wanted 1 to {}", kOp, qv.dim, kAttentionMaxDim);
+    return make_error(ErrorCode::bad_shape, "{}: q has head_dim {}, wanted 1 to {}", op, qv.dim, kAttentionMaxDim);
   }
   if (qv.batch > kMaxHeads || qv.heads > kMaxHeads || qv.rows > kMaxRows) {
-    return make_error(ErrorCode::bad_shape, "{}: q is {}, wanted at most {} batches and heads and {} rows", kOp,
+    return make_error(ErrorCode::bad_shape, "{}: q is {}, wanted at most {} batches and heads and {} rows", op,
                       to_string(q.shape()), kMaxHeads, kMaxRows);
   }
-  MLXN_CHECK(check_last_contiguous(kOp, "q", q));
-  MLXN_CHECK(check_operand(kOp, "k", encoder, k, {DType::f32, DType::f16}));
+  MLXN_CHECK(check_last_contiguous(op, "q", q));
+  MLXN_CHECK(check_operand(op, "k", encoder, k, {DType::f32, DType::f16}));
   if (k.rank() != q.rank() || View(k).batch != qv.batch || k.dim(-1) != qv.dim || k.dim(-2) == 0 || k.dim(-3) == 0) {
-    return make_error(ErrorCode::bad_shape, "{}: k is {}, wanted [kv_heads, capacity, {}] with the batch of q, {}", kOp,
+    return make_error(ErrorCode::bad_shape, "{}: k is {}, wanted [kv_heads, capacity, {}] with the batch of q, {}", op,
                       to_string(k.shape()), qv.dim, to_string(q.shape()));
   }
   if (qv.heads % k.dim(-3) != 0) {
-    return make_error(ErrorCode::bad_shape, "{}: q has {} heads, wanted a multiple of the {} of k", kOp, qv.heads, k.dim(-3));
+    return make_error(ErrorCode::bad_shape, "{}: q has {} heads, wanted a multiple of the {} of k", op, qv.heads, k.dim(-3));
   }
-  MLXN_CHECK(check_last_contiguous(kOp, "k", k));
-  MLXN_CHECK(check_operand(kOp, "v", encoder, v, {k.dtype()}));
-  MLXN_CHECK(check_shape(kOp, "v", v, k.shape()));
-  MLXN_CHECK(check_last_contiguous(kOp, "v", v));
-  MLXN_CHECK(check_operand(kOp, "y", encoder, y, {DType::f32}));
-  MLXN_CHECK(check_shape(kOp, "y", y, q.shape()));
-  MLXN_CHECK(check_last_contiguous(kOp, "y", y));
-  MLXN_CHECK(check_apart("y", y));
-  MLXN_CHECK(check_no_overlap(kOp, "y", y, "q", q));
-  MLXN_CHECK(check_no_overlap(kOp, "y", y, "k", k));
-  MLXN_CHECK(check_no_overlap(kOp, "y", y, "v", v));
+  MLXN_CHECK(check_last_contiguous(op, "k", k));
+  MLXN_CHECK(check_operand(op, "v", encoder, v, {k.dtype()}));
+  MLXN_CHECK(check_shape(op, "v", v, k.shape()));
+  MLXN_CHECK(check_last_contiguous(op, "v", v));
+  MLXN_CHECK(check_operand(op, "y", encoder, y, {DType::f32}));
+  MLXN_CHECK(check_shape(op, "y", y, q.shape()));
+  MLXN_CHECK(check_last_contiguous(op, "y", y));
+  MLXN_CHECK(check_apart(op, "y", y));
+  MLXN_CHECK(check_no_overlap(op, "y", y, "q", q));
+  MLXN_CHECK(check_no_overlap(op, "y", y, "k", k));
+  MLXN_CHECK(check_no_overlap(op, "y", y, "v", v));
   if (const Tensor& sinks = options.sinks; sinks.defined()) {
-    MLXN_CHECK(check_operand(kOp, "sinks", encoder, sinks, {DType::f32}));
-    MLXN_CHECK(check_shape(kOp, "sinks", sinks, {qv.heads}));
-    MLXN_CHECK(check_contiguous(kOp, "sinks", sinks));
-    MLXN_CHECK(check_no_overlap(kOp, "y", y, "sinks", sinks));
+    MLXN_CHECK(check_operand(op, "sinks", encoder, sinks, {DType::f32}));
+    MLXN_CHECK(check_shape(op, "sinks", sinks, {qv.heads}));
+    MLXN_CHECK(check_contiguous(op, "sinks", sinks));
+    MLXN_CHECK(check_no_overlap(op, "y", y, "sinks", sinks));
   }
   if (const Tensor& lse = options.lse; lse.defined()) {
-    MLXN_CHECK(check_operand(kOp, "lse", encoder, lse, {DType::f32}));
-    MLXN_CHECK(check_shape(kOp, "lse", lse, q.rank() == 4 ? Shape{qv.batch, qv.heads, qv.rows} : Shape{qv.heads, qv.rows}));
-    MLXN_CHECK(check_contiguous(kOp, "lse", lse));
+    MLXN_CHECK(check_operand(op, "lse", encoder, lse, {DType::f32}));
+    MLXN_CHECK(check_shape(op, "lse", lse, q.rank() == 4 ? Shape{qv.batch, qv.heads, qv.rows} : Shape{qv.heads, qv.rows}));
+    MLXN_CHECK(check_contiguous(op, "lse", lse));
     for (const auto& [name, other] : {std::pair<std::string_view, const Tensor*>{"q", &q}, {"k", &k}, {"v", &v}, {"y", &y},
                                       {"sinks", &options.sinks}}) {
-      if (other->defined()) MLXN_CHECK(check_no_overlap(kOp, "lse", lse, name, *other));
+      if (other->defined()) MLXN_CHECK(check_no_overlap(op, "lse", lse, name, *other));
     }
   }
   return {};
 }
 
-Result<void> check_numbers(std::int64_t capacity, const Scalar<std::int64_t>& kv_len, const AttentionOptions& options) {
+Result<void> check_numbers(std::string_view op, std::int64_t capacity, const Scalar<std::int64_t>& kv_len,
+                           const AttentionOptions& options) {
   if (kv_len.value < 0 || kv_len.value > capacity) {
-    return make_error(ErrorCode::out_of_range, "{}: kv_len is {}, wanted 0 to the capacity, {}", kOp, kv_len.value, capacity);
+    return make_error(ErrorCode::out_of_range, "{}: kv_len is {}, wanted 0 to the capacity, {}", op, kv_len.value, capacity);
   }
   const std::int64_t start = options.ring_start.value;
   if (start < 0 || start >= capacity) {
-    return make_error(ErrorCode::out_of_range, "{}: ring_start is {}, wanted 0 to {}", kOp, start, capacity - 1);
+    return make_error(ErrorCode::out_of_range, "{}: ring_start is {}, wanted 0 to {}", op, start, capacity - 1);
   }
   if (start != 0 && kv_len.value != capacity) {
-    return make_error(ErrorCode::out_of_range, "{}: ring_start is {} with {} of {} slots in use, wanted 0 until all are", kOp,
+    return make_error(ErrorCode::out_of_range, "{}: ring_start is {} with {} of {} slots in use, wanted 0 until all are", op,
                       start, kv_len.value, capacity);
   }
   if (options.p0 && (options.p0->value > kAttentionMaxPosition || options.p0->value < -kAttentionMaxPosition)) {
-    return make_error(ErrorCode::out_of_range, "{}: p0 is {}, wanted at most {} of either sign", kOp, options.p0->value,
+    return make_error(ErrorCode::out_of_range, "{}: p0 is {}, wanted at most {} of either sign", op, options.p0->value,
                       kAttentionMaxPosition);
   }
   if (options.window == 0 || options.window < -1) {
-    return make_error(ErrorCode::invalid_argument, "{}: window is {}, wanted a number above 0, or -1 for none", kOp, options.window);
+    return make_error(ErrorCode::invalid_argument, "{}: window is {}, wanted a number above 0, or -1 for none", op, options.window);
   }
-  if (options.scale) MLXN_CHECK(check_finite(kOp, "scale", double{*options.scale}));
+  if (options.scale) MLXN_CHECK(check_finite(op, "scale", double{*options.scale}));
   if (!std::isfinite(options.softcap) || options.softcap < 0) {
-    return make_error(ErrorCode::invalid_argument, "{}: softcap is {}, wanted a finite number, 0 for none", kOp, options.softcap);
+    return make_error(ErrorCode::invalid_argument, "{}: softcap is {}, wanted a finite number, 0 for none", op, options.softcap);
   }
   return {};
 }
@@ -187,12 +188,22 @@ Result<void> check_numbers(std::int64_t capacity, const Scalar<std::int64_t>& kv
 extern const OpInfo op_attention;
 const OpInfo op_attention = {"attention", kInfos};
 
+Result<void> check_attention(std::string_view op, const CommandEncoder& encoder, const Tensor& q, const Tensor& k, const Tensor& v,
+                             const Tensor& y, const Scalar<std::int64_t>& kv_len, const AttentionOptions& options) {
+  MLXN_CHECK(check_tensors(op, encoder, q, k, v, y, options));
+  return check_numbers(op, k.dim(-2), kv_len, options);
+}
+
+float attention_scale(const AttentionOptions& options, std::int64_t head_dim) noexcept {
+  return options.scale ? *options.scale : 1.0f / std::sqrt(static_cast<float>(head_dim));
+}
+std::int64_t attention_window(const AttentionOptions& options) noexcept { return std::min(options.window, kWide); }
+
 Result<void> encode_attention(CommandEncoder& encoder, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& y,
                               const Scalar<std::int64_t>& kv_len, const AttentionOptions& options, std::optional<CpuIsa> isa,
                               AttentionRoute route) {
   MLXN_CHECK(check_encoder(kOp, encoder));
-  MLXN_CHECK(check_tensors(encoder, q, k, v, y, options));
-  MLXN_CHECK(check_numbers(k.dim(-2), kv_len, options));
+  MLXN_CHECK(check_attention(kOp, encoder, q, k, v, y, kv_len, options));
   MLXN_TRY(const auto* variant, pick_for<const Kernels*>(encoder, kOp, kVariants, isa));
   const View qv(q), kv(k), vv(v), yv(y);
   const std::int64_t rows = qv.heads / kv.heads * qv.rows;  // query rows per key head
@@ -225,8 +236,8 @@ Result<void> encode_attention(CommandEncoder& encoder, const Tensor& q, const Te
   a.kv_heads = static_cast<std::int32_t>(kv.heads);
   a.head_dim = static_cast<std::int32_t>(qv.dim);
   a.flags = (options.causal ? kAttentionCausal : 0) | (options.p0 ? kAttentionHasP0 : 0);
-  a.window = std::min(options.window, kWide);
-  a.scale = options.scale ? *options.scale : 1.0f / std::sqrt(static_cast<float>(qv.dim));
+  a.window = attention_window(options);
+  a.scale = attention_scale(options, qv.dim);
   a.softcap = options.softcap;
   if (variant == nullptr) return attention_gpu(encoder, launch, q, k, v, route);
 

@@ -16,6 +16,14 @@ enum class AttentionRoute : std::uint8_t {
   split,           ///< at most kAttentionSplitRows query rows per key head, the threads share the keys
 };
 
+/// What every operation that attends wants of its operands and options, whose encoder has been checked.
+[[nodiscard]] Result<void> check_attention(std::string_view op, const CommandEncoder& encoder, const Tensor& q, const Tensor& k,
+                                           const Tensor& v, const Tensor& y, const Scalar<std::int64_t>& kv_len,
+                                           const AttentionOptions& options);
+[[nodiscard]] float attention_scale(const AttentionOptions& options, std::int64_t head_dim) noexcept;
+/// Such that no sum of positions leaves 64 bits.
+[[nodiscard]] std::int64_t attention_window(const AttentionOptions& options) noexcept;
+
 /// mlxn::attention with the variant of one instruction set and route; without a wish the best one.
 [[nodiscard]] Result<void> encode_attention(CommandEncoder& encoder, const Tensor& q, const Tensor& k, const Tensor& v,
                                             const Tensor& y, const Scalar<std::int64_t>& kv_len,

@@ -15,28 +15,39 @@ constexpr VariantInfo kInfos[] = {
 };
 
 /// Of an operand that is turned in place.
-Result<void> check_turned(const CommandEncoder& encoder, std::string_view name, const Tensor& x, const Tensor& positions,
-                          const RopeTable& table) {
-  MLXN_CHECK(check_rope_input(kOp, name, encoder, x, positions, table));
-  MLXN_CHECK(check_operand(kOp, name, encoder, x, {DType::f32}));
-  MLXN_CHECK(check_rows_apart(kOp, name, x));
-  MLXN_CHECK(check_no_overlap(kOp, name, x, "positions", positions));
-  if (table.pairs() > 0) MLXN_CHECK(check_no_overlap(kOp, name, x, "the table", table.inv_freq()));
+Result<void> check_turned(std::string_view op, const CommandEncoder& encoder, std::string_view name, const Tensor& x,
+                          const Tensor& positions, const RopeTable& table) {
+  MLXN_CHECK(check_rope_input(op, name, encoder, x, positions, table));
+  MLXN_CHECK(check_operand(op, name, encoder, x, {DType::f32}));
+  MLXN_CHECK(check_rows_apart(op, name, x));
+  MLXN_CHECK(check_no_overlap(op, name, x, "positions", positions));
+  if (table.pairs() > 0) MLXN_CHECK(check_no_overlap(op, name, x, "the table", table.inv_freq()));
   return {};
 }
 
-Result<void> encode(CommandEncoder& encoder, const Tensor& q, const Tensor& k_new, const Tensor& v_new, const Tensor& positions,
-                    const RopeTable& table, const Tensor& k_cache, const Tensor& v_cache, const Scalar<std::int64_t>& position,
-                    const KvAppendOptions& options) {
+}  // namespace
+
+extern const OpInfo op_rope_append;
+const OpInfo op_rope_append = {kOp, kInfos};
+
+Result<void> check_rope_append(std::string_view op, const CommandEncoder& encoder, const Tensor& q, const Tensor& k_new,
+                               const Tensor& v_new, const Tensor& positions, const RopeTable& table, const Tensor& k_cache,
+                               const Tensor& v_cache, const Scalar<std::int64_t>& position, const KvAppendOptions& options) {
+  MLXN_CHECK(check_turned(op, encoder, "q", q, positions, table));
+  MLXN_CHECK(check_turned(op, encoder, "k_new", k_new, positions, table));
+  MLXN_CHECK(check_kv_append(op, encoder, k_new, v_new, k_cache, v_cache, position, options));
+  MLXN_CHECK(check_no_overlap(op, "q", q, "k_cache", k_cache));
+  MLXN_CHECK(check_no_overlap(op, "q", q, "v_cache", v_cache));
+  MLXN_CHECK(check_no_overlap(op, "q", q, "k_new", k_new));
+  MLXN_CHECK(check_no_overlap(op, "q", q, "v_new", v_new));
+  return check_no_overlap(op, "k_new", k_new, "v_new", v_new);
+}
+
+Result<void> encode_rope_append(CommandEncoder& encoder, const Tensor& q, const Tensor& k_new, const Tensor& v_new,
+                                const Tensor& positions, const RopeTable& table, const Tensor& k_cache, const Tensor& v_cache,
+                                const Scalar<std::int64_t>& position, const KvAppendOptions& options) {
   MLXN_CHECK(check_encoder(kOp, encoder));
-  MLXN_CHECK(check_turned(encoder, "q", q, positions, table));
-  MLXN_CHECK(check_turned(encoder, "k_new", k_new, positions, table));
-  MLXN_CHECK(check_kv_append(kOp, encoder, k_new, v_new, k_cache, v_cache, position, options));
-  MLXN_CHECK(check_no_overlap(kOp, "q", q, "k_cache", k_cache));
-  MLXN_CHECK(check_no_overlap(kOp, "q", q, "v_cache", v_cache));
-  MLXN_CHECK(check_no_overlap(kOp, "q", q, "k_new", k_new));
-  MLXN_CHECK(check_no_overlap(kOp, "q", q, "v_new", v_new));
-  MLXN_CHECK(check_no_overlap(kOp, "k_new", k_new, "v_new", v_new));
+  MLXN_CHECK(check_rope_append(kOp, encoder, q, k_new, v_new, positions, table, k_cache, v_cache, position, options));
   if (k_new.dim(0) == 0) return {};
 
   if (!gpu::on_gpu(encoder)) {
@@ -70,11 +81,6 @@ Result<void> encode(CommandEncoder& encoder, const Tensor& q, const Tensor& k_ne
   return rope_append_gpu(encoder, launch);
 }
 
-}  // namespace
-
-extern const OpInfo op_rope_append;
-const OpInfo op_rope_append = {kOp, kInfos};
-
 }  // namespace mlxn::ops
 
 namespace mlxn {
@@ -83,7 +89,7 @@ Result<void> rope_append(CommandEncoder& encoder, const Tensor& q, const Tensor&
                          const RopeTable& table, const Tensor& k_cache, const Tensor& v_cache, const Scalar<std::int64_t>& position,
                          const KvAppendOptions& options) {
   return detail::guarded(
-      [&] { return ops::encode(encoder, q, k_new, v_new, positions, table, k_cache, v_cache, position, options); });
+      [&] { return ops::encode_rope_append(encoder, q, k_new, v_new, positions, table, k_cache, v_cache, position, options); });
 }
 
 }  // namespace mlxn
