@@ -11,7 +11,7 @@
 
 namespace mlxn::sm90 {
 
-alignas(1024) std::uint8_t shared[cuda_on_host::kSharedBytes];
+alignas(1024) std::uint8_t shared[cuda_on_host::kMaxCluster * cuda_on_host::kClusterSharedBytes];
 
 float f16_to_f32(std::uint16_t bits) {
   const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
@@ -36,6 +36,7 @@ namespace cuda_on_host {
 namespace {
 
 constexpr std::size_t kStackBytes = 128 << 10;
+static_assert(sizeof(mlxn::sm90::shared) >= kSharedBytes);
 
 struct Copy {
   std::uint32_t to;
@@ -49,6 +50,8 @@ struct Fiber {
   const std::function<bool()>* ready = nullptr;  // null: may go on
   bool is_done = false;
   bool has_waited = false;
+  std::uint64_t cluster_turn = 0;  // that it arrived for
+  bool has_arrived = false;
   std::vector<Copy> copies;  // its own
 };
 
@@ -68,10 +71,13 @@ struct Mbarrier {
   std::int64_t bytes = 0;  // announced and not yet here
 };
 
+/// Or the blocks of a cluster, one behind the other.
 struct Block {
   std::vector<Fiber> fibers;
+  unsigned threads = 0;  // of a block
   std::vector<Rendezvous> warps;
   std::map<int, BlockBarrier> barriers;
+  BlockBarrier cluster_barrier;
   std::map<std::uint32_t, Mbarrier> mbarriers;
   std::vector<Copy> copies;
   const std::function<void()>* kernel = nullptr;
@@ -106,15 +112,17 @@ void finish_copy() {
   settle(copy.barrier, barrier);
 }
 
-std::string run_block(unsigned threads, const std::function<void()>& kernel) {
+std::string run_blocks(unsigned first, unsigned cluster, unsigned threads_of_block, const std::function<void()>& kernel) {
   Block now;
   block = &now;
   now.kernel = &kernel;
+  now.threads = threads_of_block;
+  const unsigned threads = cluster * threads_of_block;
   now.fibers.resize(threads);
   now.warps.resize((threads + 31) / 32);
-  std::memset(mlxn::sm90::shared, 0xff, kSharedBytes);
+  std::memset(mlxn::sm90::shared, 0xff, sizeof(mlxn::sm90::shared));
   for (Fiber& fiber : now.fibers) {
-    fiber.stack = std::make_unique<std::uint8_t[]>(kStackBytes);
+    fiber.stack = std::make_unique_for_overwrite<std::uint8_t[]>(kStackBytes);
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack.get();
     fiber.context.uc_stack.ss_size = kStackBytes;
@@ -130,7 +138,8 @@ std::string run_block(unsigned threads, const std::function<void()>& kernel) {
       if (fiber.ready != nullptr && !(*fiber.ready)()) continue;
       has_moved = true;
       now.current = i;
-      threadIdx.x = i;
+      threadIdx.x = i % threads_of_block;
+      blockIdx.x = first + i / threads_of_block;
       swapcontext(&now.scheduler, &fiber.context);
     }
     if (!now.error.empty()) break;
@@ -153,13 +162,33 @@ std::string run_block(unsigned threads, const std::function<void()>& kernel) {
 
 }  // namespace
 
-std::string run(unsigned blocks, unsigned threads, const std::function<void()>& kernel) {
-  for (unsigned i = 0; i < blocks; ++i) {
-    blockIdx.x = i;
-    const std::string error = run_block(threads, kernel);
+std::string run(unsigned blocks, unsigned threads, const std::function<void()>& kernel, unsigned cluster) {
+  if (cluster == 0 || cluster > kMaxCluster || blocks % cluster != 0 || (cluster > 1 && threads % 32 != 0)) return "no such grid";
+  for (unsigned i = 0; i < blocks; i += cluster) {
+    const std::string error = run_blocks(i, cluster, threads, kernel);
     if (!error.empty()) return "block " + std::to_string(i) + ": " + error;
   }
   return "";
+}
+
+unsigned cluster_rank() { return block->current / block->threads; }
+
+void cluster_arrive() {
+  if (self().has_arrived) fail("arrives at the barrier of the cluster twice");
+  BlockBarrier& barrier = block->cluster_barrier;
+  self().has_arrived = true;
+  self().cluster_turn = barrier.turn;
+  if (++barrier.here == block->fibers.size()) {
+    barrier.here = 0;
+    ++barrier.turn;
+  }
+}
+
+void cluster_wait() {
+  if (!self().has_arrived) fail("waits at the barrier of the cluster before it arrives");
+  self().has_arrived = false;
+  const std::uint64_t turn = self().cluster_turn;
+  wait_for([&] { return block->cluster_barrier.turn != turn; });
 }
 
 void wait_for(const std::function<bool()>& ready) {
@@ -185,7 +214,7 @@ const std::uint8_t* exchange(const void* mine, std::size_t size) {
 }
 
 void block_barrier(int id, unsigned threads) {
-  BlockBarrier& barrier = block->barriers[id];
+  BlockBarrier& barrier = block->barriers[id + 16 * static_cast<int>(cluster_rank())];
   const std::uint64_t turn = barrier.turn;
   if (++barrier.here == threads) {
     barrier.here = 0;
@@ -227,7 +256,7 @@ std::uint32_t shared_offset(const void* p) {
 }
 
 void barrier_init(std::uint32_t barrier, std::uint32_t arrivals) {
-  if (barrier % 8 != 0 || barrier + 8 > kSharedBytes) fail("misplaced mbarrier");
+  if (barrier % 8 != 0 || barrier + 8 > sizeof(mlxn::sm90::shared)) fail("misplaced mbarrier");
   block->mbarriers[barrier] = {arrivals, arrivals, 0, 0};
 }
 
@@ -236,6 +265,13 @@ void barrier_arrive(std::uint32_t at, std::uint32_t expected_bytes) {
   if (barrier.missing == 0) fail("mbarrier at " + std::to_string(at) + " has more arrivals than its count");
   barrier.bytes += expected_bytes;
   --barrier.missing;
+  settle(at, barrier);
+}
+
+void barrier_complete(std::uint32_t at, std::uint32_t bytes) {
+  Mbarrier& barrier = block->mbarriers[at];
+  if (barrier.arrivals == 0) fail("mbarrier at " + std::to_string(at) + " used before its init");
+  barrier.bytes -= bytes;
   settle(at, barrier);
 }
 
@@ -249,5 +285,5 @@ bool has_waited() { return self().has_waited; }
 }  // namespace cuda_on_host
 
 void __syncthreads() {
-  cuda_on_host::block_barrier(0, static_cast<unsigned>(cuda_on_host::block->fibers.size()));
+  cuda_on_host::block_barrier(0, cuda_on_host::block->threads);
 }

@@ -53,9 +53,18 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 namespace cuda_on_host {
 
 inline constexpr std::uint32_t kSharedBytes = 232448;  // what a block may have on Hopper
+inline constexpr std::uint32_t kClusterSharedBytes = 65536;  // what a block of a cluster may have here
+inline constexpr unsigned kMaxCluster = 8;
 
-/// Runs the blocks one after the other; the error, empty if all threads of all blocks came to their end.
-std::string run(unsigned blocks, unsigned threads, const std::function<void()>& kernel);
+/// Runs the blocks, as many at a time as a cluster has, one cluster after the other; the error, empty if all threads of all blocks
+/// came to their end. The shared memory of a cluster's block r begins at sm90::shared + r * kClusterSharedBytes.
+std::string run(unsigned blocks, unsigned threads, const std::function<void()>& kernel, unsigned cluster = 1);
+
+/// Place of the thread's block in its cluster.
+unsigned cluster_rank();
+/// Of all threads of the cluster, in two halves.
+void cluster_arrive();
+void cluster_wait();
 
 /// The thread goes on when `ready` says so.
 void wait_for(const std::function<bool()>& ready);
@@ -72,6 +81,8 @@ std::uint32_t shared_offset(const void* p);
 /// mbarriers, by their offset in shared memory.
 void barrier_init(std::uint32_t barrier, std::uint32_t arrivals);
 void barrier_arrive(std::uint32_t barrier, std::uint32_t expected_bytes);
+/// Bytes that a store to the barrier's block brings.
+void barrier_complete(std::uint32_t barrier, std::uint32_t bytes);
 bool barrier_has_ended(std::uint32_t barrier, std::uint32_t parity);
 
 /// Whether this thread has waited for the kernel before.
@@ -81,7 +92,7 @@ bool has_waited();
 }  // namespace cuda_on_host
 
 namespace mlxn::sm90 {
-extern std::uint8_t shared[cuda_on_host::kSharedBytes];
+extern std::uint8_t shared[cuda_on_host::kMaxCluster * cuda_on_host::kClusterSharedBytes];
 }
 
 template <class T>
