@@ -7,6 +7,7 @@
 #include "backends/cuda/transfer.h"
 #include "mlxn/native/cuda.h"
 #include "ops/attention/mma_shape.h"
+#include "ops/cached_attention/cached_attention.h"
 #include "ops/matmul/hopper.h"
 #include "tests/support/gpu_handles.h"
 #include "tests/support/must.h"
@@ -45,6 +46,7 @@ TEST(CudaStart, EveryHandleHasAKernelOfItsLayout) {
   auto handles = test::gpu_handles();
   EXPECT_GE(handles.size(), 20u);
   for (const gpu::KernelInfo* own : ops::hopper_kernels()) handles.push_back(own);
+  for (const gpu::KernelInfo* own : ops::cached_attention_kernels()) handles.push_back(own);
   for (const gpu::KernelInfo* handle : handles) {
     const cuda::KernelEntry* const entry = cuda::find_kernel(handle->name);
     ASSERT_NE(entry, nullptr) << handle->name;
