@@ -2,10 +2,10 @@
 
 #include "base/error.h"
 #include "mlxn/ops/add.h"
+#include "mlxn/ops/cached_attention.h"
 #include "mlxn/ops/embedding.h"
 #include "mlxn/ops/gelu_mul.h"
 #include "mlxn/ops/rms_norm.h"
-#include "mlxn/ops/rope_append.h"
 #include "mlxn/ops/silu_mul.h"
 #include "mlxn/ops/softcap.h"
 
@@ -126,12 +126,9 @@ Result<void> SelfAttention::forward(CommandEncoder& encoder, const KvCache::Laye
     MLXN_CHECK(rms_norm(encoder, w.k, k_norm, w.k, eps));
   }
   const RopeTable& table = rope.table(step.cache->capacity);
-  MLXN_CHECK(rope_append(encoder, w.q, w.k, w.v, w.positions, table, cache.k, cache.v, step.position));
-  MLXN_TRY(const Tensor q_by_head, w.q.permute({1, 0, 2}));
-  MLXN_TRY(const Tensor attended_by_head, w.attended.permute({1, 0, 2}));
   MLXN_TRY(const Tensor keys, cache.k.slice(1, 0, step.kv_bound));
   MLXN_TRY(const Tensor values, cache.v.slice(1, 0, step.kv_bound));
-  MLXN_CHECK(attention(encoder, q_by_head, keys, values, attended_by_head, step.kv_len, options));
+  MLXN_CHECK(cached_attention(encoder, w.q, w.k, w.v, w.positions, table, keys, values, step.position, step.kv_len, w.attended, options));
   MLXN_TRY(const Tensor attended, flatten_heads(w.attended));
   return add_to_residual(encoder, output, attended, {post_norm, norm.eps}, step);
 }
