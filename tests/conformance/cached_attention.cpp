@@ -1,7 +1,9 @@
 #include "ops/cached_attention/cached_attention.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 
 #include "mlxn/graph.h"
@@ -485,6 +487,62 @@ TEST(CachedAttention, errors) {
     const auto none = [](const Tensor& t) { return must(t.slice(0, 0, 0)); };
     EXPECT_TRUE(attempt(none(q), none(k), none(v), none(positions), kc, vc, none(y)));
     EXPECT_TRUE(attempt(must(q.slice(1, 0, 0)), k, v, positions, kc, vc, must(y.slice(1, 0, 0))));
+  }
+}
+
+// Not a test of anything: what a launch takes by route, length and shape, in a graph of many. Run on a GPU with
+// --gtest_also_run_disabled_tests --gtest_filter='*DISABLED_times*'.
+TEST(CachedAttention, DISABLED_times) {
+  struct Model {
+    std::int64_t heads, kv_heads, dim;
+  };
+  for (const Variant& variant : families()) {
+    const Device& device = variant.device;
+    if (device.capabilities().backend != "cuda") continue;
+    for (const Model& m : {Model{32, 8, 128}, Model{32, 8, 64}, Model{28, 4, 128}, Model{32, 32, 96}, Model{16, 2, 128}}) {
+      for (const std::int64_t bound : {256, 512, 1024, 2048, 4096, 8192}) {
+        constexpr int kLayers = 32, kOps = 4 * kLayers, kReplays = 20;
+        const auto make = [&](DType type, const Shape& s) {
+          const Tensor t = must(device.allocate(type, s));
+          must(device.fill(t, std::byte{0}));
+          return t;
+        };
+        RopeConfig config;
+        config.head_dim = m.dim;
+        const RopeTable table = must(RopeTable::make(device, config));
+        const Tensor q = make(DType::f32, {1, m.heads, m.dim}), k_new = make(DType::f32, {1, m.kv_heads, m.dim}), v_new = make(DType::f32, {1, m.kv_heads, m.dim});
+        const Tensor positions = make(DType::i32, {1}), y = make(DType::f32, {1, m.heads, m.dim});
+        std::vector<Tensor> caches;
+        for (int i = 0; i < 2 * kLayers; ++i) caches.push_back(make(DType::f16, {m.kv_heads, bound, m.dim}));
+        for (const auto& [name, route] : {std::pair("fused", CachedAttentionRoute::fused), std::pair("two_ops", CachedAttentionRoute::two_ops)}) {
+          int position_id = -1, length_id = -1;
+          Graph graph = must(Graph::record(device, [&](CommandEncoder& e) -> Result<void> {
+            MLXN_TRY(const auto position, e.parameter("position", 0));
+            MLXN_TRY(const auto length, e.parameter("kv_len", 1));
+            position_id = position.parameter, length_id = length.parameter;
+            for (std::size_t i = 0; i < kOps; ++i) {
+              MLXN_CHECK(ops::encode_cached_attention(e, q, k_new, v_new, positions, table, caches[i % kLayers * 2], caches[i % kLayers * 2 + 1],
+                                                      position, length, y, {}, {}, route));
+            }
+            return {};
+          }));
+          for (const std::int64_t length : {bound / 2 + 1, bound}) {
+            must(graph.set(position_id, length - 1));
+            must(graph.set(length_id, length));
+            must(graph.replay_and_wait());
+            std::vector<double> times;
+            for (int i = 0; i < kReplays; ++i) {
+              const auto begin = std::chrono::steady_clock::now();
+              must(graph.replay_and_wait());
+              times.push_back(std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin).count() / kOps);
+            }
+            std::sort(times.begin(), times.end());
+            std::printf("%2d/%2d heads of %3d, bound %5d, length %5d, %-7s %6.2f us\n", static_cast<int>(m.heads), static_cast<int>(m.kv_heads),
+                        static_cast<int>(m.dim), static_cast<int>(bound), static_cast<int>(length), name, times[times.size() / 2]);
+          }
+        }
+      }
+    }
   }
 }
 
