@@ -73,25 +73,34 @@ void mutate(Bytes& bytes, std::mt19937_64& random) {
   }
 }
 
-void replay(const std::string& part, Target target) {
-  const auto seeds = corpus(part);
-  ASSERT_FALSE(seeds.empty());
-  std::mt19937_64 random(0x6d6c786e);
-  for (const auto& [name, seed] : seeds) {
-    ASSERT_EQ(target(seed), "") << name;
-    for (int round = 0; round < kMutations; ++round) {
-      Bytes bytes = seed;
-      mutate(bytes, random);
-      bytes.shrink_to_fit();  // so that the sanitizer sees the end
-      ASSERT_EQ(target(bytes), "") << name << ", mutation " << round;
+/// Each replays one share of a corpus, so that several processes do it beside each other.
+class FuzzReplay : public testing::TestWithParam<std::size_t> {
+ protected:
+  static constexpr std::size_t kShares = 4;
+
+  static void replay(const std::string& part, Target target) {
+    const auto seeds = corpus(part);
+    ASSERT_GE(seeds.size(), kShares);
+    for (std::size_t i = GetParam(); i < seeds.size(); i += kShares) {
+      const auto& [name, seed] = seeds[i];
+      std::mt19937_64 random(0x6d6c786e + i);
+      ASSERT_EQ(target(seed), "") << name;
+      for (int round = 0; round < kMutations; ++round) {
+        Bytes bytes = seed;
+        mutate(bytes, random);
+        bytes.shrink_to_fit();  // so that the sanitizer sees the end
+        ASSERT_EQ(target(bytes), "") << name << ", mutation " << round;
+      }
     }
   }
-}
+};
 
-TEST(FuzzReplay, Gguf) { replay("gguf", check_gguf); }
-TEST(FuzzReplay, GgufParts) { replay("gguf_parts", check_gguf_parts); }
-TEST(FuzzReplay, Tokenizer) { replay("tokenizer", check_tokenizer); }
-TEST(FuzzReplay, BytePairs) { replay("byte_pairs", check_byte_pairs); }
+TEST_P(FuzzReplay, Gguf) { replay("gguf", check_gguf); }
+TEST_P(FuzzReplay, GgufParts) { replay("gguf_parts", check_gguf_parts); }
+TEST_P(FuzzReplay, Tokenizer) { replay("tokenizer", check_tokenizer); }
+TEST_P(FuzzReplay, BytePairs) { replay("byte_pairs", check_byte_pairs); }
+
+INSTANTIATE_TEST_SUITE_P(Share, FuzzReplay, testing::Range<std::size_t>(0, 4));
 
 }  // namespace
 }  // namespace mlxn::fuzz
