@@ -394,13 +394,13 @@ TEST(CachedAttention, ValuesThatAreNotFinite) {
   }
 }
 
-TEST(CachedAttentionChoice, BlocksHaveATileAndAMultiprocessorEach) {
+TEST(CachedAttentionChoice, BlocksAreTwoOrHaveATileAndAMultiprocessorEach) {
   const auto blocks = [](std::int64_t keys, std::int64_t kv_heads, std::int64_t cores = 132) {
     return mlxn::ops::cached_attention_blocks(
         {.rows = 4, .head_dim = 128, .kv_heads = kv_heads, .keys = keys, .cores = cores});
   };
-  EXPECT_EQ(blocks(1, 8), 1u);
-  EXPECT_EQ(blocks(64, 8), 1u);
+  EXPECT_EQ(blocks(1, 8), 2u);
+  EXPECT_EQ(blocks(64, 8), 2u);
   EXPECT_EQ(blocks(65, 8), 2u);
   EXPECT_EQ(blocks(128, 8), 2u);
   EXPECT_EQ(blocks(129, 8), 4u);
@@ -408,8 +408,8 @@ TEST(CachedAttentionChoice, BlocksHaveATileAndAMultiprocessorEach) {
   EXPECT_EQ(blocks(512, 8), 8u);
   EXPECT_EQ(blocks(100000, 8), 8u);
   EXPECT_EQ(blocks(512, 32), 4u);
-  EXPECT_EQ(blocks(512, 100), 1u);
-  EXPECT_EQ(blocks(512, 200), 1u);
+  EXPECT_EQ(blocks(512, 100), 2u);
+  EXPECT_EQ(blocks(512, 200), 2u);
   EXPECT_EQ(blocks(512, 8, 20), 2u);
 }
 

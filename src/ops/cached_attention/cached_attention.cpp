@@ -30,12 +30,13 @@ constexpr VariantInfo kInfos[] = {
     variant_info<CpuIsa::scalar>("rope_append, attention"),
 };
 
-// A kernel's handles by the blocks of a cluster: 1, 2, 4 and 8.
+// A kernel's handles by the blocks of a cluster: 2, 4 and 8. Not one: what a launch without clusters sends to itself is an illegal
+// instruction (H200, driver 580.159.04).
 constexpr gpu::KernelInfo kernel_info(std::string_view name, int threads, int shared_bytes, std::uint32_t blocks) {
   return {name, static_cast<std::uint32_t>(threads), 0, sizeof(CachedAttentionArgs), static_cast<std::uint32_t>(shared_bytes),
           {blocks, 1, 1}, true};
 }
-constexpr int kClusters = std::bit_width(static_cast<unsigned>(kCachedAttentionBlocks));
+constexpr int kClusters = std::bit_width(static_cast<unsigned>(kCachedAttentionBlocks)) - 1;
 struct Instance {
   int max_dim, max_rows;
   gpu::KernelInfo infos[kClusters];
@@ -43,11 +44,11 @@ struct Instance {
 #define MLXN_INFO(name, dim, rows, blocks) \
   kernel_info(#name, CachedAttentionShape<dim, rows>::kThreads, CachedAttentionShape<dim, rows>::kSharedBytes, blocks)
 #define MLXN_INSTANCE(name, dim, rows) \
-  {dim, rows, {MLXN_INFO(name, dim, rows, 1), MLXN_INFO(name, dim, rows, 2), MLXN_INFO(name, dim, rows, 4), MLXN_INFO(name, dim, rows, 8)}},
+  {dim, rows, {MLXN_INFO(name, dim, rows, 2), MLXN_INFO(name, dim, rows, 4), MLXN_INFO(name, dim, rows, 8)}},
 const Instance kInstances[] = {MLXN_CACHED_ATTENTION_KERNELS(MLXN_INSTANCE)};
 #undef MLXN_INSTANCE
 #undef MLXN_INFO
-static_assert(kClusters == 4, "see above");
+static_assert(kClusters == 3, "see above");
 
 const Instance* instance_for(std::int64_t rows, std::int64_t head_dim) noexcept {
   for (const Instance& instance : kInstances) {
@@ -160,7 +161,7 @@ bool fits_cached_attention(const CachedAttentionProblem& p) noexcept {
 }
 
 std::uint32_t cached_attention_blocks(const CachedAttentionProblem& p) noexcept {
-  std::int64_t blocks = 1;
+  std::int64_t blocks = 2;
   while (blocks < kCachedAttentionBlocks && blocks < tiles_of(p) && 2 * blocks * p.kv_heads <= p.cores) blocks *= 2;
   return static_cast<std::uint32_t>(blocks);
 }
@@ -189,7 +190,7 @@ CachedAttentionPlan plan_cached_attention(const CommandEncoder& encoder, const T
   CachedAttentionPlan plan;
   plan.can_be_fused = true;
   plan.blocks = cached_attention_blocks(problem);
-  plan.kernel = &instance_for(problem.rows, problem.head_dim)->infos[std::countr_zero(plan.blocks)];
+  plan.kernel = &instance_for(problem.rows, problem.head_dim)->infos[std::countr_zero(plan.blocks) - 1];
   if (prefers_cached_attention(problem)) {
     plan.route = CachedAttentionRoute::fused;
   } else {

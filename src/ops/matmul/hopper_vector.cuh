@@ -364,15 +364,24 @@ struct VectorMath {
   }
 };
 
-/// Which eight values of x an item is: those at k of a row; of all items, the first four are a block of row
-/// 0.
+/// Items are eight values of x: item i is of row (i >> 2) % kM, from k (i >> 2) / kM * 32 + i % 4 * 8 on. So
+/// what lies kThreads apart is of one row, kItemStep apart.
+constexpr int kItemThreads = kWarps * 32;
 template <int kM>
-struct ItemPlace {
-  std::uint32_t row, k;
-  explicit __device__ __forceinline__ ItemPlace(std::uint32_t item)
-      : row((item >> 2) % kM), k((item >> 2) / kM * 32 + (item & 3) * 8) {}
-  __device__ __forceinline__ bool is_in(const HopperVectorArgs& args) const {
-    return row < args.m && k < args.k;
+constexpr int kItemStep = kItemThreads / kM * 8;
+
+/// A thread's items from number `base`, a multiple of kItemThreads, on: where the first begins, in elements
+/// from x's first, and how many elements of the row there are from there.
+template <int kM>
+struct Items {
+  std::int64_t at;
+  std::uint32_t k;
+  std::int32_t left;
+  __device__ __forceinline__ Items(const HopperVectorArgs& args, std::uint32_t item, std::uint32_t base) {
+    const std::uint32_t row = (item >> 2) % kM;
+    k = (item >> 2) / kM * 32 + (item & 3) * 8 + base / kM * 8;
+    at = row * args.x_stride + k;
+    left = row < args.m ? static_cast<std::int32_t>(args.k) - static_cast<std::int32_t>(k) : 0;
   }
 };
 
@@ -382,15 +391,14 @@ struct ItemPlace {
 struct Halves {
   float4 a, b;
 };
+/// From the half of the first item of the lane on, `from`, of which `left` elements of the row are left.
 template <int kM>
-__device__ __forceinline__ Halves load_halves(const HopperVectorArgs& args, const float* from,
-                                              std::int64_t stride, std::uint32_t item) {
-  const std::uint32_t first = item & ~16u, half = item >> 4 & 1;
-  const ItemPlace<kM> a(first), b(first + 16);
+__device__ __forceinline__ Halves load_halves(const float* from, std::int32_t left, int i) {
+  constexpr int kOther = 16 / kM * 8;
+  const int at = i * kItemStep<kM>;
   const float4 zero = make_float4(0, 0, 0, 0);
-  return {
-      a.is_in(args) ? __ldcg(reinterpret_cast<const float4*>(from + a.row * stride + a.k + half * 4)) : zero,
-      b.is_in(args) ? __ldcg(reinterpret_cast<const float4*>(from + b.row * stride + b.k + half * 4)) : zero};
+  return {at < left ? __ldcg(reinterpret_cast<const float4*>(from + at)) : zero,
+          at + kOther < left ? __ldcg(reinterpret_cast<const float4*>(from + at + kOther)) : zero};
 }
 /// The lane's own item.
 __device__ __forceinline__ Eight whole(const Halves& halves) {
@@ -408,73 +416,87 @@ __device__ __forceinline__ Eight whole(const Halves& halves) {
   return out;
 }
 
-/// x in f32. Loads and values are those of all lanes of a warp together.
-template <int kM>
-struct F32Input {
-  using Raw = Halves;
-  const HopperVectorArgs& args;
+/// Products of two runs.
+__device__ __forceinline__ Halves times(const Halves& x, const Halves& w) {
+  return {make_float4(x.a.x * w.a.x, x.a.y * w.a.y, x.a.z * w.a.z, x.a.w * w.a.w),
+          make_float4(x.b.x * w.b.x, x.b.y * w.b.y, x.b.z * w.b.z, x.b.w * w.b.w)};
+}
 
-  __device__ __forceinline__ Raw load(std::uint32_t item) const {
-    return load_halves<kM>(args, static_cast<const float*>(args.x.ptr), args.x_stride, item);
-  }
-  __device__ __forceinline__ void measure(const Raw&) const {}
-  __device__ __forceinline__ void store_measure(std::uint32_t, float*) const {}
-  __device__ __forceinline__ Eight values(const Raw& raw) const { return whole(raw); }
-};
+/// How x lies in memory, and whether it is normed: of the norm, x is multiplied by the weights here; what is
+/// left, one over the root mean square, is a factor of the sums, so that only their end waits for it.
+enum class Kind { f32, f16, normed };
+__device__ __forceinline__ Kind kind_of(const HopperVectorArgs& args) {
+  if (args.norm.ptr != nullptr) return Kind::normed;
+  return args.x_type == quant::kElementF32 ? Kind::f32 : Kind::f16;
+}
 
-/// x in f16 or bf16.
-template <int kM>
-struct F16Input {
-  using Raw = uint4;
-  const HopperVectorArgs& args;
-
-  __device__ __forceinline__ Raw load(std::uint32_t item) const {
-    const ItemPlace<kM> at(item);
-    if (!at.is_in(args)) return make_uint4(0, 0, 0, 0);
-    return __ldcg(reinterpret_cast<const uint4*>(static_cast<const std::uint16_t*>(args.x.ptr) +
-                                                 at.row * args.x_stride + at.k));
-  }
-  __device__ __forceinline__ void measure(const Raw&) const {}
-  __device__ __forceinline__ void store_measure(std::uint32_t, float*) const {}
-  __device__ __forceinline__ Eight values(const Raw& raw) const {
-    return X16::values(raw, args.x_type == quant::kElementBf16);
-  }
-};
-
-/// x times the norm's weights, as f32. What is left of the norm, one over the root mean square, is a factor
-/// of the sums: only their end waits for it. A row's items are spread over lanes and warps; all that a thread
-/// loads is of one row.
-template <int kM>
-struct NormedInput {
-  struct Raw {
-    Halves x, weight;
-  };
-  const HopperVectorArgs& args;
-  float squares = 0;
-
-  __device__ __forceinline__ Raw load(std::uint32_t item) const {
-    return {load_halves<kM>(args, static_cast<const float*>(args.x.ptr), args.x_stride, item),
-            load_halves<kM>(args, args.norm.ptr, 0, item)};
-  }
-  __device__ __forceinline__ void measure(const Raw& raw) {
-    const float4 &a = raw.x.a, &b = raw.x.b;
-    squares = fmaf(a.x, a.x, fmaf(a.y, a.y, fmaf(a.z, a.z, fmaf(a.w, a.w, squares))));
-    squares = fmaf(b.x, b.x, fmaf(b.y, b.y, fmaf(b.z, b.z, fmaf(b.w, b.w, squares))));
-  }
-  /// After all items: the warp's part of its rows' sums of squares. sums: [warp][row].
-  __device__ __forceinline__ void store_measure(std::uint32_t thread, float* sums) {
+/// kCount items of each thread, kItemThreads apart, from its item number `base` + thread on; those behind
+/// `items` are zeros. All loads are under way before the first is used: one trip to L2, not one per load. All
+/// lanes of a warp together. squares: of what is normed, grows by the squares of all that the lane loaded,
+/// which is of one row.
+template <int kM, Kind kKind, int kCount>
+__device__ __forceinline__ void load_items(const HopperVectorArgs& args, std::uint32_t thread,
+                                           std::uint32_t base, std::uint32_t items, Eight (&x)[kCount],
+                                           float& squares) {
+  if constexpr (kKind == Kind::f16) {
+    const Items<kM> mine(args, thread, base);
+    const std::uint16_t* from = static_cast<const std::uint16_t*>(args.x.ptr) + mine.at;
+    uint4 raw[kCount];
 #pragma unroll
-    for (int bit = 1; bit < 32; bit *= 2) {
-      if (bit < 4 || bit >= 4 * kM) squares += __shfl_xor_sync(0xffffffffu, squares, bit);
+    for (int i = 0; i < kCount; ++i)
+      raw[i] = i * kItemStep<kM> < mine.left
+                   ? __ldcg(reinterpret_cast<const uint4*>(from + i * kItemStep<kM>))
+                   : make_uint4(0, 0, 0, 0);
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) x[i] = X16::values(raw[i], args.x_type == quant::kElementBf16);
+  } else {
+    constexpr bool kIsNormed = kKind == Kind::normed;
+    const Items<kM> mine(args, thread & ~16u, base);
+    const std::uint32_t half = thread / 16 % 2 * 4;
+    Halves raw[kCount], weight[kIsNormed ? kCount : 1];
+#pragma unroll
+    for (int i = 0; i < kCount; ++i)
+      raw[i] = load_halves<kM>(static_cast<const float*>(args.x.ptr) + mine.at + half, mine.left, i);
+    if constexpr (kIsNormed) {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i)
+        weight[i] = load_halves<kM>(args.norm.ptr + mine.k + half, mine.left, i);
     }
-    if (thread % 32 / 4 < kM && thread % 4 == 0) sums[thread / 32 * kM + thread % 32 / 4] = squares;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      x[i] = Eight{};
+      if (base + i * kItemThreads >= items) continue;  // the same in all threads
+      if constexpr (kIsNormed) {
+        const float4 &a = raw[i].a, &b = raw[i].b;
+        squares = fmaf(a.x, a.x, fmaf(a.y, a.y, fmaf(a.z, a.z, fmaf(a.w, a.w, squares))));
+        squares = fmaf(b.x, b.x, fmaf(b.y, b.y, fmaf(b.z, b.z, fmaf(b.w, b.w, squares))));
+        raw[i] = times(raw[i], weight[i]);
+      }
+      x[i] = whole(raw[i]);
+    }
   }
-  __device__ __forceinline__ Eight values(const Raw& raw) const {
-    const Halves &x = raw.x, &w = raw.weight;
-    return whole({make_float4(x.a.x * w.a.x, x.a.y * w.a.y, x.a.z * w.a.z, x.a.w * w.a.w),
-                  make_float4(x.b.x * w.b.x, x.b.y * w.b.y, x.b.z * w.b.z, x.b.w * w.b.w)});
+}
+template <int kM, int kCount>
+__device__ __forceinline__ void load_items(const HopperVectorArgs& args, Kind kind, std::uint32_t thread,
+                                           std::uint32_t base, std::uint32_t items, Eight (&x)[kCount],
+                                           float& squares) {
+  if (kind == Kind::normed)
+    load_items<kM, Kind::normed>(args, thread, base, items, x, squares);
+  else if (kind == Kind::f32)
+    load_items<kM, Kind::f32>(args, thread, base, items, x, squares);
+  else
+    load_items<kM, Kind::f16>(args, thread, base, items, x, squares);
+}
+
+/// A warp's part of its rows' sums of squares, for vector_norm_factor. sums: [warp][row].
+template <int kM>
+__device__ __forceinline__ void store_squares(float squares, std::uint32_t thread, float* sums) {
+#pragma unroll
+  for (int bit = 1; bit < 32; bit *= 2) {
+    if (bit < 4 || bit >= 4 * kM) squares += __shfl_xor_sync(0xffffffffu, squares, bit);
   }
-};
+  if (thread % 32 / 4 < kM && thread % 4 == 0) sums[thread / 32 * kM + thread % 32 / 4] = squares;
+}
 
 /// The factor of a row's sums.
 template <int kM>
@@ -486,42 +508,48 @@ __device__ __forceinline__ float vector_norm_factor(const HopperVectorArgs& args
   return 1.0f / sqrtf(sum / static_cast<float>(args.k) + args.norm_eps);
 }
 
-/// The operand form of x. All loads of a batch are under way before the first is used: one trip to L2, not
-/// one per load.
-template <class Math, int kM, class Input>
+/// The operand form of x. Loops are not unrolled where they need not be: all of the kernel has to stay in the
+/// instruction cache beside the kernels that run between two of its launches.
+template <class Math, int kM>
 __device__ __forceinline__ void vector_stage_x(const HopperVectorArgs& args, std::uint32_t units,
-                                               std::uint32_t thread, std::uint8_t* memory, Input input) {
-  constexpr std::uint32_t kThreads = kWarps * 32, kBatch = 8;
+                                               std::uint32_t thread, std::uint8_t* memory) {
+  constexpr std::uint32_t kThreads = kItemThreads;
+  constexpr int kBatch = 8, kAtOnce = 2;  // items of a thread: loaded, and staged so that latencies overlap
   const std::uint32_t items = units * 4 * kM * 4;  // of eight values
   std::uint8_t *x_shared = memory + args.at.x, *meta_shared = memory + args.at.meta,
                *flags = memory + args.at.flags;
+  const Kind kind = kind_of(args);
   std::uint32_t votes = 0;
+  float squares = 0;
+#pragma unroll 1
   for (std::uint32_t base = 0; base < items; base += kThreads * kBatch) {
-    typename Input::Raw raw[kBatch];
+    Eight x[kBatch];
+    load_items<kM>(args, kind, thread, base, items, x, squares);
+    const std::uint32_t end = min(items, base + kThreads * kBatch);
+#pragma unroll 1
+    for (std::uint32_t first = base; first < end; first += kThreads * kAtOnce) {
 #pragma unroll
-    for (std::uint32_t i = 0; i < kBatch; ++i) raw[i] = input.load(base + i * kThreads + thread);
-#pragma unroll
-    for (std::uint32_t i = 0; i < kBatch; i += 2) {
-      if (base + i * kThreads >= items) break;  // the same in all threads
-#pragma unroll
-      for (std::uint32_t j = i; j < i + 2;
-           ++j) {  // no branch between the two, so that their latencies overlap
-        const std::uint32_t item = base + j * kThreads + thread, task = item >> 2;
-        input.measure(raw[j]);
-        votes |= Math::stage(input.values(raw[j]), item < items, task / kM, task % kM, x_shared, meta_shared,
-                             flags);
+      for (int i = 0; i < kAtOnce; ++i) {
+        const std::uint32_t item = first + i * kThreads + thread, task = item >> 2;
+        votes |= Math::stage(x[i], item < items, task / kM, task % kM, x_shared, meta_shared, flags);
       }
+#pragma unroll
+      for (int i = 0; i + kAtOnce < kBatch; ++i) x[i] = x[i + kAtOnce];
     }
   }
-  input.store_measure(thread, reinterpret_cast<float*>(memory + args.at.sums));
+  if (kind == Kind::normed)
+    store_squares<kM>(squares, thread, reinterpret_cast<float*>(memory + args.at.sums));
   if (votes == 0) return;  // the same in all lanes of the warp, which had all its groups itself
   if (thread % 32 == 0) flags[units * 4 + thread / 32] = 1;
   __syncwarp();
+#pragma unroll 1
   for (std::uint32_t item = thread; item - thread % 32 < items; item += kThreads) {
     const std::uint32_t task = item >> 2, block = task / kM;
     const bool is_valid = item < items && flags[block / Math::kSlots] != 0;
     if (__ballot_sync(0xffffffffu, is_valid) == 0) continue;
-    Math::stage_low(input.values(input.load(item)), is_valid, block, task % kM, memory + args.at.low,
+    Eight x[1];
+    load_items<kM>(args, kind, thread, item - thread, items, x, squares);
+    Math::stage_low(x[0], is_valid, block, task % kM, memory + args.at.low,
                     memory + args.at.low + units * Math::kUnitX);
   }
 }
@@ -665,12 +693,7 @@ __device__ __forceinline__ void vector_block(const HopperVectorArgs& args) {
 
   if (warp < kWarps) {
     const std::uint32_t units = args.tile_records * F::kHalves;
-    if (args.norm.ptr != nullptr)
-      vector_stage_x<Math, kM>(args, units, threadIdx.x, shared, NormedInput<kM>{args});
-    else if (args.x_type == quant::kElementF32)
-      vector_stage_x<Math, kM>(args, units, threadIdx.x, shared, F32Input<kM>{args});
-    else
-      vector_stage_x<Math, kM>(args, units, threadIdx.x, shared, F16Input<kM>{args});
+    vector_stage_x<Math, kM>(args, units, threadIdx.x, shared);
     named_barrier(1, kWarps * 32);
     if (F::kHalves == 1 || warp % 2 == 0)
       vector_multiply<F, kM, 0>(args, shared, warp, n_tiles, full, partial_full);
