@@ -3,11 +3,12 @@
 ///
 /// Every kernel of every type: y, poisoned with NaN, against float64 sums of the exact weights and the
 /// unrounded x, with tails in m, n and k, whole and in parts of k, and bits that are the same in every one of
-/// `--runs` runs (2), every other of which starts early. Then times in graphs of calls over rotated weights.
-/// Each task runs in a child process: one that traps or hangs costs itself only.
+/// `--runs` runs (2), every other of which starts early. Then times in graphs of calls over rotated weights,
+/// dense ones by turns with cuBLAS. Each task runs in a child process: one that traps or hangs costs itself
+/// only.
 ///
-///   tile_check [--check] [--time] [--sweep] [--type NAME] [--m M] [--runs N]   (none of the first three:
-///   all)
+///   tile_check [--check] [--time] [--sweep] [--type NAME] [--m M] [--runs N] [--cublas PATH]
+///   (none of the first three: all; types also f16, bf16, and bf16_narrow, bf16 with x rounded to bf16)
 ///
 /// Build: bench/hopper/tile_check.sh OUTPUT
 
@@ -23,12 +24,15 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "backends/cuda/kernel_table.h"
+#include "cublas.h"
 #include "cuda_blocks/tma.cuh"
 #include "ops/matmul/cuda_tile_sm90a.cuh"
+#include "ops/matmul/hopper_dense.h"
 #include "ops/matmul/hopper_tile.h"
 #include "quant/codec.h"
 #include "quant/random_blocks.h"
@@ -41,6 +45,9 @@ namespace mlxn::cuda {
   DO(q5_0) DO(q5_1) DO(q8_0) DO(q2_K) DO(q3_K) DO(q4_K) DO(q5_K) DO(q6_K) DO(iq4_nl) DO(iq4_xs) DO(mxfp4)
 #define MLXN_TABLE(type) extern const KernelTable cuda_hopper_tile_##type;
 MLXN_TYPES(MLXN_TABLE)
+MLXN_TABLE(f16)
+MLXN_TABLE(bf16)
+MLXN_TABLE(bf16_narrow)
 extern const KernelTable cuda_hopper_stage;
 }  // namespace mlxn::cuda
 
@@ -60,8 +67,37 @@ void check(cudaError_t error, const char* where) {
 }
 #define CHECK(call) check(call, #call)
 
-#define MLXN_NAME(type) DType::type,
-const std::vector<DType> kTypes = {MLXN_TYPES(MLXN_NAME)};
+/// A type of weights, and for dense ones the way of their product.
+struct Weights {
+  DType type;
+  bool narrow = false;
+
+  bool dense() const { return !is_block(type); }
+  std::string name() const { return std::string(to_string(type)) + (narrow ? "_narrow" : ""); }
+  ops::DenseFormat format() const {
+    return type == DType::f16 ? ops::DenseFormat::f16
+           : narrow           ? ops::DenseFormat::bf16_narrow
+                              : ops::DenseFormat::bf16;
+  }
+  int kinds() const { return dense() ? tile::kDenseKinds : tile::kKinds; }
+  tile::Shape shape(int kind) const {
+    return dense() ? tile::dense_shape_of(kind) : ops::hopper_tile_shape(type, kind);
+  }
+  const char* kernel(int kind) const {
+    return (dense() ? ops::hopper_dense_name(format(), kind) : ops::hopper_tile_name(type, kind)).data();
+  }
+  HopperTilePlan plan(int m, int n, int k, int sms) const {
+    return dense() ? ops::plan_hopper_dense(format(), m, n, k, sms)
+                   : ops::plan_hopper_tile(type, m, n, k, sms);
+  }
+  HopperTilePlan plan(const tile::Shape& shape, int m, int n, int k, std::uint32_t splits, int sms) const {
+    return dense() ? ops::plan_dense_shape(format(), shape, m, n, k, splits, sms)
+                   : ops::plan_hopper_shape(type, shape, m, n, k, splits, sms);
+  }
+};
+
+#define MLXN_NAME(type) {DType::type},
+const std::vector<Weights> kTypes = {MLXN_TYPES(MLXN_NAME){DType::f16}, {DType::bf16}, {DType::bf16, true}};
 
 // ---- kernels
 // ------------------------------------------------------------------------------------------------------------
@@ -101,7 +137,8 @@ std::vector<Variant> k2_variants() {
   return {make_variant<F, 16, 2, 2, 1>("16 k2"), make_variant<F, 32, 2, 2, 1>("32 k2"),
           make_variant<F, 64, 2, 2, 1>("64 k2")};
 }
-std::vector<Variant> variants_of(DType type) {
+std::vector<Variant> variants_of(const Weights& weights) {
+  const DType type = weights.type;
   if (type == DType::q4_K) return k2_variants<tile::Q4K>();
   if (type == DType::q6_K) return k2_variants<tile::Q6K>();
   if (type != DType::q4_0) return {};
@@ -127,8 +164,12 @@ const void* find(const cuda::KernelTable& table, std::string_view name) {
   }
   return nullptr;
 }
-const void* kernel_of(DType type, std::string_view name) {
-  switch (type) {
+const void* kernel_of(const Weights& weights, std::string_view name) {
+  switch (weights.type) {
+    case DType::f16:
+      return find(cuda::cuda_hopper_tile_f16, name);
+    case DType::bf16:
+      return find(weights.narrow ? cuda::cuda_hopper_tile_bf16_narrow : cuda::cuda_hopper_tile_bf16, name);
 #define MLXN_FIND(name_) \
   case DType::name_:     \
     return find(cuda::cuda_hopper_tile_##name_, name);
@@ -146,8 +187,41 @@ struct Matrix {
   std::vector<float> values;
   std::vector<std::int32_t> exponents;  // of rows
 };
+__host__ __device__ inline std::uint32_t mix(std::uint64_t v) {
+  v += 0x9E3779B97F4A7C15ull;
+  v = (v ^ (v >> 30)) * 0xBF58476D1CE4E5B9ull;
+  v = (v ^ (v >> 27)) * 0x94D049BB133111EBull;
+  return static_cast<std::uint32_t>((v ^ (v >> 31)) >> 16);
+}
+
+/// Numbers of many sizes, every fourth row 2^-`spread` of the others, in rows that begin at multiples of 16
+/// bytes and have NaN in the gaps.
+Matrix make_dense_matrix(DType type, std::uint32_t n, std::uint32_t k, int spread, std::uint64_t seed) {
+  const std::uint32_t stride = (k + 7) / 8 * 8;
+  Matrix m;
+  m.records.assign(std::size_t(n) * stride * 2, 0xFF);
+  m.values.resize(std::size_t(n) * k);
+  for (std::uint32_t row = 0; row < n; ++row) {
+    float most = 0;
+    for (std::uint32_t i = 0; i < k; ++i) {
+      const std::uint32_t r = mix(seed + std::uint64_t(row) * k + i);
+      const float v = std::ldexp(float(std::int32_t(r)), -31 - int(mix(r) % 8) - (row % 4 == 3 ? spread : 0));
+      const std::uint16_t bits = type == DType::f16 ? f16(v).bits : bf16(v).bits;
+      std::memcpy(&m.records[(std::size_t(row) * stride + i) * 2], &bits, 2);
+      const float exact = type == DType::f16 ? float(f16::from_bits(bits)) : float(bf16::from_bits(bits));
+      m.values[std::size_t(row) * k + i] = exact;
+      most = std::max(most, std::fabs(exact));
+    }
+    int exponent = 0;
+    std::frexp(most, &exponent);
+    m.exponents.push_back(exponent);
+  }
+  return m;
+}
+
 /// Random blocks; every fourth row's scales are 2^-`spread` of the others'.
 Matrix make_matrix(DType type, std::uint32_t n, std::uint32_t k, int spread, std::uint64_t seed) {
+  if (!is_block(type)) return make_dense_matrix(type, n, k, spread, seed);
   const std::uint32_t row_blocks = k / block_elems(type);
   std::vector<std::uint8_t> blocks(std::size_t(n) * row_blocks * block_bytes(type));
   for (std::uint32_t row = 0; row < n; ++row) {
@@ -171,12 +245,6 @@ Matrix make_matrix(DType type, std::uint32_t n, std::uint32_t k, int spread, std
   return m;
 }
 
-__host__ __device__ inline std::uint32_t mix(std::uint64_t v) {
-  v += 0x9E3779B97F4A7C15ull;
-  v = (v ^ (v >> 30)) * 0xBF58476D1CE4E5B9ull;
-  v = (v ^ (v >> 27)) * 0x94D049BB133111EBull;
-  return static_cast<std::uint32_t>((v ^ (v >> 31)) >> 16);
-}
 /// Normal numbers, in row r times 2^(r % 3 * spread - spread); type as in quant::kElement..., `exact` what it
 /// holds.
 __global__ void random_x(void* x, float* exact, long long count, int k, int spread, unsigned type,
@@ -213,8 +281,10 @@ __global__ void __launch_bounds__(256)
   for (int k0 = 0; k0 < k; k0 += 16) {
     for (int i = threadIdx.x; i < 1024; i += 256) {
       const int column = i % 16, row = i / 16;
-      xs[column][row] = token0 + row < m ? double(x[size_t(token0 + row) * k + k0 + column]) : 0.0;
-      ws[column][row] = row0 + row < n ? double(w[size_t(row0 + row) * k + k0 + column]) : 0.0;
+      xs[column][row] =
+          token0 + row < m && k0 + column < k ? double(x[size_t(token0 + row) * k + k0 + column]) : 0.0;
+      ws[column][row] =
+          row0 + row < n && k0 + column < k ? double(w[size_t(row0 + row) * k + k0 + column]) : 0.0;
     }
     __syncthreads();
 #pragma unroll
@@ -358,15 +428,16 @@ struct Product {
   }
 
   void use(const std::uint8_t* records) {
-    const sm90::tma::Map2d map{CU_TENSOR_MAP_DATA_TYPE_UINT64,
-                               8,
-                               records,
-                               plan.map.columns,
-                               plan.map.rows,
-                               plan.map.row_bytes,
-                               plan.map.box_columns,
-                               plan.map.box_rows,
-                               CU_TENSOR_MAP_SWIZZLE_NONE};
+    const sm90::tma::Map2d map{
+        plan.map.element_bytes == 2 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_UINT64,
+        int(plan.map.element_bytes),
+        records,
+        plan.map.columns,
+        plan.map.rows,
+        plan.map.row_bytes,
+        plan.map.box_columns,
+        plan.map.box_rows,
+        plan.map.swizzle128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE};
     CUtensorMap made;
     CHECK(sm90::tma::make_map(&made, map));
     static_assert(sizeof made == sizeof args.w);
@@ -398,7 +469,7 @@ __global__ void count_changes(const T* a, const T* b, long long words, Differenc
 
 /// One matrix and one x with their float64 product.
 struct Case {
-  DType type;
+  Weights weights;
   int n, k, tokens, spread;
   Matrix matrix;
   std::uint8_t* records;
@@ -408,13 +479,13 @@ struct Case {
   unsigned x_type;
   double* expected;
 
-  Case(DType t, int n_, int k_, int tokens_, int spread_, int x_spread, unsigned x_type_)
-      : type(t),
+  Case(const Weights& w, int n_, int k_, int tokens_, int spread_, int x_spread, unsigned x_type_)
+      : weights(w),
         n(n_),
         k(k_),
         tokens(tokens_),
         spread(spread_),
-        matrix(make_matrix(t, n_, k_, spread_, 7)),
+        matrix(make_matrix(w.type, n_, k_, spread_, 7)),
         x_type(x_type_) {
     records = upload(matrix.records);
     values = upload(matrix.values);
@@ -501,7 +572,10 @@ struct Case {
       mean += nmse / m;
       if (nmse > worst_token) worst_token = nmse, bad_token = i;
     }
-    const double limit = y_type == quant::kElementF32 ? 1e-7 : y_type == quant::kElementF16 ? 2e-7 : 1e-5;
+    const double limit = weights.narrow                 ? 1e-5
+                         : y_type == quant::kElementF32 ? 1e-7
+                         : y_type == quant::kElementF16 ? 2e-7
+                                                        : 1e-5;
     const bool good =
         d.not_finite == 0 && d.changed == 0 && d.outside == 0 && mean <= limit && worst_token < 4 * limit;
     if (!good) ++failures;
@@ -524,20 +598,19 @@ int processors() {
   return p.multiProcessorCount;
 }
 
-void check_type(DType type) {
+void check_type(const Weights& type) {
   const int sms = processors();
-  const bool super = block_elems(type) == 256;
+  const bool super = block_elems(type.type) == 256;
   auto all = [&](Case& c, std::initializer_list<unsigned> y_types, bool few) {
-    for (int kind = 0; kind < tile::kKinds; ++kind) {
-      const tile::Shape shape = ops::hopper_tile_shape(type, kind);
+    for (int kind = 0; kind < type.kinds(); ++kind) {
+      const tile::Shape shape = type.shape(kind);
       for (int m : {shape.tokens - 3, shape.tokens + 5}) {
         if (m > c.tokens || (few && m > shape.tokens)) continue;
         for (std::uint32_t splits : {1u, 3u}) {
           if (splits > 1 && shape.form != tile::Form::parts) continue;
           for (unsigned y_type : y_types) {
-            const HopperTilePlan plan = ops::plan_hopper_shape(type, shape, m, c.n, c.k, splits, sms);
-            c.run(plan, kernel_of(type, ops::hopper_tile_name(type, kind)),
-                  ops::hopper_tile_name(type, kind).data(), y_type);
+            c.run(type.plan(shape, m, c.n, c.k, splits, sms), kernel_of(type, type.kernel(kind)),
+                  type.kernel(kind), y_type);
           }
         }
       }
@@ -546,8 +619,7 @@ void check_type(DType type) {
       if (few) continue;
       for (std::uint32_t splits : {1u, 3u}) {
         const int m = v.shape.tokens - 3;
-        c.run(ops::plan_hopper_shape(type, v.shape, m, c.n, c.k, splits, sms), v.function, v.name,
-              quant::kElementF32);
+        c.run(type.plan(v.shape, m, c.n, c.k, splits, sms), v.function, v.name, quant::kElementF32);
       }
     }
   };
@@ -571,6 +643,11 @@ void check_type(DType type) {
     Case c(type, 300, super ? 1024 : 1056, 270, 4, 60, quant::kElementBf16);
     all(c, {quant::kElementF32}, true);
   }
+  if (!type.dense()) return;
+  for (int k : {2112, 1003, 37}) {  // ends inside of a plane, of 16 bytes, and in the first plane
+    Case c(type, 389, k, 270, 3, 0, quant::kElementF32);
+    all(c, {quant::kElementF32}, true);
+  }
 }
 
 /// Rows of x that are not finite spoil themselves only; zeros give zeros.
@@ -588,8 +665,8 @@ void check_special() {
   CHECK(cudaMemset(y, 0xFF, m * n * 4));
   const HopperTilePlan plan =
       ops::plan_hopper_shape(DType::q4_0, ops::hopper_tile_shape(DType::q4_0, 1), m, n, k, 2, processors());
-  Product product(plan, kernel_of(DType::q4_0, "matmul_hopper_tile32_q4_0"), matrix.exponents,
-                  records, xd, quant::kElementF32, k, y, quant::kElementF32, n);
+  Product product(plan, kernel_of({DType::q4_0}, "matmul_hopper_tile32_q4_0"), matrix.exponents, records, xd,
+                  quant::kElementF32, k, y, quant::kElementF32, n);
   product.run_stage(nullptr, false);
   product.run(nullptr, false);
   std::vector<float> out(m * n);
@@ -615,12 +692,56 @@ void check_special() {
 // ---- times
 // --------------------------------------------------------------------------------------------------------------
 
+/// A graph of calls, and how long its replays took.
+class Chain {
+ public:
+  template <class Call>
+  Chain(cudaStream_t stream, int calls, const Call& call) : stream_(stream), calls_(calls) {
+    cudaGraph_t graph = nullptr;
+    CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    for (int i = 0; i < calls; ++i) call(i);
+    CHECK(cudaStreamEndCapture(stream, &graph));
+    CHECK(cudaGraphInstantiate(&exec_, graph, 0));
+    CHECK(cudaGraphDestroy(graph));
+    CHECK(cudaEventCreate(&begin_));
+    CHECK(cudaEventCreate(&end_));
+  }
+  Chain(const Chain&) = delete;
+  ~Chain() {
+    cudaEventDestroy(begin_);
+    cudaEventDestroy(end_);
+    cudaGraphExecDestroy(exec_);
+  }
+
+  void replay(bool counts) {
+    CHECK(cudaEventRecord(begin_, stream_));
+    CHECK(cudaGraphLaunch(exec_, stream_));
+    CHECK(cudaEventRecord(end_, stream_));
+    CHECK(cudaStreamSynchronize(stream_));
+    float ms = 0;
+    CHECK(cudaEventElapsedTime(&ms, begin_, end_));
+    if (counts) times_.push_back(ms);
+  }
+  /// Microseconds a call, the median.
+  double us() {
+    std::sort(times_.begin(), times_.end());
+    return times_[times_.size() / 2] * 1000.0 / calls_;
+  }
+
+ private:
+  cudaStream_t stream_;
+  int calls_;
+  cudaGraphExec_t exec_ = nullptr;
+  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+  std::vector<float> times_;
+};
+
 class Bench {
  public:
-  Bench(DType type, int n, int k, int max_m) : type_(type), n_(n), k_(k), sms_(processors()) {
+  Bench(const Weights& type, int n, int k, int max_m) : type_(type), n_(n), k_(k), sms_(processors()) {
     CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
     // 256 rows on the host, the others are copies of them: where they lie is what counts.
-    const Matrix part = make_matrix(type, 256, k, 0, 11);
+    const Matrix part = make_matrix(type.type, 256, k, 0, 11);
     for (int row = 0; row < n; ++row) exponents_.push_back(part.exponents[std::size_t(row) % 256]);
     for (int i = 0; i < kMatrices; ++i) {
       auto* records = device<std::uint8_t>(part.records.size() * (n / 256));
@@ -634,54 +755,23 @@ class Bench {
     x_ = device<float>(std::size_t(max_m) * k);
     y_ = device<float>(std::size_t(max_m) * n);
     random_x<<<1024, 256, 0, stream_>>>(x_, nullptr, (long long)max_m * k, k, 0, quant::kElementF32, 5);
+    if (type.dense()) {
+      narrow_x_ = device<std::uint16_t>(std::size_t(max_m) * k);
+      random_x<<<1024, 256, 0, stream_>>>(narrow_x_, nullptr, (long long)max_m * k, k, 0,
+                                          type.type == DType::f16 ? quant::kElementF16 : quant::kElementBf16,
+                                          5);
+    }
     CHECK(cudaStreamSynchronize(stream_));
   }
   ~Bench() {
     for (auto* p : records_) cudaFree(p);
     cudaFree(x_);
     cudaFree(y_);
-  }
-
-  /// Microseconds a call.
-  double time(const HopperTilePlan& plan, const void* function, bool stage, bool multiply, bool early) {
-    Product product(plan, function, exponents_, records_[0], x_, quant::kElementF32, k_, y_,
-                    quant::kElementF32, n_);
-    product.run_stage(stream_, false);
-    CHECK(cudaStreamSynchronize(stream_));
-    const int calls = plan.args.m >= 512 ? 8 : 32, replays = plan.args.m >= 512 ? 5 : 11;
-    cudaGraph_t graph = nullptr;
-    cudaGraphExec_t exec = nullptr;
-    CHECK(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
-    for (int i = 0; i < calls; ++i) {
-      product.use(records_[i % kMatrices]);
-      if (stage) product.run_stage(stream_, early);
-      if (multiply) product.run(stream_, early);
-    }
-    CHECK(cudaStreamEndCapture(stream_, &graph));
-    CHECK(cudaGraphInstantiate(&exec, graph, 0));
-    cudaEvent_t begin = nullptr, end = nullptr;
-    CHECK(cudaEventCreate(&begin));
-    CHECK(cudaEventCreate(&end));
-    std::vector<float> times;
-    for (int i = 0; i < replays + 2; ++i) {
-      CHECK(cudaEventRecord(begin, stream_));
-      CHECK(cudaGraphLaunch(exec, stream_));
-      CHECK(cudaEventRecord(end, stream_));
-      CHECK(cudaStreamSynchronize(stream_));
-      float ms = 0;
-      CHECK(cudaEventElapsedTime(&ms, begin, end));
-      if (i >= 2) times.push_back(ms);
-    }
-    CHECK(cudaEventDestroy(begin));
-    CHECK(cudaEventDestroy(end));
-    CHECK(cudaGraphExecDestroy(exec));
-    CHECK(cudaGraphDestroy(graph));
-    std::sort(times.begin(), times.end());
-    return times[times.size() / 2] * 1000.0 / calls;
+    cudaFree(narrow_x_);
   }
 
   void chosen(int m) {
-    const HopperTilePlan plan = ops::plan_hopper_tile(type_, m, n_, k_, sms_);
+    const HopperTilePlan plan = type_.plan(m, n_, k_, sms_);
     const void* function = kernel_of(type_, plan.kernel);
     const double plain = time(plan, function, false, true, false),
                  early = time(plan, function, false, true, true);
@@ -697,26 +787,98 @@ class Bench {
     std::fflush(stdout);
   }
 
+  /// The library's choice, and then every other kernel and way of it, by turns with cuBLAS.
+  void beside_cublas(bench::Cublas& cublas, int m, bool all) {
+    const HopperTilePlan chosen = type_.plan(m, n_, k_, sms_);
+    struct Entry {
+      std::string name;
+      std::unique_ptr<Product> product;
+      std::unique_ptr<Chain> chain;
+    };
+    std::vector<Entry> entries;
+    const int calls = calls_for(m);
+    auto add = [&](const std::string& name, const HopperTilePlan& plan, const void* function, bool stage) {
+      Entry e{name, product(plan, function), nullptr};
+      Product& p = *e.product;
+      p.run_stage(stream_, false);
+      CHECK(cudaStreamSynchronize(stream_));
+      e.chain = std::make_unique<Chain>(stream_, calls, [&](int i) {
+        p.use(records_[i % kMatrices]);
+        if (stage) p.run_stage(stream_, true);
+        p.run(stream_, true);
+      });
+      entries.push_back(std::move(e));
+    };
+    const std::string name(chosen.kernel);
+    add(name + " parts " + std::to_string(chosen.splits), chosen, kernel_of(type_, name), false);
+    add("  with staging", chosen, kernel_of(type_, name), true);
+    if (all) {
+      auto try_shape = [&](const tile::Shape& shape, const void* function, const std::string& label) {
+        if (shape.tokens < m && shape.tokens < 128) return;
+        if (shape.tokens > 2 * m && shape.tokens > 16) return;
+        for (std::uint32_t splits : {1u, 2u, 3u, 4u}) {
+          if (splits > 1 && shape.form != tile::Form::parts) break;
+          HopperTilePlan plan = type_.plan(shape, m, n_, k_, splits, sms_);
+          const std::uint32_t blocks = plan.grid[0] * plan.grid[1] * plan.grid[2];
+          if (splits > 1 && blocks > 2u * sms_) break;
+          const bool walks = shape.form == tile::Form::tiles && m > 512;
+          for (std::uint32_t group : {2u, 4u, 8u, 16u}) {
+            if (!walks && group != 8) continue;
+            plan.args.token_group = group;
+            add(label + " parts " + std::to_string(plan.splits) +
+                    (walks ? " group " + std::to_string(group) : ""),
+                plan, function, false);
+          }
+        }
+      };
+      for (int kind = 0; kind < type_.kinds(); ++kind) {
+        try_shape(type_.shape(kind), kernel_of(type_, type_.kernel(kind)), type_.kernel(kind));
+      }
+      for (const Variant& v : variants_of(type_))
+        try_shape(v.shape, v.function, std::string("variant ") + v.name);
+    }
+    std::unique_ptr<Chain> peer = std::make_unique<Chain>(stream_, calls, [&](int i) {
+      if (!cublas.multiply(stream_, type_.type == DType::bf16, narrow_x_, records_[i % kMatrices], y_, m, n_,
+                           k_)) {
+        throw Failure{cudaErrorUnknown, "cublasGemmEx"};
+      }
+    });
+    const int replays = m >= 512 ? 5 : 9;
+    for (int i = -1; i < replays; ++i) {
+      peer->replay(i >= 0);
+      for (Entry& e : entries) e.chain->replay(i >= 0);
+      if (entries.size() > 4) peer->replay(i >= 0);
+    }
+    const double theirs = peer->us();
+    std::printf("%s n %5d k %5d m %4d: cuBLAS %7.2f us %4.0f TFLOP/s\n", type_.name().c_str(), n_, k_, m,
+                theirs, 2e-6 * m * n_ * k_ / theirs);
+    for (Entry& e : entries) {
+      const double us = e.chain->us();
+      std::printf("  %-52s %7.2f us %4.0f TFLOP/s %4.0f GB/s  %.3f of cuBLAS's rate\n", e.name.c_str(), us,
+                  2e-6 * m * n_ * k_ / us, 2e-3 * n_ * k_ / us, theirs / us);
+    }
+    std::fflush(stdout);
+  }
+
   void sweep(int m) {
     auto one = [&](const tile::Shape& shape, const void* function, const char* name, std::uint32_t splits) {
-      const HopperTilePlan plan = ops::plan_hopper_shape(type_, shape, m, n_, k_, splits, sms_);
+      const HopperTilePlan plan = type_.plan(shape, m, n_, k_, splits, sms_);
       if (plan.splits != splits && shape.form == tile::Form::parts) return;
       const std::uint32_t blocks = plan.grid[0] * plan.grid[1] * plan.grid[2];
       if (shape.form == tile::Form::parts && blocks > 4u * sms_ * shape.blocks_per_sm && splits > 1) return;
       const double early = time(plan, function, false, true, true);
       std::printf("sweep %s %-28s n %5d k %5d m %4d parts %2u blocks %4u stages %d %d: %7.2f us early\n",
-                  std::string(to_string(type_)).c_str(), name, n_, k_, m, plan.splits, blocks, shape.x_stages,
-                  shape.w_stages, early);
+                  type_.name().c_str(), name, n_, k_, m, plan.splits, blocks, shape.x_stages, shape.w_stages,
+                  early);
       std::fflush(stdout);
     };
-    for (int kind = 0; kind < tile::kKinds; ++kind) {
-      const tile::Shape shape = ops::hopper_tile_shape(type_, kind);
+    for (int kind = 0; kind < type_.kinds(); ++kind) {
+      const tile::Shape shape = type_.shape(kind);
       if (shape.tokens < m && shape.tokens < 128) continue;
       if (shape.tokens > 2 * m && shape.tokens > 16) continue;
       for (std::uint32_t splits : {1u, 2u, 3u, 4u, 6u, 8u}) {
         if (splits > 1 && shape.form != tile::Form::parts) break;
-        one(shape, kernel_of(type_, ops::hopper_tile_name(type_, kind)),
-            ops::hopper_tile_name(type_, kind).data(), splits);
+        one(shape, kernel_of(type_, type_.kernel(kind)), type_.kernel(kind), splits);
       }
     }
     for (const Variant& v : variants_of(type_)) {
@@ -728,12 +890,36 @@ class Bench {
 
  private:
   static constexpr int kMatrices = 16;
-  DType type_;
+
+  static int calls_for(int m) { return m >= 512 ? 8 : 32; }
+
+  std::unique_ptr<Product> product(const HopperTilePlan& plan, const void* function) {
+    return std::make_unique<Product>(plan, function, exponents_, records_[0], x_, quant::kElementF32, k_, y_,
+                                     quant::kElementF32, n_);
+  }
+
+  /// Microseconds a call.
+  double time(const HopperTilePlan& plan, const void* function, bool stage, bool multiply, bool early) {
+    const std::unique_ptr<Product> p = product(plan, function);
+    p->run_stage(stream_, false);
+    CHECK(cudaStreamSynchronize(stream_));
+    Chain chain(stream_, calls_for(int(plan.args.m)), [&](int i) {
+      p->use(records_[i % kMatrices]);
+      if (stage) p->run_stage(stream_, early);
+      if (multiply) p->run(stream_, early);
+    });
+    const int replays = plan.args.m >= 512 ? 5 : 11;
+    for (int i = -2; i < replays; ++i) chain.replay(i >= 0);
+    return chain.us();
+  }
+
+  Weights type_;
   int n_, k_, sms_;
   std::vector<std::int32_t> exponents_;
   cudaStream_t stream_ = nullptr;
   std::vector<std::uint8_t*> records_;
   float* x_ = nullptr;
+  std::uint16_t* narrow_x_ = nullptr;  // of cuBLAS
   float* y_ = nullptr;
 };
 
@@ -771,7 +957,7 @@ void task(const char* name, unsigned seconds, const std::function<void()>& work)
 
 int main(int argc, char** argv) {
   bool checks = false, times = false, sweeps = false;
-  std::string only;
+  std::string only, cublas_path;
   int only_m = 0;
   for (int i = 1; i < argc; ++i) {
     const std::string arg = argv[i];
@@ -785,17 +971,19 @@ int main(int argc, char** argv) {
       only = argv[++i];
     else if (arg == "--runs" && i + 1 < argc)
       runs = std::max(1, std::atoi(argv[++i]));
+    else if (arg == "--cublas" && i + 1 < argc)
+      cublas_path = argv[++i];
     else if (arg == "--m" && i + 1 < argc)
       only_m = std::atoi(argv[++i]);
     else
       return std::fprintf(stderr, "unknown option %s\n", arg.c_str()), 2;
   }
   if (!checks && !times && !sweeps) checks = times = sweeps = true;
-  auto wanted = [&](DType type) { return only.empty() || only == to_string(type); };
+  auto wanted = [&](const Weights& type) { return only.empty() || only == type.name(); };
   if (checks) {
-    task("special", 20, check_special);
-    for (DType type : kTypes) {
-      if (wanted(type)) task(std::string(to_string(type)).c_str(), 60, [&] { check_type(type); });
+    if (only.empty() || only == "q4_0") task("special", 20, check_special);
+    for (const Weights& type : kTypes) {
+      if (wanted(type)) task(type.name().c_str(), 60, [&] { check_type(type); });
     }
   }
   struct Size {
@@ -804,10 +992,10 @@ int main(int argc, char** argv) {
   for (const Size& size : {Size{4096, 14336}, Size{14336, 4096}}) {
     for (DType type : {DType::q4_0, DType::q4_K, DType::q6_K, DType::q8_0, DType::q5_K, DType::q2_K,
                        DType::iq4_nl, DType::mxfp4}) {
-      if (!times || !wanted(type)) continue;
+      if (!times || !wanted({type})) continue;
       const bool main_type = type <= DType::q6_K && type != DType::q5_K && type != DType::q2_K;
       task("time", 40, [&] {
-        Bench bench(type, size.n, size.k, 4096);
+        Bench bench({type}, size.n, size.k, 4096);
         for (int m : {8, 16, 32, 64, 128, 512, 2048, 4096}) {
           if (only_m != 0 && only_m != m) continue;
           if (!main_type && m != 16 && m != 64 && m != 512) continue;
@@ -815,10 +1003,21 @@ int main(int argc, char** argv) {
         }
       });
     }
+    for (const Weights& type : {Weights{DType::f16}, Weights{DType::bf16}, Weights{DType::bf16, true}}) {
+      if ((!times && !sweeps) || !wanted(type)) continue;
+      task("dense", 60, [&] {
+        Bench measured(type, size.n, size.k, 4096);
+        bench::Cublas cublas;
+        if (!cublas.open(cublas_path)) throw Failure{cudaErrorUnknown, "cuBLAS"};
+        for (int m : {1, 16, 32, 64, 128, 256, 512, 2048, 4096}) {
+          if (only_m == 0 || only_m == m) measured.beside_cublas(cublas, m, sweeps);
+        }
+      });
+    }
     for (DType type : {DType::q4_0, DType::q4_K, DType::q6_K}) {
-      if (!sweeps || !wanted(type)) continue;
+      if (!sweeps || !wanted({type})) continue;
       task("sweep", 60, [&] {
-        Bench bench(type, size.n, size.k, 512);
+        Bench bench({type}, size.n, size.k, 512);
         for (int m : {8, 16, 32, 64, 128, 256, 512}) {
           if (type != DType::q4_0 && m > 64) break;
           if (only_m == 0 || only_m == m) bench.sweep(m);

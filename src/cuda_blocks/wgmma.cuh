@@ -1,4 +1,5 @@
-// Warpgroup matrix instructions of sm_90a: D[64, N] += A[64, 16] * B[N, 16]^T, f16 operands, f32 sums.
+// Warpgroup matrix instructions of sm_90a: D[64, N] += A[64, 16] * B[N, 16]^T, f16 or bf16 operands, f32
+// sums.
 //
 // B always comes from shared memory, A from shared memory or from registers. Operands in shared memory are
 // K-major tiles of 64 halves (128 bytes) a row in the 128-byte swizzle, as a tensor copy with that swizzle
@@ -49,9 +50,12 @@ __device__ __forceinline__ uint64_t advance(uint64_t descriptor, uint32_t bytes)
   return descriptor + (bytes >> 4);
 }
 
+/// What operands are made of.
+enum class Element { f16, bf16 };
+
 /// multiply(d, a, b, keep): a is four registers or a descriptor, b a descriptor; keep = 0 starts the sums at
 /// 0.
-template <int kColumns>
+template <int kColumns, Element kElement>
 struct Multiply;
 
 #define MLXN_ACC8(i)                                                                          \
@@ -77,27 +81,31 @@ struct Multiply;
       ",%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
 
 // Operand numbers follow the sums: A, then B, then `keep`.
-#define MLXN_WGMMA(N, SUMS, A0, A1, A2, A3, B_REGS, KEEP_REGS, B_SHARED, KEEP_SHARED)                \
-  template <>                                                                                        \
-  struct Multiply<N> {                                                                               \
-    static __device__ __forceinline__ void run(float (&d)[SUMS], const uint32_t (&a)[4], uint64_t b, \
-                                               int keep) {                                           \
-      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " KEEP_REGS                                     \
-                   ", 0;\n"                                                                          \
-                   "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.f16.f16 {" MLXN_D##SUMS           \
-                   "}, {" A0 "," A1 "," A2 "," A3 "}, " B_REGS ", p, 1, 1, 0;\n}"                    \
-                   : MLXN_ACC##SUMS(0)                                                               \
-                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep));                 \
-    }                                                                                                \
-    static __device__ __forceinline__ void run(float (&d)[SUMS], uint64_t a, uint64_t b, int keep) { \
-      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " KEEP_SHARED                                   \
-                   ", 0;\n"                                                                          \
-                   "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.f16.f16 {" MLXN_D##SUMS           \
-                   "}, " A0 ", " B_SHARED ", p, 1, 1, 0, 0;\n}"                                      \
-                   : MLXN_ACC##SUMS(0)                                                               \
-                   : "l"(a), "l"(b), "r"(keep));                                                     \
-    }                                                                                                \
+#define MLXN_WGMMA_OF(TYPE, N, SUMS, A0, A1, A2, A3, B_REGS, KEEP_REGS, B_SHARED, KEEP_SHARED)         \
+  template <>                                                                                          \
+  struct Multiply<N, Element::TYPE> {                                                                  \
+    static __device__ __forceinline__ void run(float (&d)[SUMS], const uint32_t (&a)[4], uint64_t b,   \
+                                               int keep) {                                             \
+      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " KEEP_REGS                                       \
+                   ", 0;\n"                                                                            \
+                   "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." #TYPE "." #TYPE " {" MLXN_D##SUMS \
+                   "}, {" A0 "," A1 "," A2 "," A3 "}, " B_REGS ", p, 1, 1, 0;\n}"                      \
+                   : MLXN_ACC##SUMS(0)                                                                 \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep));                   \
+    }                                                                                                  \
+    static __device__ __forceinline__ void run(float (&d)[SUMS], uint64_t a, uint64_t b, int keep) {   \
+      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " KEEP_SHARED                                     \
+                   ", 0;\n"                                                                            \
+                   "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." #TYPE "." #TYPE " {" MLXN_D##SUMS \
+                   "}, " A0 ", " B_SHARED ", p, 1, 1, 0, 0;\n}"                                        \
+                   : MLXN_ACC##SUMS(0)                                                                 \
+                   : "l"(a), "l"(b), "r"(keep));                                                       \
+    }                                                                                                  \
   };
+
+#define MLXN_WGMMA(...)           \
+  MLXN_WGMMA_OF(f16, __VA_ARGS__) \
+  MLXN_WGMMA_OF(bf16, __VA_ARGS__)
 
 MLXN_WGMMA(16, 8, "%8", "%9", "%10", "%11", "%12", "%13", "%9", "%10")
 MLXN_WGMMA(32, 16, "%16", "%17", "%18", "%19", "%20", "%21", "%17", "%18")
@@ -106,6 +114,7 @@ MLXN_WGMMA(128, 64, "%64", "%65", "%66", "%67", "%68", "%69", "%65", "%66")
 MLXN_WGMMA(256, 128, "%128", "%129", "%130", "%131", "%132", "%133", "%129", "%130")
 
 #undef MLXN_WGMMA
+#undef MLXN_WGMMA_OF
 #undef MLXN_ACC8
 #undef MLXN_ACC16
 #undef MLXN_ACC32
@@ -117,9 +126,9 @@ MLXN_WGMMA(256, 128, "%128", "%129", "%130", "%131", "%132", "%133", "%129", "%1
 #undef MLXN_D64
 #undef MLXN_D128
 
-template <int kColumns, class A>
+template <int kColumns, Element kElement = Element::f16, class A>
 __device__ __forceinline__ void multiply(float (&d)[kColumns / 2], const A& a, uint64_t b, int keep) {
-  Multiply<kColumns>::run(d, a, b, keep);
+  Multiply<kColumns, kElement>::run(d, a, b, keep);
 }
 
 }  // namespace mlxn::sm90::wgmma

@@ -9,7 +9,9 @@
 #include <vector>
 
 #include "ops/matmul/cuda_tile_formats_sm90a.cuh"
+#include "ops/matmul/hopper_dense.h"
 #include "ops/matmul/hopper_tile.h"
+#include "quant/gpu_weight.h"
 #include "quant/codec.h"
 #include "quant/random_blocks.h"
 #include "quant/records.h"
@@ -226,10 +228,163 @@ TEST(HopperTiles, PlansOfTypesThatUnpackSlowly) {
   }
 }
 
+constexpr ops::DenseFormat kDenseFormats[] = {ops::DenseFormat::f16, ops::DenseFormat::bf16, ops::DenseFormat::bf16_narrow};
+
+TEST(HopperDense, PlansCoverTheProduct) {
+  for (const ops::DenseFormat format : kDenseFormats) {
+    for (const std::uint32_t m : {1u, 5u, 16u, 17u, 64u, 100u, 128u, 200u, 512u, 2048u, 4097u}) {
+      for (const std::uint32_t n : {1u, 100u, 129u, 4096u, 14336u, 128256u}) {
+        for (const std::uint32_t k : {1u, 64u, 704u, 2112u, 2880u, 4099u, 14336u}) {
+          SCOPED_TRACE(std::to_string(m) + " " + std::to_string(n) + " " + std::to_string(k));
+          const ops::HopperTilePlan p = ops::plan_hopper_dense(format, m, n, k, 132);
+          ASSERT_FALSE(p.kernel.empty());
+          const auto rows = static_cast<std::uint32_t>(p.shape.rows()),
+                     tokens = static_cast<std::uint32_t>(p.shape.tokens);
+          EXPECT_GE(p.args.row_tiles * rows, n);
+          EXPECT_LT((p.args.row_tiles - 1) * rows, n);
+          EXPECT_GE(p.args.token_tiles * tokens, m);
+          EXPECT_EQ(p.stage_grid, p.args.token_tiles * tokens);
+          EXPECT_EQ(p.stage.planes, 2 * p.args.steps);
+          EXPECT_EQ(p.stage.image_type, format == ops::DenseFormat::bf16_narrow ? quant::kElementBf16 : quant::kElementF16);
+          EXPECT_GE(p.args.steps * 128, k);
+          EXPECT_LT((p.args.steps - 1) * 128, k);
+          EXPECT_EQ(p.map.columns, k);  // what lies behind a row's end is not read
+          EXPECT_EQ(p.map.rows, n);
+          EXPECT_EQ(p.map.row_bytes % 16, 0u);
+          EXPECT_LT(p.map.row_bytes - 2 * k, 16u);
+          EXPECT_EQ(p.map.box_columns * 2, 128u);
+          EXPECT_EQ(p.map.box_rows, rows);
+          EXPECT_LE(p.dynamic_shared_bytes, 232448u);
+          EXPECT_EQ(p.cluster, p.shape.form == tile::Form::pair ? 2u : 1u);
+          EXPECT_EQ(p.grid[0] % p.cluster, 0u);
+          if (p.shape.form == tile::Form::tiles) {
+            EXPECT_LE(p.grid[0], 132u);
+          } else {
+            EXPECT_GE(p.args.split_steps * p.splits, p.args.steps);
+            EXPECT_LT(p.args.split_steps * (p.splits - 1), p.args.steps);
+          }
+          if (p.counters != 0) {
+            EXPECT_EQ(p.counters, p.args.row_tiles * p.args.token_tiles);
+            EXPECT_EQ(p.workspace_bytes, std::uint64_t{p.counters} * p.splits * rows * tokens * 4);
+          }
+        }
+      }
+    }
+  }
+}
+
+/// The fastest launches that were measured on an H200; of 128 rows and 256 in pairs the faster one by a tenth where they differ.
+TEST(HopperDense, PlansOfLikelyShapes) {
+  struct Best {
+    std::uint32_t m, n, k;
+    const char* kernel;
+    std::uint32_t splits;
+  };
+  using ops::DenseFormat;
+  const auto expect = [](DenseFormat format, const char* suffix, const Best& best) {
+    SCOPED_TRACE(std::to_string(best.m) + " " + std::to_string(best.n) + " " + std::to_string(best.k) + suffix);
+    const ops::HopperTilePlan p = ops::plan_hopper_dense(format, best.m, best.n, best.k, 132);
+    EXPECT_EQ(p.kernel, std::string("matmul_hopper_") + best.kernel + suffix);
+    EXPECT_EQ(p.splits, best.splits);
+  };
+  for (const Best& best : {Best{16, 4096, 14336, "tile16", 4},     // 128 of 132 multiprocessors, each with its share of the bandwidth
+                           Best{32, 4096, 14336, "tile32", 4},     //
+                           Best{64, 4096, 14336, "tile64", 4},     //
+                           Best{128, 4096, 14336, "tile128", 4},   //
+                           Best{256, 4096, 14336, "tile128", 2},   //
+                           Best{2048, 4096, 14336, "tile256", 1},  //
+                           Best{4096, 4096, 14336, "tile256", 1},  //
+                           Best{16, 14336, 4096, "tile16", 1},     //
+                           Best{32, 14336, 4096, "tile32", 1},     //
+                           Best{64, 14336, 4096, "tile64", 1},     //
+                           Best{128, 14336, 4096, "tile128", 1},   //
+                           Best{256, 14336, 4096, "tile256", 1},   //
+                           Best{512, 14336, 4096, "tile256", 1},   //
+                           Best{2048, 14336, 4096, "tile256", 1},  //
+                           Best{4096, 14336, 4096, "tile256", 1}}) {
+    expect(DenseFormat::f16, "_f16", best);
+    expect(DenseFormat::bf16, "_bf16", best);
+    expect(DenseFormat::bf16_narrow, "_bf16_narrow", best);
+  }
+  expect(DenseFormat::f16, "_f16", {512, 4096, 14336, "tile128", 1});
+  expect(DenseFormat::bf16, "_bf16", {512, 4096, 14336, "pair256", 2});
+}
+
+/// Which kernel runs may depend on m; in which order a row's products are added may not.
+TEST(HopperTiles, BatchInvariantPlansHaveOnePart) {
+  int split = 0;
+  for (const std::uint32_t m : {1u, 16u, 60u, 128u, 512u, 4096u}) {
+    for (const std::uint32_t n : {128u, 4096u, 14336u}) {
+      for (const std::uint32_t k : {2816u, 14336u}) {
+        for (const DType type : kTypes) {
+          split += ops::plan_hopper_tile(type, m, n, k, 132).splits > 1;
+          const ops::HopperTilePlan p = ops::plan_hopper_tile(type, m, n, k, 132, true);
+          EXPECT_EQ(p.splits, 1u) << p.kernel;
+          EXPECT_NE(p.shape.form, tile::Form::pair);
+        }
+        for (const ops::DenseFormat format : kDenseFormats) {
+          split += ops::plan_hopper_dense(format, m, n, k, 132).splits > 1;
+          const ops::HopperTilePlan p = ops::plan_hopper_dense(format, m, n, k, 132, true);
+          EXPECT_EQ(p.splits, 1u) << p.kernel;
+          EXPECT_NE(p.shape.form, tile::Form::pair);
+        }
+      }
+    }
+  }
+  EXPECT_GT(split, 0);
+}
+
+TEST(HopperDense, StagesFillTheMemory) {
+  for (int kind = 0; kind < tile::kDenseKinds; ++kind) {
+    const tile::Shape s = tile::dense_shape_of(kind);
+    EXPECT_LE(s.shared_bytes(), tile::kSharedBytes) << kind;
+    EXPECT_GE(s.w_stages, 3) << kind;
+    EXPECT_GE(s.x_stages, 4) << kind;
+    EXPECT_EQ(s.w_offset() % 1024, 0) << kind;
+  }
+}
+
+TEST(HopperDense, ClassesOfTypes) {
+  EXPECT_EQ(ops::dense_format(DType::f16, Numerics::f16), ops::DenseFormat::f16);
+  EXPECT_EQ(ops::dense_format(DType::bf16, Numerics::f16), ops::DenseFormat::bf16);
+  EXPECT_EQ(ops::dense_format(DType::bf16, Numerics::bf16), ops::DenseFormat::bf16_narrow);
+  for (const Numerics numerics : {Numerics::exact, Numerics::int8act, Numerics::automatic}) {
+    EXPECT_FALSE(ops::dense_format(DType::f16, numerics));
+    EXPECT_FALSE(ops::dense_format(DType::bf16, numerics));
+  }
+  EXPECT_FALSE(ops::dense_format(DType::f16, Numerics::bf16));  // would lose bits of the weights too
+  EXPECT_FALSE(ops::dense_format(DType::f32, Numerics::f16));
+}
+
+/// bf16 on its way to f16: exact to 2^-31 of what the row's largest is below, and close beneath.
+TEST(HopperDense, Bf16BecomesF16) {
+  for (const int exponent : {-140, -100, -30, 0, 5, 40, 128}) {
+    const tile::RowScaling scaling = tile::Bf16::scaling(exponent, 0);
+    for (int below = 1; below <= 40 && exponent - below >= -126; ++below) {
+      for (const double fraction : {1.0, 1.0 + 1.0 / 128, 1.5, 2.0 - 1.0 / 128}) {
+        for (const double sign : {1.0, -1.0}) {
+          const double want = sign * std::ldexp(fraction, exponent - below);
+          const std::uint32_t bits = bf16(static_cast<float>(want)).bits;
+          for (const std::uint32_t pair : {bits, bits << 16}) {
+            const std::uint32_t made = tile::Bf16::to_f16(pair, scaling.weight);
+            const double got = sm90::host::value_of((bits == pair ? made : made >> 16) & 0xFFFFu) * static_cast<double>(scaling.back);
+            EXPECT_EQ(bits == pair ? made >> 16 : made & 0xFFFFu, 0u);
+            // The largest is below 2^14, and f16 has bits down to 2^-24.
+            EXPECT_NEAR(got, want, below <= 31 ? 0.0 : std::ldexp(1.0, exponent - 39)) << exponent << " " << below;
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(HopperTiles, KernelsHaveOneNameEach) {
   std::vector<std::string> names;
   for (const DType type : kTypes) {
     for (int kind = 0; kind < tile::kKinds; ++kind) names.emplace_back(ops::hopper_tile_name(type, kind));
+  }
+  for (const ops::DenseFormat format : kDenseFormats) {
+    for (int kind = 0; kind < tile::kDenseKinds; ++kind) names.emplace_back(ops::hopper_dense_name(format, kind));
   }
   std::sort(names.begin(), names.end());
   EXPECT_EQ(std::unique(names.begin(), names.end()), names.end());

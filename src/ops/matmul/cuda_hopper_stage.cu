@@ -69,7 +69,13 @@ __device__ __forceinline__ std::uint32_t largest(const Eight& e, std::uint32_t b
   return bits;
 }
 
-__device__ __forceinline__ uint4 halves(const Eight& e, float scale) {
+__device__ __forceinline__ uint4 halves(const Eight& e, float scale, bool is_bf16) {
+  if (is_bf16) {
+    return make_uint4(sm90::f32_to_bf16x2(e.v[0] * scale, e.v[1] * scale),
+                      sm90::f32_to_bf16x2(e.v[2] * scale, e.v[3] * scale),
+                      sm90::f32_to_bf16x2(e.v[4] * scale, e.v[5] * scale),
+                      sm90::f32_to_bf16x2(e.v[6] * scale, e.v[7] * scale));
+  }
   return make_uint4(
       sm90::f32_to_f16x2(e.v[0] * scale, e.v[1] * scale), sm90::f32_to_f16x2(e.v[2] * scale, e.v[3] * scale),
       sm90::f32_to_f16x2(e.v[4] * scale, e.v[5] * scale), sm90::f32_to_f16x2(e.v[6] * scale, e.v[7] * scale));
@@ -135,13 +141,14 @@ __global__ void __launch_bounds__(kStageThreads)
   std::uint32_t power = 127;
   if (exponent < 255) power = 266 - exponent < 253 ? 266 - exponent : 253;
   const float scale = __uint_as_float(power << 23);
+  const bool is_bf16 = args.image_type == quant::kElementBf16;
 #pragma unroll
   for (std::uint32_t i = 0; i < kHeld; ++i) {
     const std::uint32_t run = threadIdx.x + i * kStageThreads;
-    if (run < runs) *place(run) = halves(held[i], scale);
+    if (run < runs) *place(run) = halves(held[i], scale, is_bf16);
   }
   for (std::uint32_t run = threadIdx.x + kHeld * kStageThreads; run < runs; run += kStageThreads) {
-    *place(run) = halves(load8(args, row, run * 8, wide), scale);
+    *place(run) = halves(load8(args, row, run * 8, wide), scale, is_bf16);
   }
   if (threadIdx.x == 0) args.scales.ptr[token] = __uint_as_float((254 - power) << 23);
 #endif

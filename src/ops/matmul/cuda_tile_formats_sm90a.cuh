@@ -432,6 +432,7 @@ struct Sizes {
   static constexpr std::uint32_t kCodeBytes = kCodes;
   static constexpr std::uint32_t kRowBytes = kRows;
   static constexpr bool kSuper = kSuperBlocks;
+  static constexpr bool kIsScaled = true;  // by a power of two for each row
 };
 
 /// q4_0 in fewer steps: a nibble q at bits 2..5 or 6..9 of a half is the f16 subnormal q * 2^-22 or q *
@@ -543,6 +544,30 @@ struct Q4K : Sizes<1024, 256, true>, Centred<NibbleCodes<0>, PackedPairs, 2, -1,
 struct Q5K : Sizes<1280, 256, true>, Centred<NibbleCodes<1>, PackedPairs, 2, -1, true> {};
 struct Q6K : Sizes<1536, 288, true>, Centred<NibbleCodes<2>, Q6KScales, 1, 32, true> {};
 struct Iq4Xs : Sizes<1024, 128, true>, Centred<TableCodes, Iq4XsScales, 2, 128, true> {};
+
+// ---- dense weights
+// -------------------------------------------------------------------------------------------------------
+
+/// Where the matrix instructions take weights from: memory, as f16 or bf16, or registers, where they become f16.
+enum class DenseOperand { f16, bf16, to_f16 };
+
+template <DenseOperand kFrom>
+struct Dense {
+  static constexpr std::uint32_t kCodeBytes = 16 * 128 * 2, kRowBytes = 0;
+  static constexpr bool kSuper = false;
+  static constexpr DenseOperand kOperand = kFrom;
+  static constexpr bool kIsScaled = kFrom == DenseOperand::to_f16;
+};
+struct F16 : Dense<DenseOperand::f16> {};
+/// With x in bf16 too.
+struct Bf16Narrow : Dense<DenseOperand::bf16> {};
+/// With x in f16: weights lose bits only where they are 2^-31 of the row's largest or less.
+struct Bf16 : Dense<DenseOperand::to_f16>, ToLargest {
+  /// A pair of bf16, times the row's power of two.
+  static MLXN_TILE_FN std::uint32_t to_f16(std::uint32_t pair, float power) {
+    return h2_of(float_of_bits(pair << 16) * power, float_of_bits(pair & 0xFFFF0000u) * power);
+  }
+};
 
 #undef MLXN_TILE_FN
 #undef MLXN_TILE_UNROLL

@@ -1,5 +1,6 @@
-// MLXN_TILE_TYPE(type, Format): the tile kernels of a type of weights, and MLXN_TILE_ENTRIES(type, Format)
-// their rows in a table.
+// MLXN_TILE_TYPE(type, Format): the tile kernels of a type of weights with records, and
+// MLXN_TILE_ENTRIES(type, Format) their rows in a table; MLXN_DENSE_TYPE and MLXN_DENSE_ENTRIES those of
+// dense weights.
 #pragma once
 
 #include "backends/cuda/kernel_table.h"
@@ -8,6 +9,8 @@
 namespace mlxn::tile {
 template <class F, int kKind>
 using Instance = Config<F, shape_of(kKind, F::kCodeBytes + F::kRowBytes)>;
+template <class F, int kKind>
+using DenseInstance = Config<F, dense_shape_of(kKind)>;
 }  // namespace mlxn::tile
 
 #define MLXN_TILE_LIST(DO, type, Format)      \
@@ -18,27 +21,36 @@ using Instance = Config<F, shape_of(kKind, F::kCodeBytes + F::kRowBytes)>;
   DO(matmul_hopper_tile256_##type, Format, 4) \
   DO(matmul_hopper_pair256_##type, Format, 5)
 
-#define MLXN_TILE_KERNEL(name, Format, kind)                                                                \
-  __global__ void __launch_bounds__(Instance<Format, kind>::kThreads, Instance<Format, kind>::kBlocksPerSm) \
-      name(const __grid_constant__ HopperTileArgs args) {                                                   \
-    tile_matmul<Instance<Format, kind>>(args);                                                              \
+#define MLXN_KERNEL_OF(name, ...)                                                     \
+  __global__ void __launch_bounds__(__VA_ARGS__::kThreads, __VA_ARGS__::kBlocksPerSm) \
+      name(const __grid_constant__ HopperTileArgs args) {                             \
+    tile_matmul<__VA_ARGS__>(args);                                                   \
   }
-#define MLXN_TILE_ENTRY(name, Format, kind)                                                           \
+#define MLXN_ENTRY_OF(name, ...)                                                                      \
   {#name, reinterpret_cast<const void*>(&::mlxn::tile::name), sizeof(::mlxn::ops::HopperTileArgs), 0, \
-   ::mlxn::tile::Instance<::mlxn::tile::Format, kind>::kThreads},
+   ::mlxn::tile::__VA_ARGS__::kThreads},
+#define MLXN_TILE_KERNEL(name, Format, kind) MLXN_KERNEL_OF(name, Instance<Format, kind>)
+#define MLXN_TILE_ENTRY(name, Format, kind) MLXN_ENTRY_OF(name, Instance<::mlxn::tile::Format, kind>)
+#define MLXN_DENSE_KERNEL(name, Format, kind) MLXN_KERNEL_OF(name, DenseInstance<Format, kind>)
+#define MLXN_DENSE_ENTRY(name, Format, kind) MLXN_ENTRY_OF(name, DenseInstance<::mlxn::tile::Format, kind>)
 
 #define MLXN_TILE_TYPE(type, Format) MLXN_TILE_LIST(MLXN_TILE_KERNEL, type, Format)
 #define MLXN_TILE_ENTRIES(type, Format) MLXN_TILE_LIST(MLXN_TILE_ENTRY, type, Format)
 
+#define MLXN_DENSE_TYPE(type, Format) MLXN_TILE_LIST(MLXN_DENSE_KERNEL, type, Format)
+#define MLXN_DENSE_ENTRIES(type, Format) MLXN_TILE_LIST(MLXN_DENSE_ENTRY, type, Format)
+
 /// A file of kernels: its table and the kernels of TYPES(DO), DO(type, Format).
-#define MLXN_TILE_FILE(table, TYPES)                                            \
+#define MLXN_KERNEL_FILE(table, TYPES, TYPE, ENTRIES)                           \
   namespace mlxn::tile {                                                        \
-  TYPES(MLXN_TILE_TYPE)                                                         \
+  TYPES(TYPE)                                                                   \
   }                                                                             \
   namespace mlxn::cuda {                                                        \
   namespace {                                                                   \
-  const KernelEntry kEntries[] = {TYPES(MLXN_TILE_ENTRIES)};                    \
+  const KernelEntry kEntries[] = {TYPES(ENTRIES)};                              \
   }                                                                             \
   extern const KernelTable table;                                               \
   const KernelTable table = {kEntries, sizeof(kEntries) / sizeof(kEntries[0])}; \
   }
+#define MLXN_TILE_FILE(table, TYPES) MLXN_KERNEL_FILE(table, TYPES, MLXN_TILE_TYPE, MLXN_TILE_ENTRIES)
+#define MLXN_DENSE_FILE(table, TYPES) MLXN_KERNEL_FILE(table, TYPES, MLXN_DENSE_TYPE, MLXN_DENSE_ENTRIES)

@@ -1,17 +1,20 @@
-// y[m, n] = x[m, k] * w[n, k]^T on Hopper with warpgroup matrix instructions, w in records (quant/records.h),
-// x staged as f16 (HopperStageArgs). The rows of w are the instruction's rows, the tokens its columns.
+// y[m, n] = x[m, k] * w[n, k]^T on Hopper with warpgroup matrix instructions, w in records (quant/records.h)
+// or dense in rows, x staged as f16 or bf16 (HopperStageArgs). The rows of w are the instruction's rows, the
+// tokens its columns.
 //
 // Bound: up to 64 tokens by the way of a stage from memory through unpacking to the matrix instructions, with
-// reading the weights as the floor; from 128 tokens on by the tensor cores, at thousands of tokens by the
-// clock that the power limit leaves. Measured on an H200, q4_0, n 4096, k 14336 (docs/benchmarks.md), before
-// stages were freed later and rows had exponents: 13.9 us at 16 tokens (53 % of the read rate), 717 TFLOP/s at
-// 512, 684 at 4096.
+// reading the weights as the floor (dense weights: by that alone); from 128 tokens on by the tensor cores, at
+// thousands of tokens by the clock that the power limit leaves. Measured on an H200, n 4096, k 14336
+// (docs/benchmarks.md): q4_0 14.1 us at 16 tokens (53 % of the read rate), 19.2 at 64, 756 TFLOP/s at 512;
+// f16 675 TFLOP/s at 512 and 644 at 4096, where cuBLAS in the same runs takes 0.93 and 1.01 times as long.
 //
 // A block computes 64 * row_groups rows x `tokens` tokens. Of warpgroup 0 one thread copies weights and one
-// copies x into two rings of shared memory; the others each hold 64 rows x tokens sums. A consumer warp takes
-// a half record of 16 rows x 128 k to registers and makes operand A from it (cuda_tile_formats_sm90a.cuh): two
-// sets of four k16 fragments, one being unpacked while the matrix instructions read the other; when both are
-// made, all loads have ended, and it frees the stage. B is x in shared memory.
+// copies x into two rings of shared memory; the others each hold 64 rows x tokens sums. B is x in shared
+// memory. A of records: a consumer warp takes a half record of 16 rows x 128 k to registers and makes the
+// operand from it (cuda_tile_formats_sm90a.cuh): two sets of four k16 fragments, one being unpacked while the
+// matrix instructions read the other; when both are made, all loads have ended, and it frees the stage. bf16
+// that becomes f16 goes the same way from the 128-byte swizzle that tensor copies leave; other dense weights
+// are read from there by the instructions themselves, which free the stage when they have ended.
 //
 // What a block does with k is its Form. Sums over parts of k go through a workspace; the block that comes
 // last adds them in the order of k, so that the result does not depend on time. No block waits for another
@@ -23,6 +26,7 @@
 #include <cstdint>
 
 #include "cuda_blocks/bulk.cuh"
+#include "cuda_blocks/mma.cuh"
 #include "cuda_blocks/pipeline.cuh"
 #include "cuda_blocks/wgmma.cuh"
 #include "ops/matmul/cuda_tile_formats_sm90a.cuh"
@@ -61,6 +65,10 @@ struct Config {
   static constexpr std::uint32_t kPieceBytes =
       kShape.half_bytes / kCopies;  // of a record, that one copy moves
   static constexpr int kRecordColumns = (F::kCodeBytes * (F::kSuper ? 2 : 1) + F::kRowBytes) / 8;
+  static constexpr bool kIsDense = kShape.is_dense;
+  static constexpr bool kHasCluster = kForm == Form::pair;
+  static constexpr bool kIsScaled = F::kIsScaled;
+  static constexpr std::uint32_t kWPlaneBytes = kRows * 128;  // 64 k of dense weights
 
   // Registers are handed out to whole warpgroups: all start with the same share, the producer gives most
   // back.
@@ -72,6 +80,7 @@ struct Config {
 
   static_assert(kShape.half_bytes == int(F::kCodeBytes + F::kRowBytes));
   static_assert(kTokens % 16 == 0 && kTokens <= 256 && kShape.shared_bytes() <= kSharedBytes);
+  static_assert(!kIsDense || (kWBytes == 2 * kWPlaneBytes && kCopies == 2 && kXPlanes == 1 && kKGroups == 1));
   static_assert(kXBytes % 1024 == 0 && kWBytes / kCopies % 128 == 0 && kPieceBytes % 16 == 0);
   static_assert(kXStages >= 2 && kWStages >= 2 && kXStages % kKGroups == 0 && kWStages % kKGroups == 0);
   static_assert(kKGroups == 1 || (kForm == Form::parts && kXPlanes == 2));
@@ -122,13 +131,22 @@ __device__ __forceinline__ void copy_weights(const HopperTileArgs& args, std::ui
       const std::uint32_t full = ring.full(at.slot);
       sm90::barrier_wait(ring.empty(at.slot), at.parity ^ 1);
       sm90::barrier_arrive_expect(full, C::kWBytes);
-      const int column = F::kSuper ? int(step / 2) * C::kRecordColumns + int(step % 2 * (F::kCodeBytes / 8))
-                                   : int(step) * C::kRecordColumns;
+      const std::uint32_t to = shared + C::kWOffset + at.slot * C::kWBytes;
+      if constexpr (C::kIsDense) {
 #pragma unroll
-      for (int piece = 0; piece < C::kCopies; ++piece) {
-        sm90::map_load(shared + C::kWOffset + at.slot * C::kWBytes + piece * (C::kWBytes / C::kCopies),
-                       &args.w, column + piece * int(C::kPieceBytes / 8),
-                       int(item.row_tile) * (C::kRows / 16), full);
+        for (int plane = 0; plane < 2; ++plane) {
+          sm90::map_load(to + plane * C::kWPlaneBytes, &args.w, int(step) * 128 + plane * 64,
+                         int(item.row_tile) * C::kRows, full);
+        }
+      } else {
+        const int column = F::kSuper ? int(step / 2) * C::kRecordColumns + int(step % 2 * (F::kCodeBytes / 8))
+                                     : int(step) * C::kRecordColumns;
+#pragma unroll
+        for (int piece = 0; piece < C::kCopies; ++piece) {
+          sm90::map_load(to + piece * (C::kWBytes / C::kCopies), &args.w,
+                         column + piece * int(C::kPieceBytes / 8), int(item.row_tile) * (C::kRows / 16),
+                         full);
+        }
       }
       at.advance(C::kWStages);
     }
@@ -242,7 +260,7 @@ __device__ __forceinline__ void start_plane(float (&sums)[C::kSums], std::uint32
   sm90::wgmma::commit();
 }
 
-/// Of rows row and row + 8; those past the records' end have sums that nobody stores.
+/// Of rows row and row + 8; those past the weights' end have sums that nobody stores.
 template <class F>
 __device__ __forceinline__ Scaling scaling_of(const HopperTileArgs& args, std::uint32_t row) {
   Scaling scaling;
@@ -324,37 +342,152 @@ __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTi
   free_stage(x_ring, before, me);
 }
 
+/// The same of dense weights that the instructions take from shared memory.
+template <class C>
+__device__ __forceinline__ void multiply_shared(float (&sums)[C::kSums], std::uint32_t shared,
+                                                sm90::StageBarriers<C::kXStages> x_ring,
+                                                sm90::StageBarriers<C::kWStages> w_ring,
+                                                sm90::RingPosition& x_at, sm90::RingPosition& w_at,
+                                                const Item& item, const Place& me) {
+  using sm90::wgmma::Element;
+  constexpr Element kElement = C::Format::kOperand == DenseOperand::bf16 ? Element::bf16 : Element::f16;
+  const std::uint64_t x_tile = sm90::wgmma::swizzle128_descriptor(shared);
+  // The same in all lanes, which the compiler is told so.
+  const std::uint32_t row_group = __shfl_sync(~0u, me.thread / 128, 0);
+  const std::uint64_t w_tile =
+      sm90::wgmma::swizzle128_descriptor(shared + C::kWOffset + row_group * 64 * 128);
+  if (item.begin >= item.end) return;
+  std::uint32_t x_before = 0, w_before = 0;  // stages that the group of instructions started last still reads
+#pragma unroll 1
+  for (std::uint32_t step = item.begin; step < item.end; ++step) {
+    sm90::barrier_wait(w_ring.full(w_at.slot), w_at.parity);
+#pragma unroll
+    for (int plane = 0; plane < 2; ++plane) {
+      sm90::barrier_wait(x_ring.full(x_at.slot), x_at.parity);
+      const std::uint64_t x = sm90::wgmma::advance(x_tile, x_at.slot * C::kXBytes);
+      const std::uint64_t w = sm90::wgmma::advance(w_tile, w_at.slot * C::kWBytes + plane * C::kWPlaneBytes);
+      sm90::wgmma::fence();
+#pragma unroll
+      for (int k16 = 0; k16 < 4; ++k16) {
+        sm90::wgmma::multiply<C::kTokens, kElement>(sums, sm90::wgmma::advance(w, k16 * 32),
+                                                    sm90::wgmma::advance(x, k16 * 32), 1);
+      }
+      sm90::wgmma::commit();
+      sm90::wgmma::wait<1>();
+      if (plane == 1 || step > item.begin) free_stage(x_ring, x_before, me);
+      if (plane == 0 && step > item.begin) free_stage(w_ring, w_before, me);
+      x_before = x_at.slot;
+      x_at.advance(C::kXStages);
+    }
+    w_before = w_at.slot;
+    w_at.advance(C::kWStages);
+  }
+  sm90::wgmma::wait<0>();
+  sm90::wgmma::pin(sums);
+  free_stage(x_ring, x_before, me);
+  free_stage(w_ring, w_before, me);
+}
+
+/// The same of dense weights in bf16 that become f16 on the way through registers.
+template <class C>
+__device__ __forceinline__ void multiply_to_f16(float (&sums)[C::kSums], const HopperTileArgs& args,
+                                                std::uint32_t shared, sm90::StageBarriers<C::kXStages> x_ring,
+                                                sm90::StageBarriers<C::kWStages> w_ring,
+                                                sm90::RingPosition& x_at, sm90::RingPosition& w_at,
+                                                const Item& item, const Place& me) {
+  using F = typename C::Format;
+  if (item.begin >= item.end) return;
+  const Scaling scaling = scaling_of<F>(args, item.row_tile * C::kRows + me.row);
+  const std::uint64_t x_tile = sm90::wgmma::swizzle128_descriptor(shared);
+  // Lane l names row l % 8 (+ 8) of the warp's sixteen, and there the 16-byte piece of k 0 or 8 (+ 16 * k16).
+  const std::uint32_t row = me.thread / 32 * 16 + me.lane % 16;
+  const std::uint32_t weights = shared + C::kWOffset + row * 128 + (((me.lane >> 4) ^ (row & 7)) << 4);
+  std::uint32_t even[4][4];
+  std::uint32_t odd[4][4];
+  std::uint32_t raw[4][4];
+  auto read = [&](std::uint32_t plane) {
+    // The base is a multiple of 1024, so that bits 5 and 6 of the address are the swizzle's.
+    const std::uint32_t at = weights + w_at.slot * C::kWBytes + plane * C::kWPlaneBytes;
+#pragma unroll
+    for (std::uint32_t k16 = 0; k16 < 4; ++k16) sm90::load_matrix_x4(raw[k16], at ^ (k16 * 32));
+  };
+  auto convert = [&](std::uint32_t(&a)[4][4]) {
+#pragma unroll
+    for (int k16 = 0; k16 < 4; ++k16) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) a[k16][i] = F::to_f16(raw[k16][i], scaling.rows[i % 2].weight);
+    }
+  };
+  sm90::barrier_wait(w_ring.full(w_at.slot), w_at.parity);
+  read(0);
+  std::uint32_t before = 0;  // the stage of x that the group of instructions started last still reads
+#pragma unroll 1
+  for (std::uint32_t step = item.begin; step < item.end; ++step) {
+    convert(even);
+    read(1);
+    const std::uint32_t even_slot = x_at.slot;
+    sm90::barrier_wait(x_ring.full(x_at.slot), x_at.parity);
+    start_plane<C>(sums, even, sm90::wgmma::advance(x_tile, x_at.slot * C::kXBytes));
+    x_at.advance(C::kXStages);
+    sm90::wgmma::wait<1>();
+    if (step > item.begin) free_stage(x_ring, before, me);
+    convert(odd);
+    before = x_at.slot;
+    sm90::barrier_wait(x_ring.full(x_at.slot), x_at.parity);
+    start_plane<C>(sums, odd, sm90::wgmma::advance(x_tile, x_at.slot * C::kXBytes));
+    x_at.advance(C::kXStages);
+    // All loads have ended: both planes' fragments are made.
+    __syncwarp();
+    free_stage(w_ring, w_at.slot, me);
+    w_at.advance(C::kWStages);
+    if (step + 1 < item.end) {
+      sm90::barrier_wait(w_ring.full(w_at.slot), w_at.parity);
+      read(0);
+    }
+    sm90::wgmma::wait<1>();
+    free_stage(x_ring, even_slot, me);
+  }
+  sm90::wgmma::wait<0>();
+  sm90::wgmma::pin(sums);
+  free_stage(x_ring, before, me);
+}
+
 // ---- results
 // ----------------------------------------------------------------------------------------------------------
 
-__device__ __forceinline__ void store_element(const HopperTileArgs& args, std::int64_t at, float v) {
-  if (args.y_type == quant::kElementF32) {
-    static_cast<float*>(args.y.ptr)[at] = v;
-  } else {
-    std::uint16_t bits;
-    if (args.y_type == quant::kElementF16)
-      asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(v));
-    else
-      asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(v));
-    static_cast<std::uint16_t*>(args.y.ptr)[at] = bits;
-  }
-}
+/// The type of y, in which code that stores much branches once.
+template <std::uint32_t kElementType>
+struct YType {
+  static constexpr int kBytes = kElementType == quant::kElementF32 ? 4 : 2;
 
-/// Four sums: rows row and row + 8 of tokens token and token + 1.
-__device__ __forceinline__ void store_quad(const HopperTileArgs& args, std::uint32_t row, std::uint32_t token,
-                                           const float2& back, const float4& v) {
-  if (token >= args.m) return;
-  const float2 scale = __ldcg(reinterpret_cast<const float2*>(args.x_scales.ptr + token));
-  const std::int64_t at = std::int64_t(token) * args.y_stride + row;
-  const bool second = token + 1 < args.m;
-  if (row < args.n) {
-    store_element(args, at, v.x * back.x * scale.x);
-    if (second) store_element(args, at + args.y_stride, v.y * back.x * scale.y);
+  /// A predicated store: the compiler would branch around each.
+  static __device__ __forceinline__ void store_if(bool wanted, char* to, float v) {
+    if constexpr (kElementType == quant::kElementF32) {
+      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %2, 0;\n @p st.global.f32 [%0], %1;\n}" ::"l"(
+                       __cvta_generic_to_global(to)),
+                   "f"(v), "r"(int(wanted))
+                   : "memory");
+    } else {
+      std::uint16_t bits;
+      if constexpr (kElementType == quant::kElementF16)
+        asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(v));
+      else
+        asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(v));
+      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %2, 0;\n @p st.global.u16 [%0], %1;\n}" ::"l"(
+                       __cvta_generic_to_global(to)),
+                   "h"(bits), "r"(int(wanted))
+                   : "memory");
+    }
   }
-  if (row + 8 < args.n) {
-    store_element(args, at + 8, v.z * back.y * scale.x);
-    if (second) store_element(args, at + args.y_stride + 8, v.w * back.y * scale.y);
-  }
+};
+template <class Work>
+__device__ __forceinline__ void with_y_type(const HopperTileArgs& args, const Work& work) {
+  if (args.y_type == quant::kElementF32)
+    work(YType<quant::kElementF32>{});
+  else if (args.y_type == quant::kElementF16)
+    work(YType<quant::kElementF16>{});
+  else
+    work(YType<quant::kElementBf16>{});
 }
 
 template <int kCount>
@@ -366,22 +499,57 @@ __device__ __forceinline__ float4 plus(const float4& a, const float4& b) {
 }
 
 /// What the sums of rows row and row + 8 are multiplied by.
-template <class F>
+template <class C>
 __device__ __forceinline__ float2 back_of(const HopperTileArgs& args, std::uint32_t row) {
-  const Scaling scaling = scaling_of<F>(args, row);
-  return make_float2(scaling.rows[0].back, scaling.rows[1].back);
+  if constexpr (C::kIsScaled) {
+    const Scaling scaling = scaling_of<typename C::Format>(args, row);
+    return make_float2(scaling.rows[0].back, scaling.rows[1].back);
+  } else {
+    return make_float2(1.0f, 1.0f);
+  }
+}
+
+/// kCount times four sums, quad(i): rows row and row + 8 of tokens token + 8 * i and the one behind. All
+/// scales are asked for before the first is used: one wait for the L2, where each store would wait for a load
+/// behind it, which might read what it writes for all that the compiler knows.
+template <int kCount, class Y, class Quad>
+__device__ __forceinline__ void store_quads(const HopperTileArgs& args, Y, std::uint32_t row,
+                                            std::uint32_t token, const float2& back, const Quad& quad) {
+  float2 scales[kCount];
+#pragma unroll
+  for (int i = 0; i < kCount; ++i)  // tokens beyond m have scales too, to the end of the tile
+    scales[i] = __ldcg(reinterpret_cast<const float2*>(args.x_scales.ptr + token + 8 * i));
+  const bool low = row < args.n, high = row + 8 < args.n;
+  const int left = int(args.m) - int(token);
+  const std::int64_t next = args.y_stride * Y::kBytes;
+  char* to = static_cast<char*>(args.y.ptr) + std::int64_t(token) * next + std::int64_t(row) * Y::kBytes;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    const float4 v = quad(i);
+    const bool first = left > 8 * i, second = left > 8 * i + 1;
+    Y::store_if(first && low, to, v.x * back.x * scales[i].x);
+    Y::store_if(first && high, to + 8 * Y::kBytes, v.z * back.y * scales[i].x);
+    Y::store_if(second && low, to + next, v.y * back.x * scales[i].y);
+    Y::store_if(second && high, to + next + 8 * Y::kBytes, v.w * back.y * scales[i].y);
+    to += 8 * next;
+  }
 }
 
 /// What addresses are made of is hidden from the compiler until here: it would compute them before the loop
 /// over k and keep them in registers that the sums need.
-template <class F, int kCount>
-__device__ __forceinline__ void store_tile(const float (&sums)[kCount], const HopperTileArgs& args,
+template <class C>
+__device__ __forceinline__ void store_tile(const float (&sums)[C::kSums], const HopperTileArgs& args,
                                            std::uint32_t row, std::uint32_t token) {
+  constexpr int kQuads = C::kSums / 4, kBatch = kQuads < 16 ? kQuads : 16;
   asm volatile("" : "+r"(row), "+r"(token)::"memory");
-  const float2 back = back_of<F>(args, row);
+  const float2 back = back_of<C>(args, row);
+  with_y_type(args, [&](auto y) {
 #pragma unroll
-  for (int quad = 0; quad < kCount / 4; ++quad)
-    store_quad(args, row, token + 8 * quad, back, quad_of(sums, quad));
+    for (int first = 0; first < kQuads; first += kBatch) {
+      store_quads<kBatch>(args, y, row, token + 8 * first, back,
+                          [&](int i) { return quad_of(sums, first + i); });
+    }
+  });
 }
 
 /// Sums over a part of k: leaves them in the workspace; the block that comes last adds all parts and stores.
@@ -407,16 +575,23 @@ __device__ __forceinline__ void finish_part(const float (&sums)[C::kSums], const
   }
   sm90::named_barrier(2, C::kRowThreads);
   if (*is_last == 0) return;
-  const float2 back = back_of<typename C::Format>(args, row);
+  constexpr int kBatch = kQuads < 8 ? kQuads : 8;
+  const float2 back = back_of<C>(args, row);
+  with_y_type(args, [&](auto y) {
+#pragma unroll 1
+    for (int done = 0; done < kQuads; done += kBatch) {
+      float4 totals[kBatch];
+#pragma unroll
+      for (float4& total : totals) total = make_float4(0, 0, 0, 0);
 #pragma unroll 2
-  for (int quad = 0; quad < kQuads; ++quad) {
-    float4 total = make_float4(0, 0, 0, 0);
-#pragma unroll 4
-    for (std::uint32_t part = 0; part < parts; ++part) {
-      total = plus(total, __ldcg(first + (std::size_t(part) * kQuads + quad) * C::kRowThreads));
+      for (std::uint32_t part = 0; part < parts; ++part) {
+        const float4* from = first + (std::size_t(part) * kQuads + done) * C::kRowThreads;
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) totals[i] = plus(totals[i], __ldcg(from + i * C::kRowThreads));
+      }
+      store_quads<kBatch>(args, y, row, token + 8 * done, back, [&](int i) { return totals[i]; });
     }
-    store_quad(args, row, token + 8 * quad, back, total);
-  }
+  });
 }
 
 /// The two blocks of a cluster hold sums over half of k each, and each has the tokens that it finishes in the
@@ -437,12 +612,12 @@ __device__ __forceinline__ void finish_pair(const float (&sums)[C::kSums], const
   sm90::cluster_sync();
   token += rank * (C::kTokens / 2);
   asm volatile("" : "+r"(row), "+r"(token)::"memory");
-  const float2 back = back_of<typename C::Format>(args, row);
-#pragma unroll
-  for (int quad = 0; quad < kQuads; ++quad) {
-    store_quad(args, row, token + 8 * quad, back,
-               plus(quad_of(sums, quad), memory[quad * C::kRowThreads + me.thread]));
-  }
+  const float2 back = back_of<C>(args, row);
+  with_y_type(args, [&](auto y) {
+    store_quads<kQuads>(args, y, row, token, back, [&](int quad) {
+      return plus(quad_of(sums, quad), memory[quad * C::kRowThreads + me.thread]);
+    });
+  });
 }
 
 template <class C, int kGroup>
@@ -460,7 +635,13 @@ __device__ __forceinline__ void consume(const HopperTileArgs& args, std::uint32_
     float sums[C::kSums];
 #pragma unroll
     for (int i = 0; i < C::kSums; ++i) sums[i] = 0.0f;
-    multiply<C, kGroup>(sums, args, shared, x_ring, w_ring, x_at, w_at, item, me);
+    if constexpr (!C::kIsDense) {
+      multiply<C, kGroup>(sums, args, shared, x_ring, w_ring, x_at, w_at, item, me);
+    } else if constexpr (C::Format::kOperand == DenseOperand::to_f16) {
+      multiply_to_f16<C>(sums, args, shared, x_ring, w_ring, x_at, w_at, item, me);
+    } else {
+      multiply_shared<C>(sums, shared, x_ring, w_ring, x_at, w_at, item, me);
+    }
     const std::uint32_t row = item.row_tile * C::kRows + me.row;
     const std::uint32_t token = item.token_tile * C::kTokens + me.token;
     if constexpr (C::kKGroups == 2) {
@@ -490,11 +671,11 @@ __device__ __forceinline__ void consume(const HopperTileArgs& args, std::uint32_
         finish_pair<C>(sums, args, row, token, me, shared, memory);
       } else if constexpr (C::kForm == Form::parts) {
         if (gridDim.z == 1)
-          store_tile<typename C::Format>(sums, args, row, token);
+          store_tile<C>(sums, args, row, token);
         else
           finish_part<C>(sums, args, row, token, me, reinterpret_cast<std::uint32_t*>(memory));
       } else {
-        store_tile<typename C::Format>(sums, args, row, token);
+        store_tile<C>(sums, args, row, token);
       }
     }
   });
@@ -512,7 +693,7 @@ __device__ __forceinline__ void tile_matmul(const HopperTileArgs& args) {
     x_ring.init(4 * C::kShape.row_groups);
     w_ring.init(4 * C::kShape.row_groups);
   }
-  if constexpr (C::kForm == Form::pair)
+  if constexpr (C::kHasCluster)
     sm90::cluster_sync();
   else
     __syncthreads();
@@ -538,8 +719,8 @@ __device__ __forceinline__ void tile_matmul(const HopperTileArgs& args) {
     }
   }
   // The roles meet again, for ptxas, which serialises the matrix instructions (C7512) of a branch that holds
-  // a trap and leads nowhere.
-  if constexpr (C::kForm == Form::pair)
+  // a trap and leads nowhere. Of a cluster no block ends while the other may still write to it.
+  if constexpr (C::kHasCluster)
     sm90::cluster_sync();
   else
     __syncthreads();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "quant/gpu_weight.h"
 #include "quant/records.h"
 
 namespace mlxn::ops {
@@ -22,12 +23,12 @@ struct Rates {
   double unpack;            ///< how much of unpack_of a step shows
 };
 constexpr Rates rates_of(const Shape& s) noexcept {
-  if (s.form == Form::pair) return {1.291, 10.0, 0, 0, 0.35};
-  if (s.tokens == 256) return {1.347, 10.4, 0, 0, 0.35};
-  if (s.tokens == 128) return {0.668, 6.5, 5.76, 0.776, 0.8};
-  if (s.tokens == 64) return {0.423, 4.13, 3.95, 0.475, 0.9};
-  if (s.tokens == 32) return {0.342, 3.22, 2.41, 0.252, 1.0};
-  return {0.308, 2.91, 1.66, 0.174, 1.0};
+  if (s.form == Form::pair) return {1.291, 8.3, 0, 0, 0.35};
+  if (s.tokens == 256) return {1.347, 6.0, 0, 0, 0.35};
+  if (s.tokens == 128) return {0.668, 5.3, 1.5, 0.58, 0.8};
+  if (s.tokens == 64) return {0.48, 4.1, 0.8, 0.2, 0.9};
+  if (s.tokens == 32) return {0.38, 3.3, 0.7, 0.2, 1.0};
+  return {0.33, 3.0, 1.15, 0.17, 1.0};
 }
 
 /// What a step of few tokens takes longer than q4_0's; q4_1, q5_0, q5_1, q3_K and iq4_xs are not measured.
@@ -105,21 +106,19 @@ std::string_view hopper_tile_name(DType type, int kind) noexcept {
 #undef MLXN_TILE_NAMES
 }
 
-HopperTilePlan plan_hopper_shape(DType type, const Shape& shape, std::uint32_t m, std::uint32_t n,
-                                 std::uint32_t k, std::uint32_t splits,
-                                 std::uint32_t multiprocessors) noexcept {
-  const quant::RecordFormat format = quant::record_format(type);
-  const quant::RecordGrid records = quant::record_grid(format, n, k);
+HopperTilePlan plan_tiles(const Shape& shape, std::uint32_t m, std::uint32_t n, std::uint32_t k,
+                          std::uint32_t steps, std::uint32_t splits, std::uint32_t multiprocessors) noexcept {
   HopperTilePlan plan;
   plan.shape = shape;
   plan.threads = static_cast<std::uint32_t>(shape.threads());
   plan.dynamic_shared_bytes = static_cast<std::uint32_t>(shape.shared_bytes());
+  plan.cluster = shape.form == Form::pair ? 2 : 1;
 
   HopperTileArgs& args = plan.args;
   const auto tile_tokens = static_cast<std::uint32_t>(shape.tokens);
   args.m = m;
   args.n = n;
-  args.steps = static_cast<std::uint32_t>(records.tile_records) * (format.elems / quant::kRecordHalf);
+  args.steps = steps;
   args.row_tiles = ceil_div(n, static_cast<std::uint32_t>(shape.rows()));
   args.token_tiles = ceil_div(m, tile_tokens);
   args.token_group = 2;
@@ -138,7 +137,6 @@ HopperTilePlan plan_hopper_shape(DType type, const Shape& shape, std::uint32_t m
       break;
     case Form::pair:
       plan.grid = {args.row_tiles * 2, args.token_tiles, 1};
-      plan.cluster = 2;
       break;
   }
   if (shape.form == Form::parts && plan.splits > 1) {
@@ -147,18 +145,11 @@ HopperTilePlan plan_hopper_shape(DType type, const Shape& shape, std::uint32_t m
     plan.counters = tiles;
   }
 
-  const std::uint64_t row_bytes = records.tile_records * format.bytes();
-  plan.map.element_bytes = 8;
-  plan.map.columns = row_bytes / 8;
-  plan.map.rows = records.tiles;
-  plan.map.row_bytes = row_bytes;
-  plan.map.box_columns = static_cast<std::uint32_t>(shape.box_columns());
-  plan.map.box_rows = static_cast<std::uint32_t>(shape.rows()) / quant::kRecordRows;
-
   plan.stage.m = m;
   plan.stage.k = k;
   plan.stage.planes = args.steps * 2;
   plan.stage.tile_tokens = tile_tokens;
+  plan.stage.image_type = quant::kElementF16;
   plan.stage.counter_count = plan.counters;
   plan.stage_grid = args.token_tiles * tile_tokens;
   plan.image_bytes = std::uint64_t{plan.stage_grid} * plan.stage.planes * 128;
@@ -166,13 +157,32 @@ HopperTilePlan plan_hopper_shape(DType type, const Shape& shape, std::uint32_t m
   return plan;
 }
 
+HopperTilePlan plan_hopper_shape(DType type, const Shape& shape, std::uint32_t m, std::uint32_t n,
+                                 std::uint32_t k, std::uint32_t splits,
+                                 std::uint32_t multiprocessors) noexcept {
+  const quant::RecordFormat format = quant::record_format(type);
+  const quant::RecordGrid records = quant::record_grid(format, n, k);
+  HopperTilePlan plan = plan_tiles(
+      shape, m, n, k, static_cast<std::uint32_t>(records.tile_records) * (format.elems / quant::kRecordHalf),
+      splits, multiprocessors);
+  const std::uint64_t row_bytes = records.tile_records * format.bytes();
+  plan.map.element_bytes = 8;
+  plan.map.columns = row_bytes / 8;
+  plan.map.rows = records.tiles;
+  plan.map.row_bytes = row_bytes;
+  plan.map.box_columns = static_cast<std::uint32_t>(shape.box_columns());
+  plan.map.box_rows = static_cast<std::uint32_t>(shape.rows()) / quant::kRecordRows;
+  return plan;
+}
+
 HopperTilePlan plan_hopper_tile(DType type, std::uint32_t m, std::uint32_t n, std::uint32_t k,
-                                std::uint32_t multiprocessors) noexcept {
+                                std::uint32_t multiprocessors, bool batch_invariant) noexcept {
   HopperTilePlan best;
   double least = 0;
   for (int kind = 0; kind < tile::kKinds; ++kind) {
     const Shape shape = hopper_tile_shape(type, kind);
-    const std::uint32_t most = shape.form == Form::parts ? kMaxSplits : 1;
+    if (batch_invariant && shape.form == Form::pair) continue;  // k in halves, in other kernels not
+    const std::uint32_t most = shape.form == Form::parts && !batch_invariant ? kMaxSplits : 1;
     for (std::uint32_t splits = 1; splits <= most; ++splits) {
       HopperTilePlan plan = plan_hopper_shape(type, shape, m, n, k, splits, multiprocessors);
       if (shape.form == Form::parts && plan.splits != splits) continue;

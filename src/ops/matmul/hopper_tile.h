@@ -10,8 +10,9 @@
 #include "ops/matmul/hopper_tile_shape.h"
 #include "quant/records.h"
 
-// How a product of weight records is launched on Hopper's tensor cores. Two kernels: the staging of x
-// (HopperStageArgs), then the product (HopperTileArgs), both of which start early.
+// How a product of weight records, or of dense weights (hopper_dense.h), is launched on Hopper's tensor
+// cores. Two kernels: the staging of x (HopperStageArgs), then the product (HopperTileArgs), both of which
+// start early.
 namespace mlxn::ops {
 
 /// A launch of both kernels, and the memory between them.
@@ -21,7 +22,7 @@ struct HopperTilePlan {
   std::uint32_t threads = 0;
   std::uint32_t dynamic_shared_bytes = 0;  ///< of the kernel, the same in every plan
   std::uint32_t cluster = 1;               ///< blocks along x, likewise
-  gpu::TensorMapSpec map;                  ///< of the records; the base is the caller's
+  gpu::TensorMapSpec map;                  ///< of the weights; the base is the caller's
 
   std::string_view stage_kernel = "matmul_hopper_stage";
   std::uint32_t stage_grid = 0;
@@ -43,12 +44,19 @@ struct HopperTilePlan {
   return tile::shape_of(kind, static_cast<int>(format.code_bytes() + format.row_bytes()));
 }
 
-/// m, n, k > 0; record_format(type) must hold.
+/// m, n, k > 0; record_format(type) must hold. batch_invariant: k in one part, so that a row's sums do not
+/// depend on m: all kernels but the pairs add in the same order.
 [[nodiscard]] HopperTilePlan plan_hopper_tile(DType type, std::uint32_t m, std::uint32_t n, std::uint32_t k,
-                                              std::uint32_t multiprocessors) noexcept;
+                                              std::uint32_t multiprocessors,
+                                              bool batch_invariant = false) noexcept;
 /// The plan of one kernel, with k in `splits` parts (or fewer, of the same size) where its form has parts.
 [[nodiscard]] HopperTilePlan plan_hopper_shape(DType type, const tile::Shape& shape, std::uint32_t m,
                                                std::uint32_t n, std::uint32_t k, std::uint32_t splits,
                                                std::uint32_t multiprocessors) noexcept;
+
+/// What plans of records and of dense weights share: all but kernel and map. k in `steps` steps of 128.
+[[nodiscard]] HopperTilePlan plan_tiles(const tile::Shape& shape, std::uint32_t m, std::uint32_t n,
+                                        std::uint32_t k, std::uint32_t steps, std::uint32_t splits,
+                                        std::uint32_t multiprocessors) noexcept;
 
 }  // namespace mlxn::ops

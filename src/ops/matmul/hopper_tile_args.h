@@ -1,7 +1,7 @@
 #pragma once
 
-// Launch structs of the products of weight records on Hopper's tensor cores for more than a few rows of x:
-// what host code and the kernels share.
+// Launch structs of the products of weight records and of dense weights on Hopper's tensor cores for more than
+// a few rows of x: what host code and the kernels share.
 
 #include "backends/gpu/tensor_map.h"
 #include "portable/args.h"
@@ -9,7 +9,7 @@
 namespace mlxn {
 namespace ops {
 
-/// x as the tile kernels read it: f16 in the order of shared memory, so that a stage of it is one run of
+/// x as the tile kernels read it: f16 (or bf16) in the order of shared memory, so that a stage of it is one run of
 /// bytes.
 ///   image  [tiles of tile_tokens tokens][planes of 64 k][tile_tokens][128 bytes], each row of 128 bytes in
 ///   the 128-byte
@@ -27,16 +27,17 @@ struct HopperStageArgs {
   uint32_t planes;
   uint32_t tile_tokens;  ///< a power of two
   uint32_t x_type;       ///< quant::kElementF32...
+  uint32_t image_type;   ///< kElementF16 or kElementBf16
   uint32_t counter_count;
+  uint32_t reserved;
 };
 
-/// y[m, n] = x * w^T of records; set by hopper_tile_args and hopper_weight_scale (hopper_tile.h), the
-/// pointers by the caller.
+/// y[m, n] = x * w^T; set by the plan (hopper_tile.h), the pointers by the caller.
 struct HopperTileArgs {
   gpu::TensorMap w;  ///< see HopperTilePlan::map
   In<uint8_t> x;     ///< HopperStageArgs::image
   In<float> x_scales;
-  In<int32_t> exponents;  ///< [rows of the records]: weights of a row are below 2^exponent whatever their codes are
+  In<int32_t> exponents;  ///< [at least n]: weights of a row are below 2^exponent, whatever codes records have
   Out<void> y;
   InOut<float> workspace;    ///< sums over parts of k, if splits > 1
   InOut<uint32_t> counters;  ///< one a tile of y, zero before and after, if splits > 1

@@ -19,7 +19,8 @@ struct Shape {
   int x_planes = 2;  ///< of 64 k, in a stage of x
   int x_stages = 0;
   int w_stages = 0;    ///< of 128 k
-  int half_bytes = 0;  ///< of half a record of 16 rows: codes and row data
+  int half_bytes = 0;  ///< of 16 rows x 128 k of weights: half a record, codes and row data
+  bool is_dense = false;  ///< weights are two planes of 64 k in the 128-byte swizzle
 
   [[nodiscard]] constexpr int rows() const noexcept { return 64 * row_groups; }
   [[nodiscard]] constexpr int threads() const noexcept { return 128 * (1 + row_groups * k_groups); }
@@ -30,7 +31,7 @@ struct Shape {
   [[nodiscard]] constexpr int shared_bytes() const noexcept {
     return ring_bytes() + 16 * (x_stages + w_stages);
   }
-  /// A row of a tensor copy's box has at most 256 elements of 8 bytes.
+  /// A row of a tensor copy's box has at most 256 elements of 8 bytes; of dense weights 128 bytes.
   [[nodiscard]] constexpr int copies() const noexcept { return half_bytes > 2048 ? 2 : 1; }
   [[nodiscard]] constexpr int box_columns() const noexcept { return half_bytes / 8 / copies(); }
 };
@@ -54,7 +55,7 @@ inline constexpr int kSharedBytes = 232448;  ///< what a block may have
 }
 
 inline constexpr int kKinds = 6;
-/// The library's kernels of a type.
+/// The library's kernels of a type with records.
 [[nodiscard]] constexpr Shape shape_of(int kind, int half_bytes) noexcept {
   constexpr int kTokens[kKinds] = {16, 32, 64, 128, 256, 256};
   Shape s;
@@ -62,6 +63,29 @@ inline constexpr int kKinds = 6;
   s.form = kind == 5 ? Form::pair : kind == 4 ? Form::tiles : Form::parts;
   s.half_bytes = half_bytes;
   return with_stages(s);
+}
+
+inline constexpr int kDenseHalfBytes = 16 * 128 * 2;
+/// As many stages as there is room for: a ring of weights that feeds the tensor cores, and of x what is left.
+[[nodiscard]] constexpr Shape with_dense_stages(Shape s, int w_stages) noexcept {
+  s.is_dense = true;
+  s.half_bytes = kDenseHalfBytes;
+  s.x_planes = 1;
+  s.w_stages = w_stages;
+  s.x_stages = (kSharedBytes - 512 - s.w_stages * s.w_stage_bytes()) / s.x_stage_bytes();
+  if (s.x_stages > 12) s.x_stages = 12;
+  return s;
+}
+
+inline constexpr int kDenseKinds = 6;
+/// The library's kernels of a type of dense weights.
+[[nodiscard]] constexpr Shape dense_shape_of(int kind) noexcept {
+  constexpr int kTokens[kDenseKinds] = {16, 32, 64, 128, 256, 256};
+  constexpr int kStages[kDenseKinds] = {6, 6, 5, 4, 3, 3};
+  Shape s;
+  s.tokens = kTokens[kind];
+  s.form = kind == 5 ? Form::pair : kind == 4 ? Form::tiles : Form::parts;
+  return with_dense_stages(s, kStages[kind]);
 }
 
 }  // namespace mlxn::tile
