@@ -1,6 +1,7 @@
-// Weights in Hopper's records on every GPU: what the portable kernels make of them, which pack, unpack and look rows up.
+// Weights in Hopper's records, and in its rows, on every GPU: what the portable kernels make of them, which pack, unpack and look rows up.
 #include "ops/weight_records/weight_records.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "backends/device_impl.h"
@@ -39,20 +40,38 @@ Tensor uploaded(const Device& device, DType type, std::int64_t n, std::int64_t k
   return t;
 }
 
-Weight in_records(const Device& device, std::span<const Tensor> sources) {
+Weight in_form(const Device& device, std::span<const Tensor> sources, WeightForm form) {
   auto weight = std::make_shared<WeightImpl>();
   weight->dtype = sources.front().dtype();
   for (const Tensor& source : sources) weight->n += source.dim(0);
   weight->k = sources.front().dim(1);
-  weight->form = WeightForm::records;
-  weight->storage = must(gpu::prepare_weight(device, sources, {}, WeightForm::records));
+  weight->form = form;
+  weight->storage = must(gpu::prepare_weight(device, sources, {}, form));
   return Weight(weight);
 }
+Weight in_records(const Device& device, std::span<const Tensor> sources) { return in_form(device, sources, WeightForm::records); }
 
 std::vector<std::byte> downloaded(const Device& device, const Tensor& t) {
   std::vector<std::byte> bytes(t.bytes());
   must(device.download(bytes, t));
   return bytes;
+}
+
+std::vector<std::byte> encoded(DType type, const std::vector<float>& values) {
+  std::vector<std::byte> bytes(values.size() * block_bytes(type));
+  must(quantize(type, values, bytes));
+  return bytes;
+}
+
+/// Of all elements together.
+double nmse(const std::vector<float>& got, const std::vector<float>& want) {
+  double error = 0, size = 0;
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    const double off = static_cast<double>(got[i]) - static_cast<double>(want[i]);
+    error += off * off;
+    size += static_cast<double>(want[i]) * static_cast<double>(want[i]);
+  }
+  return error / size;
 }
 
 struct Sizes {
@@ -196,10 +215,7 @@ TEST(WeightRecords, ExactProductsAreThoseOfPreparedWeights) {
       for (const std::int64_t n : {32, 16, 21}) {
         sources.push_back(uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random)));
       }
-      auto impl = std::make_shared<WeightImpl>();
-      impl->dtype = type, impl->n = 69, impl->k = k, impl->form = WeightForm::prepared;
-      impl->storage = must(gpu::prepare_weight(device, sources, {}, WeightForm::prepared));
-      const Weight prepared(impl), records = in_records(device, sources);
+      const Weight prepared = in_form(device, sources, WeightForm::prepared), records = in_records(device, sources);
       for (const std::int64_t m : {1, 3, 19}) {
         Guarded x(device, DType::f32, {m, k}), y(device, DType::f32, {m, 69}), wanted(device, DType::f32, {m, 69});
         x.write(random.uniform(static_cast<std::size_t>(m * k), -2, 2));
@@ -237,18 +253,183 @@ TEST(WeightRecords, EveryTileKernelOfHopper) {
           exact.numerics = Numerics::exact;
           must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
           must(run(device, [&](CommandEncoder& e) {
-            return ops::matmul_hopper_kind(e, x.tensor(), {weight.impl()->storage, WeightForm::records}, y.tensor(), {m, n, k, type}, kind, splits);
+            return ops::matmul_hopper_kind(e, x.tensor(), {weight.impl()->storage, WeightForm::records}, y.tensor(), {m, n, k, type},
+                                           Numerics::f16, kind, splits);
           }));
           EXPECT_TRUE(y.intact());
-          const std::vector<float> got = y.read(), want = wanted.read();
-          double error = 0, size = 0;
-          for (std::size_t i = 0; i < got.size(); ++i) {
-            const double off = static_cast<double>(got[i]) - static_cast<double>(want[i]);
-            error += off * off;
-            size += static_cast<double>(want[i]) * static_cast<double>(want[i]);
-          }
-          EXPECT_LE(error / size, 3e-7);
+          EXPECT_LE(nmse(y.read(), wanted.read()), 3e-7);
         }
+      }
+    }
+  }
+}
+
+// The same of rows of f16 and bf16, the last of which end inside a copy. Rows of bf16 are as far apart in size as the type allows.
+TEST(WeightRows, EveryTileKernelOfHopper) {
+  Random random(55);
+  SCOPED_TRACE(random.trace());
+  for (const Device& device : gpus()) {
+    if (!device.impl()->is_hopper()) continue;
+    for (const ops::DenseFormat format : {ops::DenseFormat::f16, ops::DenseFormat::bf16, ops::DenseFormat::bf16_narrow}) {
+      const DType type = format == ops::DenseFormat::f16 ? DType::f16 : DType::bf16;
+      const bool narrow = format == ops::DenseFormat::bf16_narrow;
+      const std::int64_t n = 150, k = 1307;
+      std::vector<float> values = random.uniform(static_cast<std::size_t>(n * k), -2, 2);
+      if (type == DType::bf16) {
+        for (std::size_t i = 0; i < values.size(); ++i) values[i] = std::ldexp(values[i], static_cast<int>(i / static_cast<std::size_t>(k)) % 3 * 40 - 40);
+      }
+      const Tensor raw = uploaded(device, type, n, k, encoded(type, values));
+      const Weight weight = in_form(device, {&raw, 1}, WeightForm::rows);
+      for (int kind = 0; kind < tile::kDenseKinds; ++kind) {
+        for (const std::uint32_t splits : {1u, 3u}) {
+          const std::int64_t m = tile::dense_shape_of(kind).tokens + 5;
+          SCOPED_TRACE(std::string(ops::hopper_dense_name(format, kind)) + " parts " + std::to_string(splits));
+          Guarded x(device, DType::f32, {m, k}, {4, 0}), y(device, DType::f32, {m, n}, {3, 4}), wanted(device, DType::f32, {m, n});
+          std::vector<float> rows = random.uniform(static_cast<std::size_t>(m * k), -2, 2);
+          if (narrow) {  // x as the class rounds it: what is left are sums
+            for (float& v : rows) v = static_cast<float>(bf16(v));
+          }
+          x.write(rows);
+          MatmulOptions exact;
+          exact.numerics = Numerics::exact;
+          must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
+          must(run(device, [&](CommandEncoder& e) {
+            return ops::matmul_hopper_kind(e, x.tensor(), {weight.impl()->storage, WeightForm::rows}, y.tensor(), {m, n, k, type},
+                                           narrow ? Numerics::bf16 : Numerics::f16, kind, splits);
+          }));
+          EXPECT_TRUE(y.intact());
+          // Row by row of the weights: the large ones would hide the small.
+          std::vector<float> got = y.read(), want = wanted.read();
+          for (std::size_t i = 0; i < got.size(); ++i) {
+            const int back = type == DType::bf16 ? 40 - static_cast<int>(i % static_cast<std::size_t>(n)) % 3 * 40 : 0;
+            got[i] = std::ldexp(got[i], back), want[i] = std::ldexp(want[i], back);
+          }
+          EXPECT_LE(nmse(got, want), narrow ? 1e-9 : 3e-7);
+        }
+      }
+    }
+  }
+}
+
+// Models have sizes that no tile divides: through the public door, every type whose blocks divide k.
+TEST(WeightRows, SizesThatNoTileDivides) {
+  Random random(58);
+  SCOPED_TRACE(random.trace());
+  for (const Device& device : gpus()) {
+    if (!device.impl()->is_hopper()) continue;
+    const bool small = wants_small_sizes(device.capabilities().backend);
+    for (const DType type : kWeightTypes) {
+      for (const std::int64_t k : {704, 2112, 2880}) {
+        if (type == DType::f32 || k % block_elems(type) != 0 || (small && k > 704)) continue;
+        const std::int64_t n = 201;
+        const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
+        const Weight weight = must(Weight::prepare(device, raw, {PrepareMode::on, {}}));
+        for (const std::int64_t m : {7, 70, 300}) {
+          SCOPED_TRACE(std::string(to_string(type)) + " k " + std::to_string(k) + " m " + std::to_string(m));
+          Guarded x(device, DType::f32, {m, k}), y(device, DType::f32, {m, n}), wanted(device, DType::f32, {m, n});
+          x.write(random.uniform(static_cast<std::size_t>(m * k), -2, 2));
+          MatmulOptions tiles, exact;
+          tiles.route = Route::tile;
+          exact.numerics = Numerics::exact;
+          const MatmulPlan plan = must(plan_matmul(device, {m, n, k, type}, true, tiles));
+          EXPECT_EQ(plan.kernel.substr(0, 14), "matmul_hopper_");
+          EXPECT_EQ(plan.numerics, Numerics::f16);
+          must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
+          must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, y.tensor(), tiles); }));
+          EXPECT_TRUE(y.intact());
+          EXPECT_LE(nmse(y.read(), wanted.read()), 3e-7);
+        }
+      }
+    }
+  }
+}
+
+// What any GPU makes of the form: rows as they were, and the exponents of bf16.
+TEST(WeightRows, ArePreparedRowsWithExponents) {
+  Random random(56);
+  SCOPED_TRACE(random.trace());
+  for (const Device& device : gpus()) {
+    for (const DType type : {DType::f16, DType::bf16}) {
+      for (const std::int64_t k : {std::int64_t{1}, std::int64_t{64}, std::int64_t{131}}) {
+        SCOPED_TRACE(std::string(to_string(type)) + " k " + std::to_string(k));
+        std::vector<Tensor> sources;
+        std::vector<float> values;
+        for (const std::int64_t n : {16, 21}) {
+          std::vector<float> some = random.uniform(static_cast<std::size_t>(n * k), -3, 3);
+          if (type == DType::bf16) {
+            for (std::size_t i = 0; i < some.size(); ++i) some[i] = std::ldexp(some[i], 9 * static_cast<int>(i / static_cast<std::size_t>(k)) - 120);
+            std::fill_n(some.begin() + 3 * k, k, 0.0f);
+            some[static_cast<std::size_t>(5 * k)] = -1e-40f;
+          }
+          std::vector<std::byte> bytes = encoded(type, some);
+          if (type == DType::bf16) {
+            const std::uint16_t infinity = 0x7F80;  // does not count
+            std::memcpy(&bytes[static_cast<std::size_t>(4 * k) * 2], &infinity, 2);
+          }
+          sources.push_back(uploaded(device, type, n, k, bytes));
+          const std::vector<float> stored = decoded(type, bytes);
+          values.insert(values.end(), stored.begin(), stored.end());
+        }
+        const Weight rows = in_form(device, sources, WeightForm::rows), prepared = in_form(device, sources, WeightForm::prepared);
+        const std::vector<std::byte> storage = downloaded(device, rows.impl()->storage);
+        ASSERT_EQ(storage.size(), ops::rows_bytes(type, 37, k));
+        if (type == DType::bf16) {
+          std::vector<std::int32_t> exponents(48);
+          std::memcpy(exponents.data(), storage.data() + storage.size() - 48 * 4, 48 * 4);
+          for (std::size_t row = 0; row < 48; ++row) {
+            float peak = 0;
+            for (std::size_t i = row * static_cast<std::size_t>(k); i < std::min(values.size(), (row + 1) * static_cast<std::size_t>(k)); ++i) {
+              if (std::isfinite(values[i])) peak = std::max(peak, std::fabs(values[i]));
+            }
+            int wanted = 0;
+            if (peak > 0) std::frexp(peak, &wanted);
+            EXPECT_EQ(exponents[row], peak > 0 ? std::max(wanted, -126) : 0) << row;
+          }
+        }
+        for (const std::int64_t m : {1, 19}) {
+          for (const Route route : {Route::vector, Route::tile}) {
+            MatmulOptions options;
+            options.numerics = Numerics::exact;
+            options.route = route;
+            Guarded x(device, DType::f32, {m, k}), y(device, DType::f32, {m, 37}), wanted(device, DType::f32, {m, 37});
+            x.write(random.uniform(static_cast<std::size_t>(m * k), -2, 2));
+            must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), prepared, wanted.tensor(), options); }));
+            must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), rows, y.tensor(), options); }));
+            EXPECT_TRUE(y.intact());
+            const std::vector<float> got = y.read(), want = wanted.read();
+            EXPECT_EQ(std::memcmp(got.data(), want.data(), got.size() * sizeof(float)), 0);
+          }
+        }
+      }
+    }
+  }
+}
+
+// A named route of tiles keeps the bits of a row, whatever rows stand beside it: k has one part then.
+TEST(WeightRows, BatchInvariantTilesOfHopper) {
+  Random random(57);
+  SCOPED_TRACE(random.trace());
+  for (const Device& device : gpus()) {
+    if (!device.impl()->is_hopper()) continue;
+    for (const DType type : {DType::q4_0, DType::q6_K, DType::f16, DType::bf16}) {
+      const std::int64_t n = 150, k = 5120;
+      const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
+      const Weight weight = must(Weight::prepare(device, raw, {PrepareMode::on, {}}));
+      const std::int64_t most = 300;
+      Guarded x(device, DType::f32, {most, k}), all(device, DType::f32, {most, n});
+      x.write(random.uniform(static_cast<std::size_t>(most * k), -2, 2));
+      MatmulOptions options;
+      options.route = Route::tile;
+      options.batch_invariant = true;
+      must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, all.tensor(), options); }));
+      const std::vector<float> want = all.read();
+      for (const std::int64_t m : {1, 17, 40, 100, 200}) {
+        SCOPED_TRACE(std::string(to_string(type)) + " m " + std::to_string(m));
+        Guarded y(device, DType::f32, {m, n});
+        const Tensor some = must(x.tensor().slice(0, 0, m));
+        must(run(device, [&](CommandEncoder& e) { return matmul(e, some, weight, y.tensor(), options); }));
+        const std::vector<float> got = y.read();
+        EXPECT_EQ(std::memcmp(got.data(), want.data(), got.size() * sizeof(float)), 0);
       }
     }
   }

@@ -7,10 +7,12 @@ namespace mlxn {
 
 /// How products are formed; the sums are always f32.
 enum class Numerics : std::uint8_t {
-  automatic,  ///< the device's default for the weight's type: exact or f16, never a lesser one
+  /// The device's default for the weight's type: exact or f16, never a lesser one. On a Hopper GPU f16 for prepared block types
+  /// and for the tiles of f16 and bf16 weights, whose vector route is exact; exact for all else on a GPU.
+  automatic,
   exact,      ///< f32 operands
   f16,        ///< x rounded to f16 (nearest even), weights exact or rounded to f16
-  bf16,       ///< x rounded to bf16; GPUs only
+  bf16,       ///< x rounded to bf16, weights exact; GPUs only
   int8act,    ///< x quantised per 32 values: d = max|x| / 127, q = nearest even of x / d; block formats on CPUs only
 };
 [[nodiscard]] std::string_view to_string(Numerics numerics) noexcept;
@@ -25,7 +27,7 @@ struct MatmulOptions {
   Numerics numerics = Numerics::automatic;
   Route route = Route::automatic;
   /// Row m of the result does not depend on how many rows x has, bit for bit. On a GPU, where the routes add in different
-  /// orders, Route::automatic is then the vector route for any m.
+  /// orders, Route::automatic is then the vector route for any m; tiles do not divide k then, which few rows pay for.
   bool batch_invariant = false;
 };
 

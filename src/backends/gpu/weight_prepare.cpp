@@ -55,11 +55,17 @@ Result<void> upload_bytes(const Device& device, std::span<const std::byte> from,
 }  // namespace
 
 WeightForm prepared_form(const Device& device, DType type) noexcept {
-  return device.impl()->is_hopper() && ops::has_hopper_kernels(type) ? WeightForm::records : WeightForm::prepared;
+  return device.impl()->is_hopper() ? ops::hopper_form(type) : WeightForm::prepared;
 }
 
 std::uint64_t prepared_weight_bytes(WeightForm form, DType type, std::int64_t n, std::int64_t k) noexcept {
-  return form == WeightForm::records ? ops::records_bytes(type, n, k) : ops::prepared_layout(type, n, k).bytes;
+  switch (form) {
+    case WeightForm::records: return ops::records_bytes(type, n, k);
+    case WeightForm::rows: return ops::rows_bytes(type, n, k);
+    case WeightForm::raw:
+    case WeightForm::prepared: break;
+  }
+  return ops::prepared_layout(type, n, k).bytes;
 }
 
 Result<Tensor> upload_weight(const Device& device, const Tensor& source, const PrepareOptions& options) {
@@ -150,6 +156,12 @@ Result<Tensor> prepare_weight(const Device& device, std::span<const Tensor> sour
     }
     MLXN_CHECK(lay_out(device, source, target, consumed, shifted));
     consumed += source.bytes();
+  }
+  if (form == WeightForm::rows && target.type == DType::bf16) {
+    MLXN_TRY(CommandEncoder encoder, device.encoder());
+    MLXN_CHECK(ops::encode_weight_exponents(encoder, target.storage, ops::prepared_layout(target.type, target.n, target.k).view,
+                                            target.storage, target.type, target.n, target.k, 0, target.n));
+    MLXN_CHECK(encoder.commit_and_wait());
   }
   return target.storage;
 }

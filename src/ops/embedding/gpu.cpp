@@ -77,8 +77,8 @@ Result<void> embedding_gpu(CommandEncoder& encoder, const Tensor& ids, const Wei
   const WeightImpl& weight = *table.impl();
   MLXN_CHECK(check_gpu_row("embedding", weight.dtype, weight.k));
   if (weight.form != WeightForm::records) {
-    const WeightLayout layout = weight.form == WeightForm::prepared ? prepared_layout(weight.dtype, weight.n, weight.k)
-                                                                    : raw_layout(weight.dtype, weight.n, weight.k);
+    const WeightLayout layout = weight.form == WeightForm::raw ? raw_layout(weight.dtype, weight.n, weight.k)
+                                                               : prepared_layout(weight.dtype, weight.n, weight.k);
     return look_up(encoder, ids, weight, weight.storage, layout, false, y, scale);
   }
   const auto row_bytes = static_cast<std::int64_t>(raw_layout(weight.dtype, 1, weight.k).bytes);

@@ -142,7 +142,7 @@ Result<void> stage_matmul_rows(std::string_view op, CommandEncoder& encoder, con
 
 Result<void> matmul_gpu(std::string_view op, CommandEncoder& encoder, const Tensor& x, const GpuOperand& operand, const Tensor& y,
                         const MatmulShape& shape, const MatmulChoice& choice) {
-  if (wants_hopper(operand.form, choice.numerics) && takes_hopper(shape, choice, gpu::device_cores(encoder))) {
+  if (wants_hopper(operand.form, shape.type, choice.numerics) && takes_hopper(shape, choice, gpu::device_cores(encoder))) {
     return matmul_hopper(op, encoder, x, operand, y, shape, choice);
   }
   const Tensor& weights = operand.bytes;
@@ -204,7 +204,7 @@ Result<void> matmul_gpu(std::string_view op, CommandEncoder& encoder, const Tens
 }
 
 MatmulGpuPlan plan_matmul_gpu(const MatmulShape& shape, WeightForm form, const MatmulChoice& choice, std::uint32_t cores) noexcept {
-  if (wants_hopper(form, choice.numerics) && takes_hopper(shape, choice, cores)) return plan_matmul_hopper(shape, choice, cores);
+  if (wants_hopper(form, shape.type, choice.numerics) && takes_hopper(shape, choice, cores)) return plan_matmul_hopper(shape, choice, cores);
   const WeightLayout layout =
       form == WeightForm::raw ? raw_layout(shape.type, shape.n, shape.k) : prepared_layout(shape.type, shape.n, shape.k);
   const bool records = form == WeightForm::records;

@@ -36,19 +36,23 @@ const gpu::KernelInfo* vector_kernel(DType type, std::uint32_t rows) noexcept {
   return nullptr;
 }
 
-constexpr gpu::KernelInfo tile_info(std::string_view name, DType type, int kind) {
-  const tile::Shape shape = hopper_tile_shape(type, kind);
+constexpr gpu::KernelInfo tile_info(std::string_view name, const tile::Shape& shape) {
   return {name, static_cast<std::uint32_t>(shape.threads()), 0, sizeof(HopperTileArgs), static_cast<std::uint32_t>(shape.shared_bytes()),
           {shape.form == tile::Form::pair ? 2u : 1u, 1, 1}, true};
 }
 // By type and kind.
 const gpu::KernelInfo kTileKernels[] = {
-#define MLXN_INFOS(type)                                                                                                      \
-  tile_info("matmul_hopper_tile16_" #type, DType::type, 0), tile_info("matmul_hopper_tile32_" #type, DType::type, 1),         \
-      tile_info("matmul_hopper_tile64_" #type, DType::type, 2), tile_info("matmul_hopper_tile128_" #type, DType::type, 3),    \
-      tile_info("matmul_hopper_tile256_" #type, DType::type, 4), tile_info("matmul_hopper_pair256_" #type, DType::type, 5),
+#define MLXN_KINDS(type, shape_of)                                                                                \
+  tile_info("matmul_hopper_tile16_" #type, shape_of(0)), tile_info("matmul_hopper_tile32_" #type, shape_of(1)),       \
+      tile_info("matmul_hopper_tile64_" #type, shape_of(2)), tile_info("matmul_hopper_tile128_" #type, shape_of(3)),  \
+      tile_info("matmul_hopper_tile256_" #type, shape_of(4)), tile_info("matmul_hopper_pair256_" #type, shape_of(5)),
+#define MLXN_INFOS(type) MLXN_KINDS(type, [](int kind) { return hopper_tile_shape(DType::type, kind); })
     MLXN_HOPPER_VECTOR_TYPES(MLXN_INFOS)
+    MLXN_KINDS(f16, tile::dense_shape_of)
+    MLXN_KINDS(bf16, tile::dense_shape_of)
+    MLXN_KINDS(bf16_narrow, tile::dense_shape_of)
 #undef MLXN_INFOS
+#undef MLXN_KINDS
 };
 const gpu::KernelInfo kStageKernel = {"matmul_hopper_stage", 512, 64, sizeof(HopperStageArgs), 0, {}, true};
 
@@ -119,13 +123,21 @@ Result<void> multiply_vector(std::string_view op, CommandEncoder& encoder, const
   return {};
 }
 
-/// Rows of x made ready, then the product. plan_rows(m): the plan for m rows.
-template <class PlanRows>
+/// The launch for so many rows of x.
+HopperTilePlan plan_rows(const MatmulShape& shape, const MatmulChoice& choice, std::uint32_t rows, std::uint32_t cores) noexcept {
+  const auto n = static_cast<std::uint32_t>(shape.n), k = static_cast<std::uint32_t>(shape.k);
+  const auto format = dense_format(shape.type, choice.numerics);
+  return format ? plan_hopper_dense(*format, rows, n, k, cores, choice.batch_invariant)
+                : plan_hopper_tile(shape.type, rows, n, k, cores, choice.batch_invariant);
+}
+
+/// Rows of x made ready, then the product. plan_of(m): the plan for m rows.
+template <class PlanOf>
 Result<void> multiply_tiles(CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y, const MatmulShape& shape,
-                            const PlanRows& plan_rows) {
+                            const PlanOf& plan_of) {
   for (std::int64_t m = 0; m < shape.m; m += kTileRows) {
     const std::int64_t m_end = std::min(m + kTileRows, shape.m);
-    const HopperTilePlan plan = plan_rows(static_cast<std::uint32_t>(m_end - m));
+    const HopperTilePlan plan = plan_of(static_cast<std::uint32_t>(m_end - m));
     // Scratch memory comes before the first launch: nothing is recorded if there is none.
     MLXN_TRY(const Tensor image, gpu::scratch(encoder, plan.image_bytes));
     MLXN_TRY(const Tensor scales, gpu::scratch(encoder, plan.scale_bytes));
@@ -154,11 +166,13 @@ Result<void> multiply_tiles(CommandEncoder& encoder, const Tensor& x, const GpuO
     gpu::TensorMapSpec map = plan.map;
     map.base = device_address(weights.bytes);
     MLXN_CHECK(gpu::tensor_map(encoder, args.w, map));
-    MLXN_TRY(const Tensor exponents, exponents_of(weights.bytes, shape.type, shape.n, shape.k));
     product.touch(args.w, weights.bytes);
     product.bind(args.x, image);
     product.bind(args.x_scales, scales);
-    product.bind(args.exponents, exponents);
+    if (shape.type != DType::f16) {
+      MLXN_TRY(const Tensor exponents, exponents_of(weights.bytes, shape.type, shape.n, shape.k));
+      product.bind(args.exponents, exponents);
+    }
     product.bind(args.y, y_rows);
     if (workspace.defined()) product.bind(args.workspace, workspace);
     if (counters.defined()) product.bind(args.counters, counters);
@@ -173,25 +187,28 @@ Result<void> multiply_tiles(CommandEncoder& encoder, const Tensor& x, const GpuO
 
 }  // namespace
 
-bool has_hopper_kernels(DType type) noexcept { return vector_kernel(type, 1) != nullptr; }
+WeightForm hopper_form(DType type) noexcept {
+  if (vector_kernel(type, 1) != nullptr) return WeightForm::records;
+  return dense_format(type, Numerics::f16) ? WeightForm::rows : WeightForm::prepared;
+}
 
 bool takes_hopper(const MatmulShape& shape, const MatmulChoice& choice, std::uint32_t cores) noexcept {
-  if (choice.route == Route::vector) return vector_rows(shape, choice.batch_invariant, cores) > 0;
   constexpr std::int64_t kMost = std::int64_t{1} << 31;  // their sizes are 32-bit numbers
+  if (!is_block(shape.type)) return choice.route == Route::tile && shape.n < kMost && shape.k < kMost;
+  if (choice.route == Route::vector) return vector_rows(shape, choice.batch_invariant, cores) > 0;
   return shape.n < kMost && shape.k < kMost && static_cast<std::int64_t>(quant::record_grid(quant::record_format(shape.type), 1, shape.k).tile_records) *
                                                        quant::record_format(shape.type).bytes() / 8 < kMost;
 }
 
 std::int64_t hopper_vector_threshold(const MatmulShape& shape, std::uint32_t cores) noexcept {
-  return vector_rows(shape, false, cores);
+  return is_block(shape.type) ? vector_rows(shape, false, cores) : 1;
 }
 
 Result<void> matmul_hopper(std::string_view op, CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y,
                            const MatmulShape& shape, const MatmulChoice& choice) {
   if (choice.route == Route::tile) {
-    return multiply_tiles(encoder, x, weights, y, shape, [&](std::uint32_t rows) {
-      return plan_hopper_tile(shape.type, rows, static_cast<std::uint32_t>(shape.n), static_cast<std::uint32_t>(shape.k), gpu::device_cores(encoder));
-    });
+    return multiply_tiles(encoder, x, weights, y, shape,
+                          [&](std::uint32_t rows) { return plan_rows(shape, choice, rows, gpu::device_cores(encoder)); });
   }
   return multiply_vector(op, encoder, x, weights.bytes, y, shape, choice.batch_invariant);
 }
@@ -210,19 +227,24 @@ Result<void> fused_matmul_hopper(std::string_view op, CommandEncoder& encoder, c
 }
 
 Result<void> matmul_hopper_kind(CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y, const MatmulShape& shape,
-                                int kind, std::uint32_t splits) {
+                                Numerics numerics, int kind, std::uint32_t splits) {
+  const auto n = static_cast<std::uint32_t>(shape.n), k = static_cast<std::uint32_t>(shape.k), cores = gpu::device_cores(encoder);
   return multiply_tiles(encoder, x, weights, y, shape, [&](std::uint32_t rows) {
-    HopperTilePlan plan = plan_hopper_shape(shape.type, hopper_tile_shape(shape.type, kind), rows, static_cast<std::uint32_t>(shape.n),
-                                            static_cast<std::uint32_t>(shape.k), splits, gpu::device_cores(encoder));
-    plan.kernel = hopper_tile_name(shape.type, kind);
+    HopperTilePlan plan;
+    if (const auto format = dense_format(shape.type, numerics)) {
+      plan = plan_dense_shape(*format, tile::dense_shape_of(kind), rows, n, k, splits, cores);
+      plan.kernel = hopper_dense_name(*format, kind);
+    } else {
+      plan = plan_hopper_shape(shape.type, hopper_tile_shape(shape.type, kind), rows, n, k, splits, cores);
+      plan.kernel = hopper_tile_name(shape.type, kind);
+    }
     return plan;
   });
 }
 
 MatmulGpuPlan plan_matmul_hopper(const MatmulShape& shape, const MatmulChoice& choice, std::uint32_t cores) noexcept {
   if (choice.route == Route::tile) {
-    const HopperTilePlan plan = plan_hopper_tile(shape.type, static_cast<std::uint32_t>(std::min(shape.m, kTileRows)),
-                                                 static_cast<std::uint32_t>(shape.n), static_cast<std::uint32_t>(shape.k), cores);
+    const HopperTilePlan plan = plan_rows(shape, choice, static_cast<std::uint32_t>(std::min(shape.m, kTileRows)), cores);
     return {plan.kernel, plan.shape.tokens, false, false};
   }
   const std::int64_t most = vector_rows(shape, choice.batch_invariant, cores);

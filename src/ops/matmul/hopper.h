@@ -5,21 +5,24 @@
 #include "backends/gpu/launch.h"
 #include "mlxn/ops/fused_matmul.h"
 #include "ops/matmul/gpu.h"
+#include "ops/matmul/hopper_dense.h"
 
-// Products on Hopper's matrix units, of weights that lie in records (quant/records.h), in class f16.
+// Products on Hopper's matrix units: of weights that lie in records (quant/records.h), in class f16; of rows of f16 and bf16 in
+// the classes of hopper_dense.h, by tiles.
 
 namespace mlxn::ops {
 
-/// Whether weights of the type are prepared as records on a Hopper GPU.
-[[nodiscard]] bool has_hopper_kernels(DType type) noexcept;
+/// How weights of the type are prepared on a Hopper GPU: records, rows, or as on every other.
+[[nodiscard]] WeightForm hopper_form(DType type) noexcept;
 
-/// Whether a product is one for Hopper's kernels, if they take its shape.
-[[nodiscard]] inline bool wants_hopper(WeightForm form, Numerics numerics) noexcept {
-  return form == WeightForm::records && numerics == Numerics::f16;
+/// Whether a product is one for Hopper's kernels, if they take its shape and route.
+[[nodiscard]] inline bool wants_hopper(WeightForm form, DType type, Numerics numerics) noexcept {
+  return form == WeightForm::records ? numerics == Numerics::f16 : form == WeightForm::rows && dense_format(type, numerics).has_value();
 }
 [[nodiscard]] bool takes_hopper(const MatmulShape& shape, const MatmulChoice& choice, std::uint32_t cores) noexcept;
 
-/// The largest m that the vector route serves better.
+/// The largest m that the vector route serves better. Rows of f16 and bf16 have no kernel of that route here: one row of x alone
+/// keeps the portable one.
 [[nodiscard]] std::int64_t hopper_vector_threshold(const MatmulShape& shape, std::uint32_t cores) noexcept;
 
 /// Records the product, which takes_hopper. The operands have been checked.
@@ -35,10 +38,10 @@ namespace mlxn::ops {
                                                const Tensor& y, const MatmulShape& shape, const MatmulFusion& fusion,
                                                const MatmulOptions& options);
 
-/// The product by one kind of tile kernel (0 to tile::kKinds - 1), with k in so many parts where it has parts: for tests, which
-/// reach every kernel at small sizes so. The operands as above.
+/// The product by one kind of tile kernel (0 to tile::kKinds - 1, or tile::kDenseKinds - 1), with k in so many parts where it has
+/// parts: for tests, which reach every kernel at small sizes so. The operands as above, and wants_hopper.
 [[nodiscard]] Result<void> matmul_hopper_kind(CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y,
-                                              const MatmulShape& shape, int kind, std::uint32_t splits);
+                                              const MatmulShape& shape, Numerics numerics, int kind, std::uint32_t splits);
 
 /// The host's side of all kernels, for the check that the CUDA side has them.
 [[nodiscard]] std::vector<const gpu::KernelInfo*> hopper_kernels();

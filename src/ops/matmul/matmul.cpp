@@ -86,19 +86,25 @@ struct Place {
   WeightForm form = WeightForm::raw;
 };
 
+/// Of automatic, by how the weights lie: f16 where matrix units wait for them.
+constexpr Numerics default_numerics(WeightForm form) noexcept {
+  return form == WeightForm::records || form == WeightForm::rows ? Numerics::f16 : Numerics::exact;
+}
+
 std::int64_t vector_threshold(const MatmulShape& shape, const Place& place, Numerics numerics) noexcept {
-  return wants_hopper(place.form, numerics) ? hopper_vector_threshold(shape, place.cores)
+  return wants_hopper(place.form, shape.type, numerics) ? hopper_vector_threshold(shape, place.cores)
          : place.gpu                        ? kGpuVectorThreshold
                                             : rows16::kVectorThreshold;
 }
 
 /// On a CPU every route adds in the same order, so batch_invariant holds without being asked for. On a GPU each route has an
 /// order of its own, which m does not change: there the mode stays with the vector route unless the call names one. Weights that
-/// lie in records are there for the matrix units, which take f16.
+/// lie in records are there for the matrix units, which take f16; rows of f16 and bf16 are for those in tiles, and exact in the
+/// vector route.
 Result<MatmulChoice> choose(std::string_view op, const MatmulShape& shape, const MatmulOptions& options, const Place& place) {
   MatmulChoice choice{options.numerics, options.route, options.batch_invariant};
   switch (options.numerics) {
-    case Numerics::automatic: choice.numerics = place.form == WeightForm::records ? Numerics::f16 : Numerics::exact; break;
+    case Numerics::automatic: choice.numerics = default_numerics(place.form); break;
     case Numerics::exact:
     case Numerics::f16: break;
     case Numerics::bf16:
@@ -112,6 +118,9 @@ Result<MatmulChoice> choose(std::string_view op, const MatmulShape& shape, const
   if (choice.route == Route::automatic) {
     const std::int64_t threshold = vector_threshold(shape, place, choice.numerics);
     choice.route = shape.m <= threshold || (place.gpu && options.batch_invariant) ? Route::vector : Route::tile;
+  }
+  if (options.numerics == Numerics::automatic && place.form == WeightForm::rows && choice.route == Route::vector) {
+    choice.numerics = Numerics::exact;
   }
   return choice;
 }
@@ -255,7 +264,8 @@ Result<std::vector<std::string>> explain_matmul(const Device& device, const Matm
   if (options.numerics == planned.choice.numerics) {
     lines.push_back(fmt::format("class {}: the call asks for it", numerics));
   } else if (options.numerics == Numerics::automatic) {
-    lines.push_back(fmt::format("class {}: the default of the operation", numerics));
+    const bool by_route = planned.form == WeightForm::rows;
+    lines.push_back(fmt::format("class {}: the default of the {}", numerics, by_route ? "route for these weights" : "operation"));
   } else {
     lines.push_back(fmt::format("class {}: {} has no class {}", numerics, mlxn::to_string(shape.type), mlxn::to_string(options.numerics)));
   }
@@ -280,6 +290,10 @@ Result<std::vector<std::string>> explain_matmul(const Device& device, const Matm
     lines.push_back(planned.decoded ? fmt::format("weights are unpacked once for every {} rows of x", planned.panel_rows)
                                     : fmt::format("weights are unpacked in registers, read once for every {} rows of x", planned.panel_rows));
     const bool records = planned.form == WeightForm::records;
+    if (planned.form == WeightForm::rows) {
+      lines.push_back("weights lie in rows as in the file, prepared at load");
+      return lines;
+    }
     lines.push_back(records && planned.taken_apart ? "weights lie in records for matrix units, which this class does not use: they are laid out field by field before they are read"
                     : records             ? "weights lie in records for matrix units, prepared at load"
                     : prepared            ? "weights lie field by field, prepared at load"
@@ -325,7 +339,7 @@ Result<std::int64_t> matmul_vector_threshold(const Device& device, const MatmulS
     const bool gpu = device.impl()->is_gpu();
     const WeightForm form = gpu && prepared ? gpu::prepared_form(device, shape.type) : WeightForm::raw;
     const auto cores = static_cast<std::uint32_t>(device.capabilities().compute_units);
-    return ops::vector_threshold(shape, {gpu, cores, form}, form == WeightForm::records ? Numerics::f16 : Numerics::exact);
+    return ops::vector_threshold(shape, {gpu, cores, form}, ops::default_numerics(form));
   });
 }
 

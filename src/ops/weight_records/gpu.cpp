@@ -35,6 +35,7 @@ gpu::Kernel<WeightExponentsArgs> exponents_kernel(DType type) noexcept {
     case DType::iq4_nl: return weight_exponents_iq4_nl;
     case DType::iq4_xs: return weight_exponents_iq4_xs;
     case DType::mxfp4: return weight_exponents_mxfp4;
+    case DType::bf16: return weight_exponents_bf16;
     default: return {};  // has no records
   }
 }
@@ -63,6 +64,7 @@ bool has_records(DType type) noexcept { return static_cast<bool>(quant::record_f
 namespace {
 /// Where the exponents begin, a multiple of 16 as the records' bytes are.
 std::uint64_t exponents_offset(DType type, std::int64_t n, std::int64_t k) noexcept {
+  if (!is_block(type)) return (prepared_layout(type, n, k).bytes + 15) / 16 * 16;
   const quant::RecordFormat format = quant::record_format(type);
   return quant::record_grid(format, n, k).records() * format.bytes();
 }
@@ -71,6 +73,10 @@ constexpr std::int64_t rows_of_tiles(std::int64_t rows) { return (rows + quant::
 
 std::uint64_t records_bytes(DType type, std::int64_t n, std::int64_t k) noexcept {
   return exponents_offset(type, n, k) + static_cast<std::uint64_t>(rows_of_tiles(n)) * sizeof(std::int32_t);
+}
+
+std::uint64_t rows_bytes(DType type, std::int64_t n, std::int64_t k) noexcept {
+  return type == DType::bf16 ? records_bytes(type, n, k) : prepared_layout(type, n, k).bytes;
 }
 
 Result<Tensor> exponents_of(const Tensor& records, DType type, std::int64_t n, std::int64_t k) {

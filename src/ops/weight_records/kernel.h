@@ -169,6 +169,32 @@ struct WeightExponents {
   }
 };
 
+/// The same of rows of bf16.
+struct WeightExponentsBf16 {
+  using Args = ops::WeightExponentsArgs;
+  struct Shared {
+    uint32_t limits[128];
+  };
+  static constexpr uint32_t kThreads = 128;
+
+  static MLXN_FN void run(const Args& args, const Thread& t, MLXN_SHARED Shared& shared) {
+    const int64_t row = t.group.x, elems = row < args.rows ? args.k : 0;
+    MLXN_GLOBAL const uint16_t* from = (MLXN_GLOBAL const uint16_t*)args.w.data.ptr + row * args.w.row_blocks;
+    uint32_t limit = 0;
+    for (int64_t i = t.index; i < elems; i += kThreads) {
+      const uint32_t bits = from[i] & 0x7FFFu;
+      if (bits > limit && bits < 0x7F80u) limit = bits;
+    }
+    shared.limits[t.index] = limit;
+    t.barrier();
+    for (uint32_t half = kThreads / 2; half != 0; half /= 2) {
+      if (t.index < half && shared.limits[t.index + half] > shared.limits[t.index]) shared.limits[t.index] = shared.limits[t.index + half];
+      t.barrier();
+    }
+    if (t.index == 0) args.exponents.ptr[row] = shared.limits[0] == 0 ? 0 : int32_t(shared.limits[0] >> 7) - 126;
+  }
+};
+
 }  // namespace gpu
 }  // namespace mlxn
 
@@ -187,4 +213,5 @@ struct WeightExponents {
   KERNEL(weight_exponents_q6_K, WeightExponents<Q6K, 32>)      \
   KERNEL(weight_exponents_iq4_nl, WeightExponents<Iq4Nl, 127>) \
   KERNEL(weight_exponents_iq4_xs, WeightExponents<Iq4Xs, 127>) \
-  KERNEL(weight_exponents_mxfp4, WeightExponents<Mxfp4, 12>)
+  KERNEL(weight_exponents_mxfp4, WeightExponents<Mxfp4, 12>)   \
+  KERNEL(weight_exponents_bf16, WeightExponentsBf16)

@@ -12,7 +12,10 @@ namespace mlxn::ops {
 /// Of a matrix [n, k]: the records, then an exponent (i32) for each of their rows, see encode_weight_exponents.
 [[nodiscard]] std::uint64_t records_bytes(DType type, std::int64_t n, std::int64_t k) noexcept;
 
-/// i32, a view of the records' storage.
+/// The same of rows of bf16 (WeightForm::rows) in the prepared layout; of f16, which has no exponents, the layout alone.
+[[nodiscard]] std::uint64_t rows_bytes(DType type, std::int64_t n, std::int64_t k) noexcept;
+
+/// i32, a view of the storage of records or of rows.
 [[nodiscard]] Result<Tensor> exponents_of(const Tensor& records, DType type, std::int64_t n, std::int64_t k);
 
 /// Records the packing of `rows` rows of blocks, the rows from `first_row` (a multiple of 16) on of a matrix [n, k]. blocks: u8, in
@@ -33,7 +36,8 @@ struct RecordRows {
                                                  const RecordRows& rows);
 
 /// Records the finding of the exponents of `rows` rows of a matrix [n, k], the rows from `first_row` (a multiple of 16) on, and of
-/// those that fill up their last tile. blocks: u8, in the layout of `view` (of the rows alone); records: as above.
+/// those that fill up their last tile. blocks: u8, in the layout of `view` (of the rows alone); records: as above. Also of rows of
+/// bf16.
 [[nodiscard]] Result<void> encode_weight_exponents(CommandEncoder& encoder, const Tensor& blocks, const quant::GpuWeight& view,
                                                    const Tensor& records, DType type, std::int64_t n, std::int64_t k,
                                                    std::int64_t first_row, std::int64_t rows);
