@@ -26,7 +26,7 @@ bool has_cuda() { return lacks_cuda().empty(); }
 
 constexpr VariantInfo kInfos[] = {
     {"cached_attention_f16", "cuda", &has_cuda, &lacks_cuda},  // of Hopper
-    gpu_variant_info("rope_append, attention"),
+    gpu_variant_info("cached_attention_gpu"),
     variant_info<CpuIsa::scalar>("rope_append, attention"),
 };
 

@@ -20,7 +20,7 @@ namespace {
 constexpr std::string_view kOp = "fused_matmul";
 constexpr VariantInfo kInfos[] = {
     variant_info<CpuIsa::scalar>("rms_norm, matmul, silu_mul or gelu_mul, add"),
-    gpu_variant_info("matmul_gpu"),
+    gpu_variant_info("fused_matmul_gpu"),
 };
 
 constexpr bool is_gated(const MatmulFusion& fusion) { return fusion.gate != MatmulGate::none; }

@@ -612,16 +612,20 @@ __device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, st
       for (; j + kWarps < units; j += 2 * kWarps)
         Math::template multiply<2, kHalf>(stage + j / F::kHalves * F::kRecordBytes, first * F::kHalves + j,
                                           x_shared, meta_shared, sums);
-      if (j < units)
-        Math::template multiply<1, kHalf>(stage + j / F::kHalves * F::kRecordBytes, first * F::kHalves + j,
-                                          x_shared, meta_shared, sums);
-      if (any_low) {
-        for (j = warp; j < units; j += kWarps) {
-          const std::uint32_t unit = first * F::kHalves + j;
-          if (Math::has_low(flags, unit))
-            Math::template multiply<1, kHalf>(stage + j / F::kHalves * F::kRecordBytes, unit, x_shared + low,
-                                              meta_shared + low, sums, flags + unit * Math::kGroups);
+      // One by one: what is left, then what outliers left of any.
+      bool is_low = false;
+#pragma unroll 1
+      for (;; j += kWarps) {
+        if (j >= units) {
+          if (is_low || !any_low) break;
+          is_low = true, j = warp;
+          if (j >= units) break;
         }
+        const std::uint32_t unit = first * F::kHalves + j;
+        if (is_low && !Math::has_low(flags, unit)) continue;
+        Math::template multiply<1, kHalf>(stage + j / F::kHalves * F::kRecordBytes, unit,
+                                          x_shared + (is_low ? low : 0), meta_shared + (is_low ? low : 0),
+                                          sums, is_low ? flags + unit * Math::kGroups : nullptr);
       }
       __syncwarp();
       if (lane == 0) barrier_arrive(empty + 8 * read.slot);
