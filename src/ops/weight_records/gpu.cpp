@@ -109,8 +109,8 @@ Result<void> encode_unpack_records(CommandEncoder& encoder, const Tensor& record
   args.first_row = rows.first;
   args.n = n;
   MLXN_TRY(const std::uint32_t groups, gpu::groups_for("unpack", rows.rows, 1));
-  constexpr std::int64_t kGroupBlocks = 64;
-  const std::int64_t parts = std::clamp<std::int64_t>(args.row_blocks / kGroupBlocks, 1, 64);
+  constexpr std::int64_t kGroupElems = 512;  // a token's row is looked up with nothing else to do
+  const std::int64_t parts = std::clamp<std::int64_t>(k / kGroupElems, 1, 64);
   return gpu::encode(encoder, gpu::unpack_records, {groups, static_cast<std::uint32_t>(parts)}, launch);
 }
 
