@@ -23,7 +23,8 @@
 // another counts on a barrier there, so that the last step needs no fence and no block waits for one that is
 // behind it. Bound by latency up to a few tiles per block: of memory, of the rotation, of the way to the
 // other blocks. Beyond, by the multiply-adds and conversions: by count, 650 cycles a tile of 128 columns for
-// four rows, 1150 for eight.
+// four rows, 1150 for eight. On an H200, 8 key heads of 128 with four queries each: 5.2 us with 256 keys, 18.2
+// with 4096, where reading the cache would take 3.7.
 #pragma once
 
 #include "cuda_blocks/cluster.cuh"

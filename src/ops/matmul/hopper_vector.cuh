@@ -1,15 +1,16 @@
 // y[m, n] = x[m, k] * w[n, k]^T for up to four rows of x, w in records (quant/records.h), on Hopper.
 //
 // Bound: reading the weights once. An SM needs about 36 KB of copies in flight all the time; everything else
-// has to hide behind that. Reached on an H200 with q4_0, x in f32 and one row: 61 % of the read rate at
-// n 4096, k 14336, 70 % at n 14336, k 4096 (docs/benchmarks.md); the rest is the start until x is there, and
-// unpacking.
+// has to hide behind that. Reached on an H200 with x in f32 and one row, of the read rate: q4_0 62 % at n 4096,
+// k 14336 and 73 % at n 14336, k 4096; q8_0 78 and 88 % (docs/benchmarks.md). The rest is the wait for the
+// kernel before, x on its way and made ready, and unpacking.
 //
 // A block owns `tiles_per_block` tiles of 16 rows of w. Roles of its warps:
 //   kWarps math warps   turn x into their operand form once, then take every kWarps-th unit (16 rows x 128 k)
 //                       of each stage
 //   1 copying warp      keeps a ring of stages full, one bulk copy of whole records (about 18 KB) each
-//   1 summing warp      adds the math warps' parts of a finished tile and stores them
+//   1 summing warp      adds the math warps' parts of a finished tile, and does what follows: the norm's
+//                       factor, the gate, the residual
 // In a math warp lane 4 g + t has rows g and g + 8 of the tile, and of every 16 k those that the records give
 // it; of the sums, those of rows g and g + 8 with one row of x and one block of 32 k.
 //
