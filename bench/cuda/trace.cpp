@@ -4,20 +4,21 @@
 ///   c++ -std=c++20 -O2 -shared -fPIC -I$CUDA/include bench/cuda/trace.cpp -o libtrace.so -L$CUDA/lib64
 ///   -lcupti
 ///   LD_LIBRARY_PATH=$CUDA/lib64 CUDA_INJECTION64_PATH=$PWD/libtrace.so TRACE_OUT=trace.txt TRACE_LAST=1670
+///   TRACE_PERIOD=167
 ///       mlxn generate --device cuda -m FILE -p Hello -n 32 --temp 0
 ///
-/// TRACE_OUT is where it prints to, TRACE_LAST how many kernels, the last ones (all). First a line for each
-/// kernel's name: launches, mean microseconds from the end of the kernel before to its own, and their sum;
-/// then a line for each launch: start, end, name. Kernels that start early overlap, so that ends tell more
-/// than durations.
+/// TRACE_OUT is where it prints to, TRACE_LAST how many kernels, the last ones (all). Where they repeat after
+/// TRACE_PERIOD of them, as those of a decoded token do (the 167 of an 8B llama), first a line for each
+/// place: the median microseconds from the end of the kernel before to its own, for kernels that start early
+/// overlap, and its name. Then a line for each launch: start, end, name.
 
 #include <cuda.h>
 #include <cupti.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <map>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -35,6 +36,7 @@ std::vector<Launch> launches;
 void CUPTIAPI give_buffer(std::uint8_t** buffer, std::size_t* bytes, std::size_t* most_records) {
   *bytes = 8 << 20;
   *buffer = static_cast<std::uint8_t*>(std::aligned_alloc(8, *bytes));
+  if (*buffer == nullptr) *bytes = 0;
   *most_records = 0;
 }
 
@@ -47,10 +49,14 @@ void CUPTIAPI take_buffer(CUcontext, std::uint32_t, std::uint8_t* buffer, std::s
     launches.push_back({kernel->start, kernel->end, kernel->name == nullptr ? "?" : kernel->name});
   }
   std::free(buffer);
+  std::size_t dropped = 0;
+  if (cuptiActivityGetNumDroppedRecords(nullptr, 0, &dropped) == CUPTI_SUCCESS && dropped != 0)
+    std::fprintf(stderr, "trace: %zu records are missing\n", dropped);
 }
 
 void print() {
   cuptiActivityFlushAll(CUPTI_ACTIVITY_FLAG_FLUSH_FORCED);
+  const std::lock_guard<std::mutex> lock(mutex);
   const char* out = std::getenv("TRACE_OUT");
   std::FILE* file = out == nullptr ? stderr : std::fopen(out, "w");
   if (file == nullptr) {
@@ -64,19 +70,15 @@ void print() {
   if (launches.size() > most)
     launches.erase(launches.begin(), launches.end() - static_cast<std::ptrdiff_t>(most));
 
-  struct Sum {
-    std::size_t count = 0;
-    double us = 0;
-  };
-  std::map<std::string, Sum> kernels;
-  for (std::size_t i = 1; i < launches.size(); ++i) {
-    Sum& sum = kernels[launches[i].name];
-    ++sum.count;
-    sum.us += 1e-3 * (static_cast<double>(launches[i].end) - static_cast<double>(launches[i - 1].end));
-  }
-  for (const auto& [name, sum] : kernels) {
-    std::fprintf(file, "%zu launches, %.2f us each, %.1f us: %s\n", sum.count,
-                 sum.us / static_cast<double>(sum.count), sum.us, name.c_str());
+  const char* every = std::getenv("TRACE_PERIOD");
+  const std::size_t period = every == nullptr ? 0 : std::strtoull(every, nullptr, 10);
+  for (std::size_t place = 0; place < period && period + place < launches.size(); ++place) {
+    std::vector<double> us;
+    for (std::size_t i = period + place; i < launches.size(); i += period)
+      us.push_back(1e-3 * (static_cast<double>(launches[i].end) - static_cast<double>(launches[i - 1].end)));
+    std::nth_element(us.begin(), us.begin() + static_cast<std::ptrdiff_t>(us.size() / 2), us.end());
+    std::fprintf(file, "place %zu: %.2f us %s\n", place, us[us.size() / 2],
+                 launches[period + place].name.c_str());
   }
   for (const Launch& launch : launches) {
     const auto us = [&](std::uint64_t at) { return 1e-3 * static_cast<double>(at - launches.front().start); };

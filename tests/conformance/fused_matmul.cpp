@@ -1,5 +1,6 @@
 #include "mlxn/ops/fused_matmul.h"
 
+#include "backends/command_list.h"
 #include "backends/device_impl.h"
 #include "mlxn/ops/add.h"
 #include "mlxn/ops/gelu_mul.h"
@@ -86,16 +87,17 @@ void check(const Case& c, Random& random) {
           return fused_matmul(e, gx.tensor(), weight, gy.tensor(), fusion, options);
         }
         if (c.norm) MLXN_CHECK(rms_norm(e, gx.tensor(), gn.tensor(), gh.tensor(), kEps));
-        MLXN_CHECK(matmul(e, c.norm ? gh.tensor() : gx.tensor(), weight, gp.tensor(), options));
-        Tensor sum = gp.tensor();
+        const Tensor& last = c.residual ? gp.tensor() : gy.tensor();  // of the product's own operations
+        const Tensor product = gated ? gp.tensor() : last;
+        MLXN_CHECK(matmul(e, c.norm ? gh.tensor() : gx.tensor(), weight, product, options));
+        Tensor sum = product;
         if (gated) {
-          MLXN_TRY(const Tensor gate, sum.slice(1, 0, columns));
-          MLXN_TRY(const Tensor up, sum.slice(1, columns, c.n));
-          MLXN_CHECK(c.gate == MatmulGate::silu ? silu_mul(e, gate, up, gate) : gelu_mul(e, gate, up, gate));
-          sum = gate;
+          MLXN_TRY(const Tensor gate, product.slice(1, 0, columns));
+          MLXN_TRY(const Tensor up, product.slice(1, columns, c.n));
+          sum = c.residual ? gate : gy.tensor();
+          MLXN_CHECK(c.gate == MatmulGate::silu ? silu_mul(e, gate, up, sum) : gelu_mul(e, gate, up, sum));
         }
-        if (c.residual) return add(e, sum, residual, gy.tensor());
-        return gated ? add(e, sum, sum, gy.tensor()) : e.copy(gy.tensor(), sum);
+        return c.residual ? add(e, sum, residual, gy.tensor()) : Result<void>();
       }));
       EXPECT_TRUE(gy.intact());
       EXPECT_TRUE(gh.intact());
@@ -108,7 +110,7 @@ void check(const Case& c, Random& random) {
     EXPECT_TRUE(gr.unchanged());
     EXPECT_EQ(y, outcome(How::with_memory));
     const bool fuses = c.prepared && must(fuses_matmul(v.device, {c.m, c.n, c.k, c.type}, c.gate, options));
-    if (!fuses && c.residual) {
+    if (!fuses) {
       EXPECT_EQ(y, outcome(How::steps));
     }
 
@@ -161,6 +163,84 @@ TEST(FusedMatmul, is_a_product_with_what_surrounds_it) {
   }
 }
 
+TEST(FusedMatmul, BatchInvariantRowsHaveTheirBitsInAnyCompany) {
+  Random random(78);
+  SCOPED_TRACE(random.trace());
+  constexpr std::int64_t kRows = 6, kN = 64, kK = 512;
+  for (const Variant& v : families()) {
+    SCOPED_TRACE(v.name);
+    const Weight weight = must(Weight::prepare(v.device, uploaded(v.device, DType::q4_K, kN, kK, random_weights(DType::q4_K, kN * kK, random))));
+    // Rows that begin at no multiple of 16 bytes, and a norm that does or does not.
+    Guarded gx(v.device, DType::f32, {kRows, kK}, {1, 0});
+    write(gx, DType::f32, random.uniform(kRows * kK, -2, 2));
+    const std::vector<float> norm = random.uniform(kK, 0.5f, 2);
+    MatmulOptions options;
+    options.batch_invariant = true;
+    std::vector<std::vector<float>> results;
+    for (const std::uint64_t shift : {0, 4}) {
+      Guarded gn(v.device, DType::f32, {kK}, {0, shift});
+      write(gn, DType::f32, norm);
+      const auto rows = [&](std::int64_t begin, std::int64_t end) {
+        Guarded gy(v.device, DType::f32, {end - begin, kN / 2});
+        MatmulFusion fusion;
+        fusion.norm = gn.tensor(), fusion.norm_eps = kEps, fusion.gate = MatmulGate::silu;
+        must(run(v.device, [&](CommandEncoder& e) -> Result<void> {
+          MLXN_TRY(const Tensor x, gx.tensor().slice(0, begin, end));
+          return fused_matmul(e, x, weight, gy.tensor(), fusion, options);
+        }));
+        return gy.read();
+      };
+      const std::vector<float> all = rows(0, kRows);
+      for (const std::int64_t count : {1, 2, 3}) {
+        const std::vector<float> some = rows(1, 1 + count);
+        EXPECT_EQ(some, std::vector<float>(all.begin() + kN / 2, all.begin() + (1 + count) * (kN / 2))) << shift << " " << count;
+      }
+      results.push_back(all);
+    }
+    for (std::size_t i = 0; i < results[0].size(); ++i) {
+      ASSERT_NEAR(results[0][i], results[1][i], 2e-3f * std::fabs(results[0][i]) + 2e-3f) << i;
+    }
+  }
+}
+
+TEST(FusedMatmul, AMemoryOrderOfTheCallersIsKeptWithinAnOperation) {
+  Random random(79);
+  SCOPED_TRACE(random.trace());
+  constexpr std::int64_t kRows = 3, kN = 64, kK = 256;
+  for (const Variant& v : families()) {
+    SCOPED_TRACE(v.name);
+    const Weight weight = must(Weight::prepare(v.device, uploaded(v.device, DType::q8_0, kN, kK, random_weights(DType::q8_0, kN * kK, random))));
+    Guarded gx(v.device, DType::f32, {kRows, kK}), gn(v.device, DType::f32, {kK}), gr(v.device, DType::f32, {kRows, kN / 2});
+    write(gx, DType::f32, random.uniform(kRows * kK, -2, 2));
+    write(gn, DType::f32, random.uniform(kK, 0.5f, 2));
+    write(gr, DType::f32, random.uniform(kRows * kN / 2, -3, 3));
+    const auto outcome = [&](HazardMode mode) {
+      Guarded gh(v.device, DType::f32, {kRows, kK}), gp(v.device, DType::f32, {kRows, kN});
+      MatmulFusion fusion;
+      fusion.norm = gn.tensor(), fusion.norm_eps = kEps, fusion.gate = MatmulGate::gelu, fusion.residual = gr.tensor();
+      fusion.normed = gh.tensor(), fusion.product = gp.tensor();
+      const Tensor y = must(gp.tensor().slice(1, 0, kN / 2));  // the left half of the product's memory
+      EncoderOptions encoder_options;
+      encoder_options.hazards = mode;
+      CommandEncoder e = must(v.device.encoder(encoder_options));
+      must(fused_matmul(e, gx.tensor(), weight, y, fusion));
+      must(e.commit_and_wait());
+      std::vector<float> left;
+      const std::vector<float> all = gp.read();
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        if (i % kN < kN / 2) left.push_back(all[i]);
+      }
+      return left;
+    };
+    EXPECT_EQ(outcome(HazardMode::manual), outcome(HazardMode::automatic));
+    Guarded gy(v.device, DType::f32, {kRows, kN / 2});
+    MatmulFusion fusion;
+    fusion.norm = gn.tensor(), fusion.norm_eps = kEps, fusion.gate = MatmulGate::gelu, fusion.residual = gr.tensor();
+    must(run(v.device, [&](CommandEncoder& e) { return fused_matmul(e, gx.tensor(), weight, gy.tensor(), fusion); }));
+    EXPECT_EQ(outcome(HazardMode::automatic), gy.read());
+  }
+}
+
 TEST(FusedMatmul, OneKernelForFewRowsOnHopper) {
   const MatmulShape shape = {1, 28672, 4096, DType::q4_K};
   for (const Variant& v : families()) {
@@ -178,6 +258,7 @@ TEST(FusedMatmul, OneKernelForFewRowsOnHopper) {
     EXPECT_FALSE(must(fuses_matmul(v.device, shape, MatmulGate::silu, exact)));
   }
   EXPECT_TRUE(fails_with(fuses_matmul(Device(), shape, MatmulGate::silu), ErrorCode::invalid_argument, {"device"}));
+  EXPECT_TRUE(fails_with(fuses_matmul(families().front().device, {0, 32, 64, DType::q4_0}, MatmulGate::none), ErrorCode::bad_shape, {"m"}));
 }
 
 TEST(FusedMatmul, errors) {
@@ -203,7 +284,14 @@ TEST(FusedMatmul, errors) {
     EXPECT_TRUE(fails_with(result(x, weight, half), ErrorCode::bad_shape, {"y", "[2, 16]", "[2, 32]"}));
     fusion.norm_eps = 0;
     EXPECT_TRUE(fails_with(result(x, weight, y), ErrorCode::invalid_argument, {"norm_eps", "0"}));
-    fusion.norm_eps = kEps, fusion.norm = must(v.device.allocate(DType::f32, {63}));
+    fusion.norm_eps = kEps;
+    MatmulOptions options;
+    options.numerics = v.device.impl()->is_gpu() ? Numerics::int8act : Numerics::bf16;
+    CommandEncoder encoder = must(v.device.encoder());
+    EXPECT_TRUE(fails_with(fused_matmul(encoder, x, weight, y, fusion, options), ErrorCode::unsupported, {"fused_matmul", "class"}));
+    EXPECT_EQ(encoder.list()->dispatches(), 0u);
+    EXPECT_TRUE(fails_with(result(x, weight, x), ErrorCode::bad_shape, {"y"}));
+    fusion.norm = must(v.device.allocate(DType::f32, {63}));
     EXPECT_TRUE(fails_with(result(x, weight, y), ErrorCode::bad_shape, {"norm", "[63]", "[64]"}));
     fusion.norm = norm, fusion.gate = MatmulGate::silu;
     EXPECT_TRUE(fails_with(result(x, odd, half), ErrorCode::bad_shape, {"31", "even"}));

@@ -12,7 +12,7 @@ printf '#!/bin/sh\necho 2\n' > bin/nproc
 printf '#!/bin/sh\n' > tree/tools/setup.sh
 cat > tree/tools/build.sh <<'END_OF_FILE'
 #!/bin/sh
-[ "$3" != build.ninja ] || cmake -S tree -B tree/build/release > configure.log
+[ "$3" != build.ninja ] || cmake -G Ninja -S tree -B tree/build/release > configure.log
 END_OF_FILE
 chmod +x bin/nproc tree/tools/*.sh
 PATH=$PWD/bin:$PATH
@@ -32,11 +32,12 @@ bad() { echo "[ RUN      ] \$1"; echo "the reason of \$1"; echo "[  FAILED  ] \$
 # Succeeds if the other one is there at the same time.
 meet() {
   touch "\$seen/\$name"
-  for i in \$(seq 100); do [ ! -e "\$seen/\$1" ] || return 0; sleep 0.1; done
+  for i in \$(seq 300); do [ ! -e "\$seen/\$1" ] || return 0; sleep 0.1; done
   return 1
 }
 code=0
 $2
+echo "[==========] 1 test from 1 test suite ran. (1 ms total)"
 exit \$code
 END_OF_FILE
     chmod +x "tree/build/$build/tests/test_$1"
@@ -46,7 +47,7 @@ cat > tree/CMakeLists.txt <<'END_OF_FILE'
 cmake_minimum_required(VERSION 3.25)
 project(parts LANGUAGES NONE)
 enable_testing()
-foreach(part IN ITEMS base quant runtime memory fuzz models seed)
+foreach(part IN ITEMS base quant runtime memory fuzz models seed tokenizer)
   add_test(NAME ${part} COMMAND test_${part})
 endforeach()
 add_test(NAME command COMMAND ${CMAKE_COMMAND} -E true)
@@ -56,8 +57,9 @@ program base 'meet quant || bad NotMet; ok First; ok Second'
 program quant 'meet base || bad NotMet; ok Good; bad Wrong; skip Left; sleep 1'
 program runtime 'touch "$seen/alone"; sleep 1; rm "$seen/alone"; ok Measured'
 program memory '[ ! -e "$seen/alone" ] || bad BesideOneThatMeasures; ok First'
-program fuzz 'ok "Share_${GTEST_SHARD_INDEX:-all}"; [ "${GTEST_SHARD_INDEX:-}" != 1 ] || { echo "it broke down here"; code=6; }'
+program fuzz 'ok "Share_${GTEST_SHARD_INDEX:-all}"; [ "${GTEST_SHARD_INDEX:-}" != 1 ] || { bad Wrong; echo "it broke down here"; exit 6; }'
 program models ':'
+program tokenizer 'ok Early; exit 0'
 program seed 'ok Quick; [ -z "${STAY:-}" ] || { echo $$ > "$seen/pid"; exec sleep 60; }'
 printf 'exit 77\n' > tree/tests/scripts/left.sh
 printf 'echo "what the script says"; exit 3\n' > tree/tests/scripts/wrong.sh
@@ -83,6 +85,8 @@ has_not 'First$'
 has '^runtime  *1 passed, 0 failed, 0 skipped '
 has '^memory  *1 passed, 0 failed, 0 skipped '
 has '^models ran nothing$'
+has '^tokenizer  *1 passed, 1 failed, 0 skipped '
+has '^tokenizer ended before all its tests had run$'
 has '^command  *1 passed, 0 failed, 0 skipped '
 has '^command_that_fails  *0 passed, 1 failed, 0 skipped '
 has 'no_such_file'
@@ -90,9 +94,9 @@ has '^left  *0 passed, 0 failed, 1 skipped '
 has '^what the script says$'
 has '^wrong ended with exit code 3$'
 has '^right  *1 passed, 0 failed, 0 skipped '
-has '^9 passed, 4 failed, 2 skipped$'
+has '^10 passed, 5 failed, 2 skipped$'
 parts=$(grep -o '^[a-z_]*  *[0-9]* passed' out | sed 's/ .*//' | tr '\n' ' ')
-[ "$parts" = "base quant runtime memory fuzz models seed command command_that_fails left right wrong " ] || fail "not in order: $parts"
+[ "$parts" = "base quant runtime memory fuzz models seed tokenizer command command_that_fails left right wrong " ] || fail "not in order: $parts"
 
 
 run 0 memory fuzz
@@ -100,7 +104,8 @@ has '^2 passed, 0 failed, 0 skipped$'
 run 0 seed runtime seed
 has '^2 passed, 0 failed, 0 skipped$'
 run 1 asan:fuzz
-has '^asan:fuzz  *4 passed, 1 failed, 0 skipped '
+has '^asan:fuzz  *4 passed, 2 failed, 0 skipped '
+has '^the reason of Wrong$'
 has '^it broke down here$'
 has '^fuzz ended with exit code 6$'
 run 2 no_such_part
@@ -112,7 +117,8 @@ for signal in INT TERM; do
   mkdir work
   STAY=1 TMPDIR=$PWD/work tree/test seed > out 2>&1 &
   test=$!
-  for i in $(seq 100); do [ ! -s "$seen/pid" ] || break; sleep 0.1; done
+  for i in $(seq 600); do [ ! -s "$seen/pid" ] || break; sleep 0.1; done
+  [ -s "$seen/pid" ] || fail "$signal: it did not start"
   kill -$signal -- -$test
   wait $test
   code=$?

@@ -12,9 +12,9 @@ struct MatmulFusion {
   Tensor norm;         ///< f32 [k], contiguous: h = rms_norm(x, norm, norm_eps) takes the place of x, which is f32 then
   float norm_eps = 0;  ///< > 0 and finite
   MatmulGate gate = MatmulGate::none;  ///< with one n is even, and y has n / 2 columns
-  Tensor residual;                     ///< y's shape and dtype, last axis contiguous, any row stride; may be exactly y
-  // Memory for what lies between the operations where one kernel does not do them all; what is in it afterwards is unspecified.
-  // Left out, it is taken from the encoder's scratch memory.
+  Tensor residual;  ///< y's shape and dtype, last axis contiguous, any row stride; may be exactly y, else overlaps it nowhere
+  // Memory for what lies between the operations where one kernel does not do them all; what is in it afterwards is unspecified,
+  // and it overlaps no other argument but for y's exception. Left out, it is taken from the encoder's scratch memory.
   Tensor normed;   ///< f32 [m, k], h
   Tensor product;  ///< y's dtype [m, n], p; with a gate, y may be exactly its left half
 };
@@ -23,17 +23,19 @@ struct MatmulFusion {
 ///
 /// x        [m, k]  f32 f16 bf16; last axis contiguous, any row stride
 /// weight   [n, k]  of any weight type; with a gate, the gate's rows come first
-/// y        [m, n], or [m, n / 2] with a gate; f32 f16 bf16; last axis contiguous, any row stride; overlaps neither x nor weight
+/// y        [m, n], or [m, n / 2] with a gate; f32 f16 bf16; last axis contiguous, any row stride; overlaps none of x, weight and norm
 /// Numerics: that of rms_norm, matmul (options), silu_mul or gelu_mul, and add one after the other, which is also how it is done
 /// where no kernel does it in one; where one does (see fuses_matmul) values between the operations stay f32. The same call gives
 /// the same bits; with options.batch_invariant, rows give theirs in any company.
-/// Errors: those of the four operations, and bad_shape where n is odd with a gate.
+/// Errors: those of the four operations, and bad_shape where n is odd with a gate; nothing is recorded then, but that after
+/// out_of_memory the norm may be.
 /// Order: recorded on `encoder`, which keeps the arguments alive until its submission completes.
 [[nodiscard]] Result<void> fused_matmul(CommandEncoder& encoder, const Tensor& x, const Weight& weight, const Tensor& y,
                                         const MatmulFusion& fusion, const MatmulOptions& options = {});
 
-/// Whether fused_matmul of m rows with any of the parts is one kernel on the weight's device: few rows on a Hopper GPU, of
-/// prepared weights, the norm at a multiple of 16 bytes.
+/// Whether fused_matmul, with any of the parts, leaves them to the product's kernel: for few rows on a Hopper GPU (each launch takes
+/// up to four) and weights prepared for the device in blocks, if the norm begins at a multiple of 16 bytes. shape.n counts the rows of
+/// the weight, with a gate a multiple of 32. Errors: those of plan_matmul.
 [[nodiscard]] Result<bool> fuses_matmul(const Device& device, const MatmulShape& shape, MatmulGate gate,
                                         const MatmulOptions& options = {});
 

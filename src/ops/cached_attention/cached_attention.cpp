@@ -215,6 +215,7 @@ Result<void> encode_cached_attention(CommandEncoder& encoder, const Tensor& q, c
   MLXN_TRY(const Tensor queries, q.permute({1, 0, 2}));
   MLXN_TRY(const Tensor outputs, y.permute({1, 0, 2}));
   MLXN_CHECK(encode_rope_append(encoder, q, k_new, v_new, positions, table, k_cache, v_cache, position, append));
+  MLXN_CHECK(encoder.barrier());  // the caller, where it orders the memory, cannot part the operations
   return encode_attention(encoder, queries, k_cache, v_cache, outputs, kv_len, options, std::nullopt, AttentionRoute::automatic);
 }
 

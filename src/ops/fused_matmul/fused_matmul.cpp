@@ -106,7 +106,8 @@ Result<Tensor> work(CommandEncoder& encoder, const Tensor& tensor, DType dtype, 
   return exact.reinterpret(dtype, {rows, columns});
 }
 
-/// The operations one after the other. No part of the arguments is written before all memory is there.
+/// The operations one after the other, which the caller, where it orders the memory, cannot part. If memory runs out on the way,
+/// nothing but `normed` has been written.
 Result<void> compose(CommandEncoder& encoder, const Tensor& x, const Weight& weight, const Tensor& y, const MatmulFusion& fusion,
                      const MatmulOptions& options) {
   const std::int64_t m = x.dim(0), n = weight.n();
@@ -118,16 +119,22 @@ Result<void> compose(CommandEncoder& encoder, const Tensor& x, const Weight& wei
   if (is_gated(fusion) || in_place) {
     MLXN_TRY(p, work(encoder, fusion.product, y.dtype(), m, n));
   }
-  if (fusion.norm.defined()) MLXN_CHECK(rms_norm(encoder, x, fusion.norm, h, fusion.norm_eps));
+  if (fusion.norm.defined()) {
+    MLXN_CHECK(rms_norm(encoder, x, fusion.norm, h, fusion.norm_eps));
+    MLXN_CHECK(encoder.barrier());
+  }
   MLXN_CHECK(encode_matmul(encoder, h, weight, p, options, std::nullopt));
   if (is_gated(fusion)) {
+    MLXN_CHECK(encoder.barrier());
     MLXN_TRY(const Tensor gate, p.slice(1, 0, n / 2));
     MLXN_TRY(const Tensor up, p.slice(1, n / 2, n));
     const Tensor& out = fusion.residual.defined() ? gate : y;
     MLXN_CHECK(fusion.gate == MatmulGate::silu ? silu_mul(encoder, gate, up, out) : gelu_mul(encoder, gate, up, out));
     p = out;
   }
-  return fusion.residual.defined() ? add(encoder, p, fusion.residual, y) : Result<void>();
+  if (!fusion.residual.defined()) return {};
+  MLXN_CHECK(encoder.barrier());
+  return add(encoder, p, fusion.residual, y);
 }
 
 }  // namespace
@@ -142,10 +149,11 @@ Result<void> encode_fused_matmul(CommandEncoder& encoder, const Tensor& x, const
     return encode_matmul(encoder, x, weight, y, options, std::nullopt);
   }
   const MatmulShape shape = {x.dim(0), weight.n(), weight.k(), weight.dtype()};
+  MLXN_TRY(const MatmulChoice choice, choose_matmul(kOp, encoder, weight.impl()->form, shape, options));
   const bool aligned = !fusion.norm.defined() || reinterpret_cast<std::uintptr_t>(device_address(fusion.norm)) % 16 == 0;
   if (gpu::on_gpu(encoder) && aligned &&
-      fuses_hopper(weight.impl()->form, shape, fusion.gate, options, gpu::device_cores(encoder))) {
-    return fused_matmul_hopper(kOp, encoder, x, weight.impl()->storage, y, shape, fusion, options);
+      fuses_hopper(weight.impl()->form, shape, fusion.gate, choice, gpu::device_cores(encoder))) {
+    return fused_matmul_hopper(kOp, encoder, x, weight.impl()->storage, y, shape, fusion, choice);
   }
   return compose(encoder, x, weight, y, fusion, options);
 }
@@ -161,9 +169,9 @@ Result<void> fused_matmul(CommandEncoder& encoder, const Tensor& x, const Weight
 
 Result<bool> fuses_matmul(const Device& device, const MatmulShape& shape, MatmulGate gate, const MatmulOptions& options) {
   return detail::guarded([&]() -> Result<bool> {
-    if (!device.defined()) return make_error(ErrorCode::invalid_argument, "fuses_matmul: device is an empty handle");
+    MLXN_TRY(const ops::MatmulChoice choice, ops::choose_matmul("fuses_matmul", device, shape, options));
     if (!device.impl()->is_gpu()) return false;
-    return ops::fuses_hopper(gpu::prepared_form(device, shape.type), shape, gate, options,
+    return ops::fuses_hopper(gpu::prepared_form(device, shape.type), shape, gate, choice,
                              static_cast<std::uint32_t>(device.capabilities().compute_units));
   });
 }

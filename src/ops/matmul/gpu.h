@@ -21,6 +21,13 @@ struct MatmulChoice {
   bool batch_invariant = false;
 };
 
+/// The class and the route of a product with a weight in this form, or with one prepared for the device. Errors: unsupported (a
+/// class that the device does not have), and of a device also those of plan_matmul.
+[[nodiscard]] Result<MatmulChoice> choose_matmul(std::string_view op, const CommandEncoder& encoder, WeightForm form,
+                                                 const MatmulShape& shape, const MatmulOptions& options);
+[[nodiscard]] Result<MatmulChoice> choose_matmul(std::string_view op, const Device& device, const MatmulShape& shape,
+                                                 const MatmulOptions& options);
+
 /// Records the product on a GPU. The operands have been checked.
 [[nodiscard]] Result<void> matmul_gpu(std::string_view op, CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights,
                                       const Tensor& y, const MatmulShape& shape, const MatmulChoice& choice);

@@ -213,17 +213,14 @@ Result<void> matmul_hopper(std::string_view op, CommandEncoder& encoder, const T
   return multiply_vector(op, encoder, x, weights.bytes, y, shape, choice.batch_invariant);
 }
 
-bool fuses_hopper(WeightForm form, const MatmulShape& shape, MatmulGate gate, const MatmulOptions& options,
-                  std::uint32_t cores) noexcept {
-  if (form != WeightForm::records || options.route == Route::tile) return false;
-  if (options.numerics != Numerics::automatic && options.numerics != Numerics::f16) return false;
-  const std::int64_t rows = vector_rows(shape, options.batch_invariant, cores, gate != MatmulGate::none);
-  return rows > 0 && (shape.m <= rows || options.batch_invariant || options.route == Route::vector);
+bool fuses_hopper(WeightForm form, const MatmulShape& shape, MatmulGate gate, const MatmulChoice& choice, std::uint32_t cores) noexcept {
+  return form == WeightForm::records && wants_hopper(form, shape.type, choice.numerics) && choice.route == Route::vector &&
+         vector_rows(shape, choice.batch_invariant, cores, gate != MatmulGate::none) > 0;
 }
 
 Result<void> fused_matmul_hopper(std::string_view op, CommandEncoder& encoder, const Tensor& x, const Tensor& records, const Tensor& y,
-                                 const MatmulShape& shape, const MatmulFusion& fusion, const MatmulOptions& options) {
-  return multiply_vector(op, encoder, x, records, y, shape, options.batch_invariant, fusion);
+                                 const MatmulShape& shape, const MatmulFusion& fusion, const MatmulChoice& choice) {
+  return multiply_vector(op, encoder, x, records, y, shape, choice.batch_invariant, fusion);
 }
 
 Result<void> matmul_hopper_kind(CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y, const MatmulShape& shape,

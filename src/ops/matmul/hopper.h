@@ -32,11 +32,11 @@ namespace mlxn::ops {
 
 /// Whether the few-row kernel does the product with what surrounds it, and records it so. The operands have been checked; norm
 /// begins at a multiple of 16 bytes.
-[[nodiscard]] bool fuses_hopper(WeightForm form, const MatmulShape& shape, MatmulGate gate, const MatmulOptions& options,
+[[nodiscard]] bool fuses_hopper(WeightForm form, const MatmulShape& shape, MatmulGate gate, const MatmulChoice& choice,
                                 std::uint32_t cores) noexcept;
 [[nodiscard]] Result<void> fused_matmul_hopper(std::string_view op, CommandEncoder& encoder, const Tensor& x, const Tensor& records,
                                                const Tensor& y, const MatmulShape& shape, const MatmulFusion& fusion,
-                                               const MatmulOptions& options);
+                                               const MatmulChoice& choice);
 
 /// The product by one kind of tile kernel (0 to tile::kKinds - 1, or tile::kDenseKinds - 1), with k in so many parts where it has
 /// parts: for tests, which reach every kernel at small sizes so. The operands as above, and wants_hopper.

@@ -11,7 +11,7 @@ namespace {
 // A stage is one copy: large ones keep the memory busy (cuda_blocks/bulk.cuh), small ones let the ring be finer.
 constexpr std::uint32_t kMostStage = 20480;
 // What is on its way keeps the memory busy from 36 KB on; with all the ring holds, x waits behind it (a layer of an 8B model in q8_0:
-// 65 against 61 us, of q6_K 62 against 58).
+// 65 against 61 us, of q6_K 62 against 56).
 constexpr std::uint32_t kPrefetch = 36 << 10, kInFlight = 45 << 10;
 constexpr std::uint32_t kLeastStages = 4, kMostStages = 24;
 

@@ -8,7 +8,8 @@
 // A block owns `tiles_per_block` tiles of 16 rows of w. Roles of its warps:
 //   kWarps math warps   turn x into their operand form once, then take every kWarps-th unit (16 rows x 128 k)
 //                       of each stage
-//   1 copying warp      keeps a ring of stages full, one bulk copy of whole records (about 18 KB) each
+//   1 copying warp      fills a ring of stages, one bulk copy of whole records (about 18 KB) each, `in_flight` at
+//                       a time
 //   1 summing warp      adds the math warps' parts of a finished tile, and does what follows: the norm's
 //                       factor, the gate, the residual
 // In a math warp lane 4 g + t has rows g and g + 8 of the tile, and of every 16 k those that the records give

@@ -82,7 +82,7 @@ struct HopperVectorPlan {
 ///
 /// It fits if m is 1 to 4, the type has records, and x fits into shared memory beside a ring: k up to 7168 for 3 and 4 rows,
 /// twice as much for 2 and again for one.
-/// gated: the upper half of w's rows is a gate for the products with the lower, n counts the rows of both halves and has to be a multiple of 32.
+/// gated: the first half of w's rows is a gate for the products with the second, n counts the rows of both halves and has to be a multiple of 32.
 /// batch_invariant: the instance for 4 rows, or for fewer if they do not fit, whatever m is, so that a row's sums are the same
 /// bits in any company; it fits if m is at most the instance's rows, and more rows are several launches. Beyond that, bits
 /// depend on type, n, k and the instance alone.

@@ -125,12 +125,20 @@ Result<MatmulChoice> choose(std::string_view op, const MatmulShape& shape, const
   return choice;
 }
 
+Place place_of(const CommandEncoder& encoder, WeightForm form) {
+  const bool on_gpu = gpu::on_gpu(encoder);
+  return {on_gpu, on_gpu ? gpu::device_cores(encoder) : 0, form};
+}
+Place place_of(const Device& device, DType type, bool prepared) {
+  const bool gpu = device.impl()->is_gpu();
+  const WeightForm form = !prepared ? WeightForm::raw : gpu ? gpu::prepared_form(device, type) : WeightForm::prepared;
+  return {gpu, static_cast<std::uint32_t>(device.capabilities().compute_units), form};
+}
+
 /// Records the product of operands that have been checked.
 Result<void> encode(std::string_view op, CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y,
                     const MatmulShape& shape, const MatmulOptions& options, std::optional<CpuIsa> isa) {
-  const bool on_gpu = gpu::on_gpu(encoder);
-  const Place place = {on_gpu, on_gpu ? gpu::device_cores(encoder) : 0, weights.form};
-  MLXN_TRY(const MatmulChoice choice, choose(op, shape, options, place));
+  MLXN_TRY(const MatmulChoice choice, choose(op, shape, options, place_of(encoder, weights.form)));
   MLXN_TRY(const auto* variant, pick_for<cpu::Kernel<rows16::Args>>(encoder, op, kVariants, isa));
   if (variant == nullptr) return matmul_gpu(op, encoder, x, weights, y, shape, choice);
   Launch<rows16::Args> launch;
@@ -158,6 +166,17 @@ Result<void> encode(std::string_view op, CommandEncoder& encoder, const Tensor& 
 }
 
 }  // namespace
+
+Result<MatmulChoice> choose_matmul(std::string_view op, const CommandEncoder& encoder, WeightForm form, const MatmulShape& shape,
+                                   const MatmulOptions& options) {
+  return choose(op, shape, options, place_of(encoder, form));
+}
+
+Result<MatmulChoice> choose_matmul(std::string_view op, const Device& device, const MatmulShape& shape, const MatmulOptions& options) {
+  if (!device.defined()) return make_error(ErrorCode::invalid_argument, "{}: device is an empty handle", op);
+  MLXN_CHECK(check_problem(op, shape));
+  return choose(op, shape, options, place_of(device, shape.type, true));
+}
 
 extern const OpInfo op_matmul;
 const OpInfo op_matmul = {"matmul", kInfos};
@@ -218,13 +237,11 @@ Result<Planned> plan_problem(std::string_view op, const Device& device, const Ma
                              const MatmulOptions& options) {
   if (!device.defined()) return make_error(ErrorCode::invalid_argument, "{}: device is an empty handle", op);
   MLXN_CHECK(check_problem(op, shape));
-  const bool gpu = device.impl()->is_gpu();
-  const WeightForm form = !prepared ? WeightForm::raw : gpu ? gpu::prepared_form(device, shape.type) : WeightForm::prepared;
-  const auto cores = static_cast<std::uint32_t>(device.capabilities().compute_units);
-  MLXN_TRY(const MatmulChoice choice, choose(op, shape, options, {gpu, cores, form}));
-  if (gpu) {
-    const MatmulGpuPlan plan = plan_matmul_gpu(shape, form, choice, cores);
-    return Planned{choice, plan.kernel, plan.decoded, plan.rows, plan.taken_apart, form};
+  const Place place = place_of(device, shape.type, prepared);
+  MLXN_TRY(const MatmulChoice choice, choose(op, shape, options, place));
+  if (place.gpu) {
+    const MatmulGpuPlan plan = plan_matmul_gpu(shape, place.form, choice, place.cores);
+    return Planned{choice, plan.kernel, plan.decoded, plan.rows, plan.taken_apart, place.form};
   }
   MLXN_TRY(const auto* variant, pick<cpu::Kernel<rows16::Args>>(op, kVariants, std::nullopt));
   rows16::Args args{};
@@ -237,7 +254,7 @@ Result<Planned> plan_problem(std::string_view op, const Device& device, const Ma
   args.to_f16 = choice.numerics == Numerics::f16 ? 1 : 0;
   args.isa = static_cast<std::uint8_t>(variant->isa);
   rows16::plan(args, choice.route == Route::tile, device.capabilities().threads);
-  return Planned{choice, variant->name, args.decoded != 0, args.panel_rows, false, form};
+  return Planned{choice, variant->name, args.decoded != 0, args.panel_rows, false, place.form};
 }
 
 /// The least m above shape.m for which `differs` holds, 0 if none is near.

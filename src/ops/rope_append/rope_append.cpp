@@ -53,6 +53,7 @@ Result<void> encode_rope_append(CommandEncoder& encoder, const Tensor& q, const 
   if (!gpu::on_gpu(encoder)) {
     MLXN_CHECK(encode_rope(encoder, q, positions, table, q, RopeDirection::forward, std::nullopt));
     MLXN_CHECK(encode_rope(encoder, k_new, positions, table, k_new, RopeDirection::forward, std::nullopt));
+    MLXN_CHECK(encoder.barrier());  // the caller, where it orders the memory, cannot part the operations
     return encode_kv_append(encoder, k_new, v_new, k_cache, v_cache, position, options, std::nullopt);
   }
   Launch<RopeAppendArgs> launch;
