@@ -1,11 +1,9 @@
 /// When each kernel of a program ran: a library that the CUDA driver loads into it, which asks CUPTI for the
 /// records of kernels, those of graphs included, and prints them when the program ends.
 ///
-///   c++ -std=c++20 -O2 -shared -fPIC -I$CUDA/include bench/cuda/trace.cpp -o libtrace.so -L$CUDA/lib64
-///   -lcupti
-///   LD_LIBRARY_PATH=$CUDA/lib64 CUDA_INJECTION64_PATH=$PWD/libtrace.so TRACE_OUT=trace.txt TRACE_LAST=1670
-///   TRACE_PERIOD=167
-///       mlxn generate --device cuda -m FILE -p Hello -n 32 --temp 0
+///   c++ -std=c++20 -O2 -shared -fPIC -I$CUDA/include bench/cuda/trace.cpp -o trace.so -L$CUDA/lib64 -lcupti
+///   export LD_LIBRARY_PATH=$CUDA/lib64 TRACE_OUT=trace.txt TRACE_LAST=1670 TRACE_PERIOD=167
+///   CUDA_INJECTION64_PATH=$PWD/trace.so mlxn generate --device cuda -m FILE -p Hello -n 32 --temp 0
 ///
 /// TRACE_OUT is where it prints to, TRACE_LAST how many kernels, the last ones (all). Where they repeat after
 /// TRACE_PERIOD of them, as those of a decoded token do (the 167 of an 8B llama), first a line for each
