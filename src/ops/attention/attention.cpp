@@ -51,14 +51,6 @@ constexpr IsaVariant<const Kernels*> kVariants[] = {
 #endif
     {CpuIsa::scalar, "attention_scalar", &kScalar},
 };
-/// Of the kernels that are CUDA's alone.
-std::string lacks_cuda() {
-  const auto devices = Device::enumerate();
-  const bool has_one = devices && std::any_of(devices->begin(), devices->end(), [](const Capabilities& c) { return c.backend == "cuda"; });
-  return has_one ? "" : "an NVIDIA GPU, or this build the backend for it";
-}
-bool has_cuda() { return lacks_cuda().empty(); }
-
 constexpr VariantInfo kInfos[] = {
 #if defined(__x86_64__)
     variant_info<CpuIsa::avx512>("attention_tiled_f32_avx512"), variant_info<CpuIsa::avx512>("attention_tiled_f16_avx512"),
@@ -184,6 +176,13 @@ Result<void> check_numbers(std::string_view op, std::int64_t capacity, const Sca
 }
 
 }  // namespace
+
+std::string lacks_cuda() {
+  const auto devices = Device::enumerate();
+  const bool has_one = devices && std::any_of(devices->begin(), devices->end(), [](const Capabilities& c) { return c.backend == "cuda"; });
+  return has_one ? "" : "an NVIDIA GPU, or this build the backend for it";
+}
+bool has_cuda() { return lacks_cuda().empty(); }
 
 extern const OpInfo op_attention;
 const OpInfo op_attention = {"attention", kInfos};

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 
 #include "backends/gpu/launch.h"
 #include "base/cpu_features.h"
@@ -15,6 +16,10 @@ enum class AttentionRoute : std::uint8_t {
   portable_tiled,  ///< the same, without kernels that are one kind of GPU's alone
   split,           ///< at most kAttentionSplitRows query rows per key head, the threads share the keys
 };
+
+/// Of variants that are CUDA's alone.
+[[nodiscard]] std::string lacks_cuda();
+[[nodiscard]] bool has_cuda();
 
 /// What every operation that attends wants of its operands and options, whose encoder has been checked.
 [[nodiscard]] Result<void> check_attention(std::string_view op, const CommandEncoder& encoder, const Tensor& q, const Tensor& k,

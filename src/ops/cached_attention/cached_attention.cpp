@@ -17,13 +17,6 @@ namespace {
 
 constexpr std::string_view kOp = "cached_attention";
 
-std::string lacks_cuda() {
-  const auto devices = Device::enumerate();
-  const bool has_one = devices && std::any_of(devices->begin(), devices->end(), [](const Capabilities& c) { return c.backend == "cuda"; });
-  return has_one ? "" : "an NVIDIA GPU, or this build the backend for it";
-}
-bool has_cuda() { return lacks_cuda().empty(); }
-
 constexpr VariantInfo kInfos[] = {
     {"cached_attention_f16", "cuda", &has_cuda, &lacks_cuda},  // of Hopper
     gpu_variant_info("cached_attention_gpu"),
