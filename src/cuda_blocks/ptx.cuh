@@ -84,4 +84,22 @@ __device__ __forceinline__ float exp2_approx(float x) {
   return y;
 }
 
+/// The compiler does not look through this: it knows nothing of the value afterwards.
+__device__ __forceinline__ void opaque(std::uint32_t& value) { asm("" : "+r"(value)); }
+
+/// Zero, which the compiler does not know: a constant plus it lies in a register that instructions read, where a
+/// constant may be copied to one for each of them.
+__device__ __forceinline__ std::uint32_t unknown_zero() {
+  std::uint32_t y;
+  asm("mov.u32 %0, %%tid.y;" : "=r"(y));
+  return y;
+}
+
+/// a * b + c as it is written: not as logic or shifts if b allows those.
+__device__ __forceinline__ std::uint32_t multiply_add(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+  std::uint32_t d;
+  asm("mad.lo.u32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+
 }  // namespace mlxn::sm90

@@ -30,7 +30,7 @@ void for_each_part(DType type, const RecordFormat& format, std::uint32_t row, st
     for (std::uint32_t e = 0; e < format.block_elems; ++e) {
       const std::uint32_t from = fields[plane.field].offset + plane.from + e / (plane.run * per) * plane.run + e % plane.run;
       const std::uint32_t k = block * format.block_elems + e;
-      const RecordPlace to = record_place(plane.bits, row, k % kRecordHalf);
+      const RecordPlace to = record_place(plane, row, k % kRecordHalf);
       code((1u << plane.bits) - 1, plane.flip, from, e / plane.run % per * plane.bits,
            format.plane_offset(k / kRecordHalf, p) + to.byte, to.shift);
     }

@@ -26,6 +26,7 @@ struct RecordPlane {
   std::uint32_t bits = 0;  ///< 1, 2, 4 or 8; 0: no plane
   std::uint32_t field = 0, from = 0, run = 1;
   std::uint32_t flip = 0;  ///< what the file's bits are xored with: codes count from zero up
+  bool rows_apart = false;  ///< of 4 bits that name values of a table: see record_place
   [[nodiscard]] constexpr std::uint32_t bytes() const noexcept { return kRecordRows * kRecordHalf * bits / 8; }
 };
 /// `bytes` bytes of field `field`, from byte `from` on, of every block.
@@ -56,19 +57,19 @@ struct RecordFormat {
 
 [[nodiscard]] constexpr RecordFormat record_format(DType type) noexcept {
   switch (type) {
-    case DType::q4_0:
-    case DType::iq4_nl: return {32, 128, {{{4, 1, 0, 16}, {}}}, {{{0, 0, 2}, {}}}};
+    case DType::q4_0: return {32, 128, {{{4, 1, 0, 16}, {}}}, {{{0, 0, 2}, {}}}};
+    case DType::iq4_nl: return {32, 128, {{{4, 1, 0, 16, 0, true}, {}}}, {{{0, 0, 2}, {}}}};
     case DType::q4_1: return {32, 128, {{{4, 1, 0, 16}, {}}}, {{{0, 0, 4}, {}}}};
     case DType::q5_0: return {32, 128, {{{4, 2, 0, 16}, {1, 1, 0, 1}}}, {{{0, 0, 2}, {}}}};
     case DType::q5_1: return {32, 128, {{{4, 1, 0, 16}, {1, 0, 4, 1}}}, {{{0, 0, 4}, {}}}};
     case DType::q8_0: return {32, 128, {{{8, 1, 0, 32, 0x80}, {}}}, {{{0, 0, 2}, {}}}};
-    case DType::mxfp4: return {32, 128, {{{4, 1, 0, 16}, {}}}, {{{0, 0, 1}, {}}}};
+    case DType::mxfp4: return {32, 128, {{{4, 1, 0, 16, 0, true}, {}}}, {{{0, 0, 1}, {}}}};
     case DType::q2_K: return {256, 256, {{{2, 1, 0, 32}, {}}}, {{{0, 0, 16}, {2, 0, 4}}}};
     case DType::q3_K: return {256, 256, {{{2, 1, 0, 32}, {1, 0, 0, 32}}}, {{{2, 0, 12}, {3, 0, 2}}}};
     case DType::q4_K: return {256, 256, {{{4, 1, 0, 32}, {}}}, {{{0, 0, 16}, {}}}};
     case DType::q5_K: return {256, 256, {{{4, 2, 0, 32}, {1, 1, 0, 32}}}, {{{0, 0, 16}, {}}}};
     case DType::q6_K: return {256, 256, {{{4, 0, 0, 64}, {2, 1, 0, 32}}}, {{{2, 0, 16}, {3, 0, 2}}}};
-    case DType::iq4_xs: return {256, 256, {{{4, 1, 0, 16}, {}}}, {{{0, 0, 8}, {}}}};
+    case DType::iq4_xs: return {256, 256, {{{4, 1, 0, 16, 0, true}, {}}}, {{{0, 0, 8}, {}}}};
     default: return {};
   }
 }
@@ -81,15 +82,18 @@ struct RecordPlace {
 /// row 0..15, k 0..127. Lane 4 g + t of a warp owns rows g and g + 8 and, in every step of 16 k, k = 2t, 2t + 8, 2t + 1, 2t + 9:
 /// bytes 0..3 of its words. Per step: of 4 bits half a byte (low: row g), of 2 bits a quarter (step pairs (s, g), (s, g + 8),
 /// (s + 1, g), (s + 1, g + 8)), of 1 bit an eighth (bit 2 i: step i of four, row g; bit 2 i + 1: row g + 8), of 8 bits two words
-/// (row g, row g + 8). A lane's words lie in fours, those of 1 bit in twos.
-[[nodiscard]] constexpr RecordPlace record_place(std::uint32_t bits, std::uint32_t row, std::uint32_t k) noexcept {
+/// (row g, row g + 8). A lane's words lie in fours, those of 1 bit in twos. If rows_apart, the four k of row g are the half bytes
+/// 0..3 of a word, as selectors of a byte permute, and those of row g + 8 the half bytes 4..7.
+[[nodiscard]] constexpr RecordPlace record_place(const RecordPlane& plane, std::uint32_t row, std::uint32_t k) noexcept {
+  const std::uint32_t bits = plane.bits;
   const std::uint32_t lane = row % 8 * 4 + k % 8 / 2, upper = row / 8, step = k / 16;
-  const std::uint32_t byte = k % 16 / 8 + k % 2 * 2;
+  const std::uint32_t at = k % 16 / 8 + k % 2 * 2;  // of the four k
   const std::uint32_t words = bits == 1 ? 2 : 4;  // of a lane beside each other
   const std::uint32_t steps = 4 / bits > 0 ? 4 / bits : 1;  // that share a word
   const std::uint32_t word = bits == 8 ? step * 2 + upper : step / steps;
-  const std::uint32_t shift = bits == 8 ? 0 : step % steps * 2 * bits + upper * bits;
-  return {word / words * (32 * words * 4) + lane * words * 4 + word % words * 4 + byte, shift};
+  const std::uint32_t first = word / words * (32 * words * 4) + lane * words * 4 + word % words * 4;
+  if (plane.rows_apart) return {first + upper * 2 + at / 2, at % 2 * 4};
+  return {first + at, bits == 8 ? 0 : step % steps * 2 * bits + upper * bits};
 }
 
 /// Where a block's share of an area of `bytes` bytes a block lies: row g is followed by row g + 8. block: of the record's `blocks`.

@@ -98,7 +98,7 @@ std::byte byte_of(const quant::RecordFormat& format, DType type, const std::vect
       if (in_record < begin || in_record >= begin + plane.bytes()) continue;
       for (std::uint32_t row = 0; row < 16; ++row) {
         for (std::uint32_t i = 0; i < 128; ++i) {
-          const quant::RecordPlace place = quant::record_place(plane.bits, row, i);
+          const quant::RecordPlace place = quant::record_place(plane, row, i);
           if (begin + place.byte != in_record) continue;
           const std::int64_t kk = k0 + half * 128 + i;
           if (row0 + row >= n || kk >= k) continue;

@@ -120,7 +120,7 @@ std::string run_blocks(unsigned first, unsigned cluster, unsigned threads_of_blo
   const unsigned threads = cluster * threads_of_block;
   now.fibers.resize(threads);
   now.warps.resize((threads + 31) / 32);
-  std::memset(mlxn::sm90::shared, 0xff, sizeof(mlxn::sm90::shared));
+  std::memset(mlxn::sm90::shared, 0xff, cluster * std::size_t{kClusterSharedBytes});
   for (Fiber& fiber : now.fibers) {
     fiber.stack = std::make_unique_for_overwrite<std::uint8_t[]>(kStackBytes);
     getcontext(&fiber.context);
@@ -226,14 +226,14 @@ void block_barrier(int id, unsigned threads) {
 void start_copy(std::uint32_t to, const void* global, std::uint32_t bytes, std::uint32_t barrier) {
   if (to % 16 != 0 || bytes % 16 != 0 || reinterpret_cast<std::uintptr_t>(global) % 16 != 0)
     fail("misaligned copy");
-  if (to + bytes > kSharedBytes) fail("copy past the end of shared memory");
+  if (to % kClusterSharedBytes + bytes > kSharedBytes) fail("copy past the end of shared memory");
   std::memset(mlxn::sm90::shared + to, 0xff, bytes);
   block->copies.push_back({to, static_cast<const std::uint8_t*>(global), bytes, barrier});
 }
 
 void start_own_copy(std::uint32_t to, const void* global, std::uint32_t bytes) {
   if (to % 16 != 0 || reinterpret_cast<std::uintptr_t>(global) % 16 != 0) fail("misaligned copy");
-  if (to + 16 > kSharedBytes) fail("copy past the end of shared memory");
+  if (to % kClusterSharedBytes + 16 > kSharedBytes) fail("copy past the end of shared memory");
   std::memset(mlxn::sm90::shared + to, 0xff, 16);
   self().copies.push_back({to, static_cast<const std::uint8_t*>(global), bytes, 0});
 }

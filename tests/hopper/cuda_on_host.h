@@ -53,7 +53,7 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 namespace cuda_on_host {
 
 inline constexpr std::uint32_t kSharedBytes = 232448;  // what a block may have on Hopper
-inline constexpr std::uint32_t kClusterSharedBytes = 65536;  // what a block of a cluster may have here
+inline constexpr std::uint32_t kClusterSharedBytes = kSharedBytes;  // what a block of a cluster may have here
 inline constexpr unsigned kMaxCluster = 8;
 
 /// Runs the blocks, as many at a time as a cluster has, one cluster after the other; the error, empty if all threads of all blocks

@@ -48,7 +48,7 @@ TEST_P(HopperRecords, EveryBitHasAPlaceOfItsOwn) {
     for (std::uint32_t p = 0; p < 2; ++p)
       for (std::uint32_t row = 0; row < 16 && format.planes[p].bits != 0; ++row)
         for (std::uint32_t k = 0; k < 128; ++k) {
-          const RecordPlace at = record_place(format.planes[p].bits, row, k);
+          const RecordPlace at = record_place(format.planes[p], row, k);
           for (std::uint32_t b = 0; b < format.planes[p].bits; ++b)
             EXPECT_TRUE(bits.insert((format.plane_offset(half, p) + at.byte) * 8 + at.shift + b).second);
         }
@@ -84,8 +84,8 @@ TEST_P(HopperRecords, BlocksComeBackBitForBit) {
     // Rows past the end are zero bytes.
     for (std::uint32_t row = static_cast<std::uint32_t>(n % 16); row != 0 && row < 16; ++row) {
       const std::uint8_t* record = records.data() + (grid.tiles - 1) * grid.tile_records * format.bytes();
-      EXPECT_EQ(record[record_place(format.planes[0].bits, row, 5).byte] >>
-                        record_place(format.planes[0].bits, row, 5).shift &
+      EXPECT_EQ(record[record_place(format.planes[0], row, 5).byte] >>
+                        record_place(format.planes[0], row, 5).shift &
                     ((1 << format.planes[0].bits) - 1),
                 0);
       EXPECT_EQ(

@@ -140,16 +140,21 @@ struct Problem {
 /// Runs the instance that the plan names; the error.
 template <class F>
 std::string run_type(const HopperVectorPlan& plan) {
-  return cuda_on_host::run(plan.grid, plan.threads, [&] {
-    switch (plan.rows) {
-      case 1:
-        return vector_block<F, 1>(plan.args);
-      case 2:
-        return vector_block<F, 2>(plan.args);
-      default:
-        return vector_block<F, 4>(plan.args);
-    }
-  });
+  return cuda_on_host::run(
+      plan.grid, plan.threads,
+      [&] {
+        std::uint8_t* memory =
+            mlxn::sm90::shared + cuda_on_host::cluster_rank() * cuda_on_host::kClusterSharedBytes;
+        switch (plan.rows) {
+          case 1:
+            return vector_block<F, 1>(plan.args, memory);
+          case 2:
+            return vector_block<F, 2>(plan.args, memory);
+          default:
+            return vector_block<F, 4>(plan.args, memory);
+        }
+      },
+      plan.cluster);
 }
 std::string run_plan(DType type, const HopperVectorPlan& plan) {
   switch (type) {
@@ -244,6 +249,16 @@ TEST_P(HopperVector, Shapes) {
   check(type, {1, 48, whole(type, 2880), kF16});  // several stages, the last one not full
   check(type, {3, 20, whole(type, 1056), kBf16, kF16});
   check(type, {4, 31, 512, kF16, kBf16});
+}
+
+// Large k: two blocks share it, several tiles, fewer records for the second.
+TEST_P(HopperVector, TwoBlocksShareK) {
+  const DType type = GetParam();
+  check(type, {1, 70, whole(type, 8192 + 32), kF32, kF32, 4});
+  check(type, {3, 33, 8192, kF16, kF16, 2});
+  EXPECT_EQ(plan_hopper_vector(type, 1, 70, 8192, 4, false).cluster, 2u);
+  EXPECT_EQ(plan_hopper_vector(type, 1, 70, 8192, 4, false).grid, 4u);
+  EXPECT_EQ(plan_hopper_vector(type, 1, 70, 7936, 4, false).cluster, 1u);
 }
 
 // More stages than the ring has, so that they are filled again.
@@ -416,6 +431,8 @@ TEST_P(HopperVector, NormGateAndResidual) {
 
 TEST(HopperVectorRing, GoesRoundWithGates) {
   check_fused(DType::q4_K, {1, 96, 4096}, true, ops::kHopperVectorSilu, true);
+  check_fused(DType::q4_K, {1, 96, 8448, kF32, kF32, 2}, true, ops::kHopperVectorSilu, true);
+  check_fused(DType::q6_K, {2, 96, 8192, kF32, kF32, 2}, true, ops::kHopperVectorGelu, true);
 }
 
 TEST(HopperVectorPlan, GatesAreWithTheirProducts) {
@@ -453,29 +470,35 @@ TEST(HopperVectorPlan, IsWithinItsLimits) {
         for (const std::int64_t m : {1, 2, 4}) {
           if (k % block_elems(type) != 0) continue;
           const HopperVectorPlan plan = plan_hopper_vector(type, m, n, k, 132, false);
-          EXPECT_EQ(bool(plan), m * k <= 2 * 14336) << to_string(type) << " " << m << " " << k;
+          EXPECT_EQ(bool(plan), m * k <= 4 * 14336) << to_string(type) << " " << m << " " << k;
           if (!plan) continue;
           const HopperVectorArgs& a = plan.args;
+          EXPECT_EQ(plan.cluster, k >= 8192 ? 2u : 1u);
+          EXPECT_EQ(plan.cluster, a.parts);
+          EXPECT_EQ(a.part_records, (a.tile_records + a.parts - 1) / a.parts);
           const quant::RecordFormat format = quant::record_format(type);
           const std::uint32_t halves = format.elems / 128, stage_bytes = a.stage_records * format.bytes();
-          EXPECT_EQ(plan.shared_bytes, 204800u);
+          EXPECT_EQ(plan.shared_bytes, 208896u);
           EXPECT_LE(a.at.end, plan.shared_bytes);
           EXPECT_LE(a.stages * stage_bytes, a.at.x);
-          EXPECT_GE(a.at.meta - a.at.x, plan.rows * 2 * k);
-          EXPECT_GE(a.at.flags - a.at.low, plan.rows * 2 * k);
-          EXPECT_EQ((a.at.x | a.at.meta | a.at.low | a.at.partial) % 16 + a.at.barriers % 8, 0u);
-          EXPECT_GE(a.stages, 3u);
+          EXPECT_GE((a.at.meta - a.at.x) * a.parts, plan.rows * 2 * k);
+          EXPECT_GE((a.at.flags - a.at.low) * a.parts, plan.rows * 2 * k);
+          EXPECT_EQ((a.at.x | a.at.meta | a.at.low | a.at.partial | a.at.other) % 16 + a.at.barriers % 8, 0u);
+          EXPECT_GE(a.stages, 2u);
+          EXPECT_EQ(a.stages % ops::kHopperVectorTeams, 0u);
           EXPECT_GE(a.in_flight, a.prefetch);
           EXPECT_LE(a.in_flight, a.stages);
           // A warp's units are the same ones in any geometry.
-          EXPECT_TRUE(a.stage_records * halves % 8 == 0 || a.stage_records == a.tile_records);
-          if (a.tile_records >= 16) {
+          EXPECT_TRUE(a.stage_records * halves % 8 == 0 || a.stage_records == a.part_records);
+          if (a.part_records * halves >= 16) {
             EXPECT_GE(a.stages * stage_bytes, 48u << 10);
             EXPECT_NEAR(a.prefetch * stage_bytes, 36 << 10, stage_bytes / 2);
           }
           EXPECT_EQ(a.tiles, (n + 15) / 16);
-          EXPECT_GE(plan.grid * a.tiles_per_block, a.tiles);
-          EXPECT_LT((plan.grid - 1) * a.tiles_per_block, a.tiles);
+          const std::uint32_t clusters = plan.grid / plan.cluster;
+          EXPECT_EQ(plan.grid % plan.cluster, 0u);
+          EXPECT_GE(clusters * a.tiles_per_block, a.tiles);
+          EXPECT_LT((clusters - 1) * a.tiles_per_block, a.tiles);
           EXPECT_LE(plan.grid, 132u);
         }
 }
@@ -501,8 +524,8 @@ TEST(HopperVectorPlan, BatchInvarianceIsOneInstance) {
   }
   EXPECT_FALSE(plan_hopper_vector(DType::q4_K, 5, 4096, 4096, 132, true));
   for (std::int64_t m = 1; m <= 2; ++m)
-    EXPECT_EQ(plan_hopper_vector(DType::q4_K, m, 4096, 14336, 132, true).rows, 2u);
-  EXPECT_FALSE(plan_hopper_vector(DType::q4_K, 3, 4096, 14336, 132, true));
+    EXPECT_EQ(plan_hopper_vector(DType::q4_K, m, 4096, 28672, 132, true).rows, 2u);
+  EXPECT_FALSE(plan_hopper_vector(DType::q4_K, 3, 4096, 28672, 132, true));
 }
 
 }  // namespace

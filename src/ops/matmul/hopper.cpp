@@ -13,12 +13,12 @@
 namespace mlxn::ops {
 namespace {
 
-constexpr gpu::KernelInfo vector_info(std::string_view name) {
-  return {name, kHopperVectorThreads, 0, sizeof(HopperVectorArgs), kHopperVectorShared, {}, true};
+constexpr gpu::KernelInfo vector_info(std::string_view name, std::uint32_t cluster) {
+  return {name, kHopperVectorThreads, 0, sizeof(HopperVectorArgs), kHopperVectorShared, {cluster, 1, 1}, true};
 }
-// By type and rows of x, as vector_kernel() counts them.
-const gpu::KernelInfo kVectorKernels[] = {
-#define MLXN_INFO(rows, type) vector_info("matmul_hopper_vector" #rows "_" #type),
+// By type and rows of x, as vector_kernel() counts them, and blocks of a cluster.
+const gpu::KernelInfo kVectorKernels[][kHopperVectorMostParts] = {
+#define MLXN_INFO(rows, type) {vector_info("matmul_hopper_vector" #rows "_" #type, 1), vector_info("matmul_hopper_vector" #rows "_" #type, 2)},
 #define MLXN_INFOS(type) MLXN_HOPPER_VECTOR_INSTANCES(MLXN_INFO, type)
     MLXN_HOPPER_VECTOR_TYPES(MLXN_INFOS)
 #undef MLXN_INFOS
@@ -26,10 +26,10 @@ const gpu::KernelInfo kVectorKernels[] = {
 };
 constexpr std::uint32_t kVectorRows[] = {4, 2, 1};
 
-const gpu::KernelInfo* vector_kernel(DType type, std::uint32_t rows) noexcept {
+const gpu::KernelInfo* vector_kernel(DType type, std::uint32_t rows, std::uint32_t cluster = 1) noexcept {
   std::size_t index = 0;
 #define MLXN_COUNT(type_of) \
-  if (type == DType::type_of) return &kVectorKernels[index + (rows == 1 ? 0 : rows == 2 ? 1 : 2)]; \
+  if (type == DType::type_of) return &kVectorKernels[index + (rows == 1 ? 0 : rows == 2 ? 1 : 2)][cluster - 1]; \
   index += std::size(kVectorRows);
   MLXN_HOPPER_VECTOR_TYPES(MLXN_COUNT)
 #undef MLXN_COUNT
@@ -118,7 +118,7 @@ Result<void> multiply_vector(std::string_view op, CommandEncoder& encoder, const
       launch.args.residual_stride = residual.stride(0);
     }
     launch.args.activation = fusion.gate == MatmulGate::gelu ? kHopperVectorGelu : kHopperVectorSilu;
-    MLXN_CHECK(gpu::encode_erased(encoder, *vector_kernel(shape.type, plan.rows), {plan.grid}, &launch.args, launch.record));
+    MLXN_CHECK(gpu::encode_erased(encoder, *vector_kernel(shape.type, plan.rows, plan.cluster), {plan.grid}, &launch.args, launch.record));
   }
   return {};
 }
@@ -251,7 +251,8 @@ MatmulGpuPlan plan_matmul_hopper(const MatmulShape& shape, const MatmulChoice& c
 
 std::vector<const gpu::KernelInfo*> hopper_kernels() {
   std::vector<const gpu::KernelInfo*> all = {&kStageKernel};
-  for (const gpu::KernelInfo& info : kVectorKernels) all.push_back(&info);
+  for (const auto& infos : kVectorKernels)
+    for (const gpu::KernelInfo& info : infos) all.push_back(&info);
   for (const gpu::KernelInfo& info : kTileKernels) all.push_back(&info);
   return all;
 }

@@ -11,13 +11,16 @@
 
 namespace mlxn::ops {
 
-inline constexpr std::uint32_t kHopperVectorWarps = 8;                               // that multiply
+inline constexpr std::uint32_t kHopperVectorWarps = 16;                               // that multiply
 inline constexpr std::uint32_t kHopperVectorThreads = (kHopperVectorWarps + 2) * 32;  // one copies, one adds up
+/// Groups of warps, which take the stages by turns.
+inline constexpr std::uint32_t kHopperVectorTeams = 2;
 /// Dynamic shared memory of every instance: one block for each multiprocessor, and room for a small one of another kernel.
-inline constexpr std::uint32_t kHopperVectorShared = 204800;
+inline constexpr std::uint32_t kHopperVectorShared = 208896;
 /// What the ring has at least: with less, copies do not keep the memory busy.
-inline constexpr std::uint32_t kHopperVectorLeastRing = 64 << 10;
+inline constexpr std::uint32_t kHopperVectorLeastRing = 68 << 10;
 inline constexpr std::uint32_t kHopperVectorPartials = 2;  // tiles whose parts are on their way to the adding warp
+inline constexpr std::uint32_t kHopperVectorMostParts = 2;  // blocks of a cluster, which share a tile's k
 
 /// Byte offsets behind the ring of stages.
 struct HopperVectorLayout {
@@ -27,10 +30,11 @@ struct HopperVectorLayout {
   std::uint32_t flags;     // per 128 k four bytes, of groups of blocks: whether they have such; then a byte per warp: whether any has
   std::uint32_t partial;   // [partials][warp][m][16 rows] f32
   std::uint32_t sums;      // [warp][m] f32, of squares, for a norm
+  std::uint32_t other;     // [partials][m][16 rows] f32, the other block's sums, and [m] of its squares
   std::uint32_t barriers;  // of 8 bytes
   std::uint32_t end;
 };
-/// m: rows of x that the instance is made for. units: of 128 k. ring_bytes: a multiple of 16.
+/// m: rows of x that the instance is made for. units: of 128 k, of a block. ring_bytes: a multiple of 16.
 [[nodiscard]] constexpr HopperVectorLayout hopper_vector_layout(std::uint32_t m, std::uint32_t units, std::uint32_t ring_bytes,
                                                                 std::uint32_t stages) noexcept {
   HopperVectorLayout at{};
@@ -38,10 +42,11 @@ struct HopperVectorLayout {
   at.meta = at.x + units * m * 256;
   at.low = at.meta + units * m * 32;
   at.flags = at.low + units * m * 288 + units % 2 * 4;  // so that the bytes behind begin at a multiple of 8
-  at.partial = (at.flags + units * 4 + 8 + 15) / 16 * 16;
+  at.partial = (at.flags + units * 4 + kHopperVectorWarps + 15) / 16 * 16;
   at.sums = at.partial + kHopperVectorPartials * kHopperVectorWarps * m * 64;
-  at.barriers = at.sums + kHopperVectorWarps * m * 4;
-  at.end = at.barriers + (2 * stages + 2 * kHopperVectorPartials) * 8;
+  at.other = at.sums + kHopperVectorWarps * m * 4;
+  at.barriers = at.other + kHopperVectorPartials * m * 64 + 16;
+  at.end = at.barriers + (2 * stages + 4 * kHopperVectorPartials) * 8;
   return at;
 }
 
@@ -60,9 +65,10 @@ struct HopperVectorArgs {
   std::uint32_t activation;  ///< of a gate
   // Geometry, from the plan:
   std::uint32_t tiles, tile_records;  ///< of 16 rows of w; records of a tile
+  std::uint32_t parts, part_records;  ///< blocks of a cluster, which share a tile's records; of the first block
   std::uint32_t half_tiles;           ///< with a gate, the tiles of either half, which are taken by turns; else 0
-  std::uint32_t tiles_per_block;
-  std::uint32_t stage_records, stages;
+  std::uint32_t tiles_per_block;      ///< or per cluster
+  std::uint32_t stage_records, stages;  ///< of the ring; a multiple of the teams
   std::uint32_t in_flight;  ///< stages that are on their way at a time
   std::uint32_t prefetch;   ///< stages that are requested before the wait for the kernel before
   HopperVectorLayout at;
@@ -73,15 +79,15 @@ static_assert(sizeof(HopperVectorArgs) <= 256);
 struct HopperVectorPlan {
   std::string_view kernel;  ///< empty: does not fit, take another kernel
   std::uint32_t rows = 0;   ///< of x that the kernel is made for
-  std::uint32_t threads = 0, shared_bytes = 0, grid = 0;
+  std::uint32_t threads = 0, shared_bytes = 0, grid = 0, cluster = 1;
   HopperVectorArgs args{};
   [[nodiscard]] explicit operator bool() const noexcept { return !kernel.empty(); }
 };
 
 /// The launch for m rows of x and w[n, k] in records of the type.
 ///
-/// It fits if m is 1 to 4, the type has records, and x fits into shared memory beside a ring: k up to 7168 for 3 and 4 rows,
-/// twice as much for 2 and again for one.
+/// It fits if m is 1 to 4, the type has records, and x fits into shared memory beside a ring: k up to 14336 for 3 and 4 rows,
+/// twice as much for 2 and again for one. From k = 8192 on two blocks share a tile's k.
 /// gated: the first half of w's rows is a gate for the products with the second, n counts the rows of both halves and has to be a multiple of 32.
 /// batch_invariant: the instance for 4 rows, or for fewer if they do not fit, whatever m is, so that a row's sums are the same
 /// bits in any company; it fits if m is at most the instance's rows, and more rows are several launches. Beyond that, bits

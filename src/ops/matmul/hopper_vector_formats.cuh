@@ -64,12 +64,14 @@ struct Operands {
 };
 
 struct PlainFactor {
-  static constexpr bool kPairs = false, kSpread = false;
+  static constexpr bool kPairs = false;
+  static constexpr int kSecond = 0;
   static __device__ constexpr int factor(int, int) { return 1; }
 };
 
 struct NibbleCodes {
-  static constexpr bool kPairs = true, kSpread = false;
+  static constexpr bool kPairs = true;
+  static constexpr int kSecond = 0;
   static __device__ constexpr int factor(int, int upper) { return upper ? 16 : 1; }
   std::uint32_t w[8];
 
@@ -88,39 +90,56 @@ struct ByteCodes : PlainFactor {
   __device__ __forceinline__ Operands step(int s) const { return {w[2 * s], w[2 * s + 1]}; }
 };
 
-struct NibbleBitCodes : PlainFactor {
-  std::uint32_t w[8], bits[2];
+/// A second plane of bits is multiplied by itself: masks alone make its operands, each times a power of two,
+/// where adding its bits to the codes would take shifts. join() adds its sums to those of the first plane.
+/// upper: sums of the second plane by step of 16 k of the block, and row.
+struct NibbleBitCodes : NibbleCodes {
+  static constexpr int kSecond = 16;
+  std::uint32_t bits[2];
 
   __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
-    load_words(codes, lane, w);
+    NibbleCodes::load(codes, lane);
     const uint2 b = load_as<uint2>(codes + 1024 + lane * 8);
     bits[0] = b.x, bits[1] = b.y;
   }
-  __device__ __forceinline__ Operands step(int s) const {
-    const std::uint32_t b = bits[s / 4];
-    const int at = s % 4 * 2;
-    return {(w[s] & 0x0f0f0f0fu) | (move_bit(b, at, 4) & 0x10101010u),
-            (w[s] >> 4 & 0x0f0f0f0fu) | (move_bit(b, at + 1, 4) & 0x10101010u)};
+  __device__ __forceinline__ Operands second_step(int s) const {
+    const std::uint32_t b = bits[s / 4], at = 0x01010101u << s % 4 * 2;
+    return {b & at, b & at << 1};
+  }
+  // Bits times 2^(4 (block % 2) + 2 step + upper row), for 16.
+  static __device__ __forceinline__ void join(std::int32_t (&sums)[1][2], const std::int32_t (&upper)[2][2],
+                                              std::uint32_t block) {
+    const std::int32_t unit = block % 2 == 0 ? 16 : 1;
+    sums[0][0] += (upper[0][0] * 4 + upper[1][0]) * unit >> 2;  // exact
+    sums[0][1] += (upper[0][1] * 4 + upper[1][1]) * (2 * unit);
   }
 };
 
-struct NibblePairCodes : PlainFactor {
-  std::uint32_t w[8], pairs[4];
+struct NibblePairCodes : NibbleCodes {
+  static constexpr int kSecond = 16;
+  std::uint32_t pairs[4];
 
   __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
-    load_words(codes, lane, w);
+    NibbleCodes::load(codes, lane);
     load_words(codes + 1024, lane, pairs);
   }
-  __device__ __forceinline__ Operands step(int s) const {
+  __device__ __forceinline__ Operands second_step(int s) const {
     const std::uint32_t p = pairs[s / 2];
-    const int at = s % 2 * 4;
-    return {(w[s] & 0x0f0f0f0fu) | (move_bit(p, at, 4) & 0x30303030u),
-            (w[s] >> 4 & 0x0f0f0f0fu) | (move_bit(p, at + 2, 4) & 0x30303030u)};
+    return s % 2 ? Operands{p & 0x30303030u, p & 0xc0c0c0c0u} : Operands{p & 0x03030303u, p & 0x0c0c0c0cu};
+  }
+  // Pairs times 4^(2 step + upper row), for 16.
+  static __device__ __forceinline__ void join(std::int32_t (&sums)[2][2], const std::int32_t (&upper)[2][2],
+                                              std::uint32_t) {
+    sums[0][0] += upper[0][0] * 16;
+    sums[0][1] += upper[0][1] * 64;
+    sums[1][0] += upper[1][0];
+    sums[1][1] += upper[1][1] * 4;
   }
 };
 
 struct PairCodes {
-  static constexpr bool kPairs = false, kSpread = false;
+  static constexpr bool kPairs = false;
+  static constexpr int kSecond = 0;
   static __device__ constexpr int factor(int part, int upper) { return (part ? 16 : 1) * (upper ? 4 : 1); }
   std::uint32_t w[4];
 
@@ -133,59 +152,67 @@ struct PairCodes {
   }
 };
 
-struct PairBitCodes {
-  static constexpr bool kPairs = false, kSpread = false;
-  static __device__ constexpr int factor(int part, int upper) { return part ? 16 : upper ? 4 : 1; }
-  std::uint32_t w[4], bits[2];
+struct PairBitCodes : PairCodes {
+  static constexpr int kSecond = 16;
+  std::uint32_t bits[2];
 
   __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
-    load_words(codes, lane, w);
+    PairCodes::load(codes, lane);
     const uint2 b = load_as<uint2>(codes + 512 + lane * 8);
     bits[0] = b.x, bits[1] = b.y;
   }
-  __device__ __forceinline__ Operands step(int s) const {
-    const std::uint32_t p = w[s / 2], b = bits[s / 4];
-    const int at = s % 4 * 2;
-    if (s % 2)
-      return {(p & 0x30303030u) | (move_bit(b, at, 6) & 0x40404040u),
-              (p >> 2 & 0x30303030u) | (move_bit(b, at + 1, 6) & 0x40404040u)};
-    return {(p & 0x03030303u) | (move_bit(b, at, 2) & 0x04040404u),
-            (p & 0x0c0c0c0cu) | (move_bit(b, at + 1, 4) & 0x10101010u)};
+  __device__ __forceinline__ Operands second_step(int s) const {
+    const std::uint32_t b = bits[s / 4], at = 0x01010101u << s % 4 * 2;
+    return {b & at, b & at << 1};
+  }
+  // Bits times 2^(4 (block % 2) + 2 step + upper row), for 4.
+  static __device__ __forceinline__ void join(std::int32_t (&sums)[2][2], const std::int32_t (&upper)[2][2],
+                                              std::uint32_t block) {
+    const std::int32_t unit = block % 2 == 0 ? 16 : 1;
+#pragma unroll
+    for (int step = 0; step < 2; ++step) {
+#pragma unroll
+      for (int u = 0; u < 2; ++u) sums[step][u] += upper[step][u] * (unit << (2 * step + u)) >> 2;  // exact
+    }
   }
 };
 
-/// Nibbles that name one of 16 bytes, four in each table word. The nibbles of a word are selectors as they
-/// lie, which gives bytes of rows g and g + 8 by turns: a step's operands are not separated but shifted
-/// against each other, and B has zeros where the other row's bytes are (kSpread). All that is to spare
-/// the pipe of logic and byte operations, which bounds these types.
-///   low   k 2t of rows g and g + 8, k 2t + 8 of both
-///   high  the same of k 2t + 1 and 2t + 9
-template <std::uint32_t kTable0, std::uint32_t kTable1, std::uint32_t kTable2, std::uint32_t kTable3>
+/// Nibbles that name one of 16 whole numbers, of which the lower eight have one sign and the others the other:
+/// a word has the four of row g in its lower half and those of row g + 8 in its upper one (RecordPlane::rows_apart),
+/// as selectors of byte permutes. A selector's highest bit asks for the byte's sign instead, which is zero in a
+/// table of magnitudes: so one permute gives those of the lower names and zeros for the upper ones, another,
+/// with all bits inverted, the others. Either is multiplied by itself.
+template <bool kLowerIsNegative, std::uint32_t kLower0, std::uint32_t kLower1, std::uint32_t kUpper0,
+          std::uint32_t kUpper1>
 struct LookUpCodes : PlainFactor {
-  static constexpr bool kSpread = true;
+  static constexpr int kSecond = 32;
   std::uint32_t w[8];
+
+  static_assert(((kLower0 | kLower1 | kUpper0 | kUpper1) & 0x80808080u) == 0, "the sign is zero");
+  static constexpr std::uint32_t reversed(std::uint32_t table) {
+    return table >> 24 | (table >> 8 & 0xff00u) | (table << 8 & 0xff0000u) | table << 24;
+  }
+  static constexpr std::uint32_t kInverted0 = reversed(kUpper1), kInverted1 = reversed(kUpper0);
 
   __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
     load_words(codes, lane, w);
   }
   __device__ __forceinline__ Operands step(int s) const {
-    std::uint32_t found[2];
-    if constexpr (((kTable0 | kTable1 | kTable2 | kTable3) & 0x80808080u) == 0) {
-      // A selector's highest bit asks for the byte's sign, which is zero in every byte here: each half of the
-      // table gives its bytes, and zeros for the other's.
-      const std::uint32_t lower = w[s], upper = w[s] ^ 0x88888888u;
+    const std::uint32_t zero = unknown_zero(), table0 = kLower0 + zero, table1 = kLower1 + zero;
+    return {permute_bytes(table0, table1, w[s]), permute_bytes(table0, table1, w[s] >> 16)};
+  }
+  __device__ __forceinline__ Operands second_step(int s) const {
+    const std::uint32_t zero = unknown_zero(), table0 = kInverted0 + zero, table1 = kInverted1 + zero;
+    // Products: the pipe of byte permutes, shifts and logic is the busiest.
+    const std::uint32_t minus_one = 0xffffffffu + zero;
+    return {permute_bytes(table0, table1, multiply_add(w[s], minus_one, minus_one)),
+            permute_bytes(table0, table1, multiply_add(w[s] >> 16, minus_one, minus_one))};
+  }
+  static __device__ __forceinline__ void join(std::int32_t (&sums)[1][2], const std::int32_t (&second)[1][2],
+                                              std::uint32_t) {
 #pragma unroll
-      for (int i = 0; i < 2; ++i)
-        found[i] = permute_bytes(kTable0, kTable1, lower >> 16 * i) |
-                   permute_bytes(kTable2, kTable3, upper >> 16 * i);
-    } else {
-      const std::uint32_t at = w[s] & 0x77777777u, is_upper = (w[s] >> 1 & 0x44444444u) | 0x32103210u;
-#pragma unroll
-      for (int i = 0; i < 2; ++i)
-        found[i] = permute_bytes(permute_bytes(kTable0, kTable1, at >> 16 * i),
-                                 permute_bytes(kTable2, kTable3, at >> 16 * i), is_upper >> 16 * i);
-    }
-    return {found[0], found[1]};
+    for (int u = 0; u < 2; ++u)
+      sums[0][u] = kLowerIsNegative ? second[0][u] - sums[0][u] : sums[0][u] - second[0][u];
   }
 };
 
@@ -374,21 +401,23 @@ struct RowsQ2K {
 // ---- types -----------------------------------------------------------------------------------------------
 
 /// What the kernel wants to know of a type.
-template <DType kType, class CodesOf, class RowsOf, int kCentreOf>
+template <DType kTypeOf, class CodesOf, class RowsOf, int kCentreOf>
 struct VectorFormat {
+  static constexpr DType kType = kTypeOf;
   using Codes = CodesOf;
   using Rows = RowsOf;
   static constexpr int kCentre = kCentreOf;
   static constexpr int kParts = Rows::kParts;
-  static constexpr bool kAdds = Rows::kAdds, kPairs = Codes::kPairs, kSpread = Codes::kSpread;
+  static constexpr bool kAdds = Rows::kAdds, kPairs = Codes::kPairs;
+  static constexpr int kSecond = Codes::kSecond;
   static constexpr RecordFormat kRecord = quant::record_format(kType);
   static constexpr std::uint32_t kRecordBytes = kRecord.bytes(), kCodeBytes = kRecord.code_bytes();
   static constexpr std::uint32_t kHalves = kRecord.elems / quant::kRecordHalf;
   static constexpr std::uint32_t kHalfBytes = kRecord.plane_offset(1, 0);  // from half to half
 };
 
-using Iq4Codes = LookUpCodes<0x3f2d1801u, 0x766a5d4fu, 0xa6998d81u, 0xf1d9c5b5u>;   // values + 128
-using E2m1Codes = LookUpCodes<0x13121110u, 0x1c181614u, 0x0d0e0f10u, 0x04080a0cu>;  // twice the values + 16
+using Iq4Codes = LookUpCodes<true, 0x4153687fu, 0x0a162331u, 0x26190d01u, 0x71594535u>;
+using E2m1Codes = LookUpCodes<false, 0x03020100u, 0x0c080604u, 0x03020100u, 0x0c080604u>;  // twice the values
 
 namespace vector_formats {
 using q4_0 = VectorFormat<DType::q4_0, NibbleCodes, RowsD, 8>;
@@ -401,9 +430,9 @@ using q3_K = VectorFormat<DType::q3_K, PairBitCodes, RowsQ3K, 4>;
 using q4_K = VectorFormat<DType::q4_K, NibbleCodes, RowsK4, 0>;
 using q5_K = VectorFormat<DType::q5_K, NibbleBitCodes, RowsK4, 0>;
 using q6_K = VectorFormat<DType::q6_K, NibblePairCodes, RowsQ6K, 32>;
-using iq4_nl = VectorFormat<DType::iq4_nl, Iq4Codes, RowsD, 128>;
-using iq4_xs = VectorFormat<DType::iq4_xs, Iq4Codes, RowsIq4Xs, 128>;
-using mxfp4 = VectorFormat<DType::mxfp4, E2m1Codes, RowsE8M0, 16>;
+using iq4_nl = VectorFormat<DType::iq4_nl, Iq4Codes, RowsD, 0>;
+using iq4_xs = VectorFormat<DType::iq4_xs, Iq4Codes, RowsIq4Xs, 0>;
+using mxfp4 = VectorFormat<DType::mxfp4, E2m1Codes, RowsE8M0, 0>;
 }  // namespace vector_formats
 
 }  // namespace mlxn::sm90

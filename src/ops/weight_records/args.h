@@ -11,7 +11,8 @@ struct RecordPart {
   int64_t offset;
   uint32_t step;
   uint32_t size;  ///< bits of a plane, bytes of an area; 0: no such part
-  uint32_t run, flip;  ///< of a plane
+  uint32_t run, flip;   ///< of a plane
+  uint32_t rows_apart;  ///< the same, 0 or 1
 };
 
 /// Rows of blocks to tiles of records, or back.

@@ -52,8 +52,9 @@ void fill(WeightRecordsArgs& args, const quant::GpuWeight& view, DType type, std
   for (std::size_t i = 0; i < 2; ++i) {
     const quant::RecordPlane& plane = format.planes[i];
     const quant::RecordArea& area = format.areas[i];
-    args.planes[i] = {view.offset[plane.field] + plane.from, view.step[plane.field], plane.bits, plane.run, plane.flip};
-    args.areas[i] = {view.offset[area.field] + area.from, view.step[area.field], area.bytes, 0, 0};
+    args.planes[i] = {view.offset[plane.field] + plane.from, view.step[plane.field], plane.bits, plane.run, plane.flip,
+                      plane.rows_apart ? 1u : 0u};
+    args.areas[i] = {view.offset[area.field] + area.from, view.step[area.field], area.bytes, 0, 0, 0};
   }
 }
 

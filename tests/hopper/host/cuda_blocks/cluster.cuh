@@ -24,6 +24,9 @@ inline void cluster_send(std::uint32_t remote, std::uint32_t remote_barrier, flo
   std::memcpy(shared + remote, all, sizeof all);
   cuda_on_host::barrier_complete(remote_barrier, sizeof all);
 }
+inline void cluster_arrive(Barrier barrier, std::uint32_t rank) {
+  barrier_arrive(cluster_address(barrier, rank));
+}
 inline void cluster_barrier_wait(Barrier barrier, std::uint32_t parity) { barrier_wait(barrier, parity); }
 
 }  // namespace mlxn::sm90
