@@ -89,20 +89,24 @@ void expect_fragments(DType type, int spread) {
   int wrong = 0;
   for (std::uint32_t step = 0; step < kN / 16 * (kK / 128); ++step) {
     const std::uint32_t half = F::kSuper ? step % 2 : 0;
-    const HostReader reader{matrix.records.data() + step / (F::kSuper ? 2 : 1) * format.bytes() +
-                            half * F::kCodeBytes};
-    const std::uint32_t row_at = half == 0 ? F::kCodeBytes : 0;
+    const std::uint8_t* record = matrix.records.data() + step / (F::kSuper ? 2 : 1) * format.bytes();
+    const HostReader codes{record + half * F::kCodeBytes}, scales{record};
     for (std::uint32_t lane = 0; lane < 32; ++lane) {
       const std::uint32_t row_g = step / (kK / 128) * 16 + lane / 4;
       const tile::Scaling scaling{{F::scaling(matrix.exponents[row_g], 0), F::scaling(matrix.exponents[row_g + 8], 1)}};
-      const auto raw = F::load(reader, half * F::kRowBytes, lane);
-      const auto own = F::own(reader, row_at, lane, half, scaling);
+      const auto raw = F::load(codes, half * F::kRowBytes, lane);
+      const auto own = F::own(scales, F::kCodeBytes, lane, scaling);
       const auto share = [&](const auto&, int word, int of) {
-        return F::own(reader, row_at, (lane & 28u) | static_cast<std::uint32_t>(of), half, scaling).w[word];
+        return F::own(scales, F::kCodeBytes, (lane & 28u) | static_cast<std::uint32_t>(of), scaling).w[word];
       };
       std::uint32_t a[2][4][4];
-      F::template unpack<0>(raw, own, scaling, share, a[0]);
-      F::template unpack<1>(raw, own, scaling, share, a[1]);
+      if (half == 0) {
+        F::template unpack<0, 0>(raw, own, scaling, share, a[0]);
+        F::template unpack<0, 1>(raw, own, scaling, share, a[1]);
+      } else if constexpr (F::kSuper) {
+        F::template unpack<1, 0>(raw, own, scaling, share, a[0]);
+        F::template unpack<1, 1>(raw, own, scaling, share, a[1]);
+      }
       for (std::uint32_t i = 0; i < 64; ++i) {
         const std::uint32_t plane = i / 32, k16 = i / 8 % 4, reg = i / 2 % 4, upper = i % 2;
         const std::uint32_t row = step / (kK / 128) * 16 + lane / 4 + reg % 2 * 8;

@@ -273,7 +273,11 @@ __device__ __forceinline__ Scaling scaling_of(const HopperTileArgs& args, std::u
   return scaling;
 }
 
-/// The sums of an item; kGroup: of the groups that take stages in turn.
+/// A half of a record.
+template <int kIndex>
+struct Half {};
+
+/// The sums of an item, of types with super-blocks a whole number of records; kGroup: of the groups that take stages in turn.
 template <class C, int kGroup>
 __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTileArgs& args,
                                          std::uint32_t shared, sm90::StageBarriers<C::kXStages> x_ring,
@@ -289,14 +293,13 @@ __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTi
   std::uint32_t odd[4][4];
   typename F::Raw raw;
   typename F::Own own;
-  // Takes a stage's weights to registers.
-  auto read = [&](std::uint32_t step) {
+  // Takes a stage's weights to registers; a record's scales with its first half.
+  auto read = [&]<int kHalf>(Half<kHalf>) {
     sm90::barrier_wait(w_ring.full(w_at.slot), w_at.parity);
     const SharedReader<C::kPieceBytes, C::kCopies == 1 ? 0 : C::kWBytes / 2 - C::kPieceBytes> reader{
         record + w_at.slot * C::kWBytes};
-    const std::uint32_t half = F::kSuper ? step & 1 : 0;
-    raw = F::load(reader, half * F::kRowBytes, me.lane);
-    own = F::own(reader, half == 0 ? F::kCodeBytes : 0, me.lane, half, scaling);
+    raw = F::load(reader, kHalf * F::kRowBytes, me.lane);
+    if constexpr (kHalf == 0) own = F::own(reader, F::kCodeBytes, me.lane, scaling);
   };
   // Frees it, once both planes of fragments are made: only then do all loads have their data for certain. An
   // arrival does not wait for loads (it is issued while they are under way, and orders what threads do with
@@ -312,16 +315,15 @@ __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTi
   const std::uint32_t first = item.begin + kGroup;
   if (first >= item.end) return;
   std::uint32_t before = 0;  // the stage of x that the group of instructions started last still reads
-  read(first);
-#pragma unroll 1
-  for (std::uint32_t step = first; step < item.end; step += kTurn) {
-    F::template unpack<0>(raw, own, scaling, share, even);
+  // A step of 128 k; kNext: the half of a record that the next step takes.
+  auto multiply_step = [&]<int kHalf, int kNext>(std::uint32_t step, Half<kHalf>, Half<kNext> next) {
+    F::template unpack<kHalf, 0>(raw, own, scaling, share, even);
     const std::uint32_t even_slot = x_at.slot;
     sm90::barrier_wait(x_ring.full(x_at.slot), x_at.parity);
     start_plane<C>(sums, even, sm90::wgmma::advance(x_tile, x_at.slot * C::kXBytes));
     sm90::wgmma::wait<1>();
-    if (step > first) free_stage(x_ring, before, me);
-    F::template unpack<1>(raw, own, scaling, share, odd);
+    if (kHalf == 1 || step > first) free_stage(x_ring, before, me);
+    F::template unpack<kHalf, 1>(raw, own, scaling, share, odd);
     if constexpr (C::kXPlanes == 1) {
       x_at.advance(C::kXStages);
       sm90::barrier_wait(x_ring.full(x_at.slot), x_at.parity);
@@ -333,9 +335,21 @@ __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTi
     x_at.advance(C::kXStages);
     if constexpr (kTurn == 2) x_at.advance(C::kXStages);
     free_weights();
-    if (step + kTurn < item.end) read(step + kTurn);
+    if (kNext == 1 || step + kTurn < item.end) read(next);
     sm90::wgmma::wait<1>();
     if constexpr (C::kXPlanes == 1) free_stage(x_ring, even_slot, me);
+  };
+  read(Half<0>{});
+  if constexpr (F::kSuper) {
+    static_assert(kTurn == 1);
+#pragma unroll 1
+    for (std::uint32_t step = first; step < item.end; step += 2) {
+      multiply_step(step, Half<0>{}, Half<1>{});
+      multiply_step(step + 1, Half<1>{}, Half<0>{});
+    }
+  } else {
+#pragma unroll 1
+    for (std::uint32_t step = first; step < item.end; step += kTurn) multiply_step(step, Half<0>{}, Half<0>{});
   }
   sm90::wgmma::wait<0>();
   sm90::wgmma::pin(sums);

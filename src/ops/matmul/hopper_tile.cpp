@@ -107,7 +107,8 @@ std::string_view hopper_tile_name(DType type, int kind) noexcept {
 }
 
 HopperTilePlan plan_tiles(const Shape& shape, std::uint32_t m, std::uint32_t n, std::uint32_t k,
-                          std::uint32_t steps, std::uint32_t splits, std::uint32_t multiprocessors) noexcept {
+                          std::uint32_t steps, std::uint32_t splits, std::uint32_t multiprocessors,
+                          std::uint32_t whole_steps) noexcept {
   HopperTilePlan plan;
   plan.shape = shape;
   plan.threads = static_cast<std::uint32_t>(shape.threads());
@@ -125,7 +126,7 @@ HopperTilePlan plan_tiles(const Shape& shape, std::uint32_t m, std::uint32_t n, 
   args.prefetch = 2;
   if (shape.form == Form::pair) splits = 2;
   if (shape.form == Form::tiles) splits = 1;
-  args.split_steps = ceil_div(args.steps, splits);
+  args.split_steps = ceil_div(ceil_div(args.steps, splits), whole_steps) * whole_steps;
   plan.splits = shape.form == Form::pair ? 2 : ceil_div(args.steps, args.split_steps);
   const std::uint32_t tiles = args.row_tiles * args.token_tiles;
   switch (shape.form) {
@@ -162,9 +163,9 @@ HopperTilePlan plan_hopper_shape(DType type, const Shape& shape, std::uint32_t m
                                  std::uint32_t multiprocessors) noexcept {
   const quant::RecordFormat format = quant::record_format(type);
   const quant::RecordGrid records = quant::record_grid(format, n, k);
-  HopperTilePlan plan = plan_tiles(
-      shape, m, n, k, static_cast<std::uint32_t>(records.tile_records) * (format.elems / quant::kRecordHalf),
-      splits, multiprocessors);
+  const std::uint32_t record_steps = format.elems / quant::kRecordHalf;
+  HopperTilePlan plan = plan_tiles(shape, m, n, k, static_cast<std::uint32_t>(records.tile_records) * record_steps, splits,
+                                   multiprocessors, record_steps);
   const std::uint64_t row_bytes = records.tile_records * format.bytes();
   plan.map.element_bytes = 8;
   plan.map.columns = row_bytes / 8;

@@ -54,9 +54,10 @@ struct HopperTilePlan {
                                                std::uint32_t n, std::uint32_t k, std::uint32_t splits,
                                                std::uint32_t multiprocessors) noexcept;
 
-/// What plans of records and of dense weights share: all but kernel and map. k in `steps` steps of 128.
+/// What plans of records and of dense weights share: all but kernel and map. k in `steps` steps of 128, `whole_steps` of which no
+/// part divides.
 [[nodiscard]] HopperTilePlan plan_tiles(const tile::Shape& shape, std::uint32_t m, std::uint32_t n,
                                         std::uint32_t k, std::uint32_t steps, std::uint32_t splits,
-                                        std::uint32_t multiprocessors) noexcept;
+                                        std::uint32_t multiprocessors, std::uint32_t whole_steps = 1) noexcept;
 
 }  // namespace mlxn::ops
