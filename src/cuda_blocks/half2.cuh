@@ -79,7 +79,9 @@ MLXN_HALF_FN std::uint32_t h2_add(std::uint32_t a, std::uint32_t b) {
 MLXN_HALF_FN std::uint32_t h2_fma_minus(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
 #if defined(__CUDA_ARCH__)
   std::uint32_t d;
-  asm("{\n .reg .b32 n;\n neg.f16x2 n, %3;\n fma.rn.f16x2 %0, %1, %2, n;\n}" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  asm("{\n .reg .b32 n;\n neg.f16x2 n, %3;\n fma.rn.f16x2 %0, %1, %2, n;\n}"
+      : "=r"(d)
+      : "r"(a), "r"(b), "r"(c));
   return d;
 #else
   return h2_fma(a, b, c ^ 0x80008000u);
@@ -89,7 +91,9 @@ MLXN_HALF_FN std::uint32_t h2_fma_minus(std::uint32_t a, std::uint32_t b, std::u
 MLXN_HALF_FN std::uint32_t h2_within(std::uint32_t a, std::uint32_t most) {
 #if defined(__CUDA_ARCH__)
   std::uint32_t d;
-  asm("{\n .reg .b32 n;\n neg.f16x2 n, %2;\n max.f16x2 n, %1, n;\n min.f16x2 %0, n, %2;\n}" : "=r"(d) : "r"(a), "r"(most));
+  asm("{\n .reg .b32 n;\n neg.f16x2 n, %2;\n max.f16x2 n, %1, n;\n min.f16x2 %0, n, %2;\n}"
+      : "=r"(d)
+      : "r"(a), "r"(most));
   return d;
 #else
   const auto one = [](std::uint32_t half, std::uint32_t limit) {

@@ -43,7 +43,8 @@ MLXN_TILE_FN constexpr std::uint32_t twice(std::uint32_t half) { return half * 0
 
 /// kGroups times four words of a lane.
 template <int kGroups, class Reader, int kCount>
-MLXN_TILE_FN void load_words(const Reader& from, std::uint32_t at, std::uint32_t lane, RawWords<kCount>& raw) {
+MLXN_TILE_FN void load_words(const Reader& from, std::uint32_t at, std::uint32_t lane,
+                             RawWords<kCount>& raw) {
   MLXN_TILE_UNROLL
   for (int group = 0; group < kGroups; ++group) {
     const Words4 words = from.words4(at + group * 512 + lane * 16);
@@ -171,7 +172,7 @@ struct TableCodes {
       const std::uint32_t at = index >> 16 * i;
       values[i] = sm90::permute(sm90::permute(kT0, kT1, at), sm90::permute(kT2, kT3, at), choice >> 16 * i);
     }
-    const std::uint32_t first = sm90::permute(values[0], values[1], 0x5410);   // k 2t: rows g, g + 8; k 2t + 1
+    const std::uint32_t first = sm90::permute(values[0], values[1], 0x5410);  // k 2t: rows g, g + 8; k 2t + 1
     const std::uint32_t second = sm90::permute(values[0], values[1], 0x7632);  // k + 8
     a[0] = first & 0x00FF00FFu;
     a[1] = sm90::permute(first, 0, 0x4341);

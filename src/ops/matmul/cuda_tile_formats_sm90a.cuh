@@ -11,8 +11,8 @@
 //   v = scale * code - c    exact, whole numbers below 2^11 (but for a few large ones of q6_K and iq4_xs)
 //   w = d * v + b           rounded once; b is what c leaves of the minimum, at most half of d
 //
-// Instructions per half record and lane (of 64 registers of A, two weights each) are what a multiprocessor's time with few
-// tokens goes by: see docs/benchmarks.md.
+// Instructions per half record and lane (of 64 registers of A, two weights each) are what a multiprocessor's
+// time with few tokens goes by: see docs/benchmarks.md.
 //
 // A type is a struct:
 //   kCodeBytes, kRowBytes, kSuper   of half a record; whether two halves share a record's row data
@@ -28,6 +28,7 @@
 
 #include "cuda_blocks/half2.cuh"
 #include "ops/matmul/cuda_tile_codes_sm90a.cuh"
+#include "ops/matmul/hopper_tile_shape.h"
 
 namespace mlxn::tile {
 
@@ -77,8 +78,9 @@ struct ToLargest {
   }
 };
 
-/// Scales in f16 are multiplied by 2^power, minimums by 2^(power - below), in two steps, since f16's powers end at 2^15: exact but
-/// for the smallest. Where a scale times kLargest stays below 2^exponent, it stays below 2^15.
+/// Scales in f16 are multiplied by 2^power, minimums by 2^(power - below), in two steps, since f16's powers
+/// end at 2^15: exact but for the smallest. Where a scale times kLargest stays below 2^exponent, it stays
+/// below 2^15.
 template <int kLargestLog2>
 MLXN_TILE_FN RowScaling scaling_of_halves(int exponent, int below) {
   const int power = within(15 + kLargestLog2 - exponent, -14, 30), first = power / 2;
@@ -94,12 +96,14 @@ MLXN_TILE_FN RowScaling scaling_of_halves(int exponent, int below) {
 /// w = d * (code - kZero), or d * code + m where kZero < 0; blocks of 32.
 template <class CodesT, int kZero, int kLargestLog2>
 struct Linear {
+  static constexpr Nesting kNesting = Nesting::none;
   using Codes = CodesT;
   using Raw = typename Codes::Raw;
   static constexpr bool kAdds = kZero < 0;
   static constexpr int kRowWords = kAdds ? 4 : 2;
   struct Own {
-    std::uint32_t w[2 * kRowWords];  // row g: d of blocks 0 1, 2 3 (or d and m of block 0, 1, ...); row g + 8: the same
+    std::uint32_t
+        w[2 * kRowWords];  // row g: d of blocks 0 1, 2 3 (or d and m of block 0, 1, ...); row g + 8: the same
   };
 
   template <class Reader>
@@ -132,8 +136,8 @@ struct Linear {
       if constexpr (kAdds) {
         MLXN_TILE_UNROLL
         for (int block = 0; block < 2; ++block) {
-          const std::uint32_t both =
-              h2_mul(h2_mul(own.w[4 * upper + 2 * kPlane + block], s.d[0] | s.m[0] << 16), s.d[1] | s.m[1] << 16);
+          const std::uint32_t both = h2_mul(
+              h2_mul(own.w[4 * upper + 2 * kPlane + block], s.d[0] | s.m[0] << 16), s.d[1] | s.m[1] << 16);
           d[upper][block] = h2_low(both);
           m[upper][block] = h2_high(both);
         }
@@ -141,7 +145,8 @@ struct Linear {
         constexpr int kZeroLog2 = kZero == 8 ? 3 : kZero == 16 ? 4 : 7;
         static_assert(kZero == 1 << kZeroLog2);
         const std::uint32_t scales = h2_mul(h2_mul(own.w[2 * upper + kPlane], twice(s.d[0])), twice(s.d[1]));
-        const std::uint32_t zeros = h2_mul(scales, twice(0x8000u | half_power(kZeroLog2 + Codes::place(0, upper) - 24)));
+        const std::uint32_t zeros =
+            h2_mul(scales, twice(0x8000u | half_power(kZeroLog2 + Codes::place(0, upper) - 24)));
         d[upper][0] = h2_low(scales), d[upper][1] = h2_high(scales);
         m[upper][0] = h2_low(zeros), m[upper][1] = h2_high(zeros);
       }
@@ -157,6 +162,7 @@ struct Linear {
 
 /// Powers of two as scales: exact, and made of bits, since they go beyond f32's powers together with 2^s.
 struct Mxfp4Scales {
+  static constexpr Nesting kNesting = Nesting::none;
   using Raw = E2m1Codes::Raw;
   struct Own {
     std::uint32_t w[1];
@@ -172,7 +178,8 @@ struct Mxfp4Scales {
     return {1.0f, {static_cast<std::uint32_t>(14 + power - 127), 0}, {0, 0}, power_of_two(-power)};
   }
   template <class Reader>
-  static MLXN_TILE_FN Own own(const Reader& from, std::uint32_t at, std::uint32_t lane, const Scaling& scaling) {
+  static MLXN_TILE_FN Own own(const Reader& from, std::uint32_t at, std::uint32_t lane,
+                              const Scaling& scaling) {
     const std::uint32_t slot = lane / 4 * 2, block = lane % 4;
     const int low = static_cast<int>(from.u8(at + slot * 4 + block)) + static_cast<int>(scaling.rows[0].d[0]);
     const int high =
@@ -202,25 +209,30 @@ struct Mxfp4Scales {
 MLXN_TILE_FN std::uint32_t low_halves(std::uint32_t a, std::uint32_t b) { return permute(a, b, 0x5410); }
 MLXN_TILE_FN std::uint32_t high_halves(std::uint32_t a, std::uint32_t b) { return permute(a, b, 0x7632); }
 
-/// kGroup: steps of 16 k that share a scale. kScaleZero: the bits that stand for a scale of zero. kZero: the code that is zero, a power
-/// of two; none where the type has minimums. v = scale * code is made in units of 2^-19 (row g).
-/// kWide: v may be 2^11 or more. Then w = (code - zero) * (d * scale), the product in two f16.
-template <class CodesT, class PackedT, int kGroup, int kScaleZero, int kZero, int kLargestLog2, bool kWide = false>
+/// kGroup: steps of 16 k that share a scale. kScaleZero: the bits that stand for a scale of zero. kZero: the
+/// code that is zero, a power of two; none where the type has minimums. v = scale * code is made in units of
+/// 2^-19 (row g). kWide: v may be 2^11 or more. Then w = (code - zero) * (d * scale), the product in two f16.
+template <class CodesT, class PackedT, int kGroup, int kScaleZero, int kZero, int kLargestLog2,
+          bool kWide = false>
 struct Nested {
   using Codes = CodesT;
   using Packed = PackedT;
   using Raw = typename Codes::Raw;
   static constexpr bool kAdds = kZero < 0;
+  static constexpr Nesting kNesting = kAdds ? Nesting::minimums : Nesting::scales;
   static constexpr int kOwnGroups = 2 / kGroup;  // of a lane, in each half
   static constexpr int kGroupWords = kAdds ? 3 : kWide ? 2 : 1;
   static constexpr int kD = 2 * kOwnGroups * kGroupWords;
-  static constexpr int kUnit = -19;                                                     // V of row g: whole numbers * 2^kUnit
+  static constexpr int kUnit = -19;  // V of row g: whole numbers * 2^kUnit
   static constexpr int kUpper = Codes::place(0, 1) - Codes::place(0, 0);  // of row g + 8: 2^(kUnit + kUpper)
-  static constexpr int kCodePower = kWide ? 10 : 0;       // wide: codes less their zero are made in units of 2^(kCodePower - 24)
+  static constexpr int kCodePower =
+      kWide ? 10 : 0;  // wide: codes less their zero are made in units of 2^(kCodePower - 24)
   struct Own {
     std::uint32_t w[kD + 1];  // per half and group: scales, then -c, b (wide: d * scale in two); d
   };
-  static MLXN_TILE_FN constexpr int word_of(int half, int group) { return (half * kOwnGroups + group) * kGroupWords; }
+  static MLXN_TILE_FN constexpr int word_of(int half, int group) {
+    return (half * kOwnGroups + group) * kGroupWords;
+  }
 
   template <class Reader>
   static MLXN_TILE_FN Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
@@ -230,20 +242,37 @@ struct Nested {
     return scaling_of_halves<kLargestLog2 - (kWide ? 5 : 0)>(exponent, -kUnit - kCodePower - upper * kUpper);
   }
 
-  /// A pair of scaled halves. What would be too large belongs to scales that are all zero.
+  /// A pair of scaled halves. What would be too large belongs to scales that are all zero; what is not finite
+  /// becomes NaN.
   static MLXN_TILE_FN std::uint32_t scaled(std::uint32_t pair, std::uint32_t first, std::uint32_t second) {
-    return h2_within(h2_mul(h2_mul(pair, first), second), 0x7BFF7BFFu);
+    return h2_fma(pair, 0, h2_within(h2_mul(h2_mul(pair, first), second), twice(0x7BFFu)));
+  }
+
+  /// Scales of the lane's group, times 32 and for codes that lie further up as much smaller.
+  template <int kHalf, int kIndex>
+  static MLXN_TILE_FN std::uint32_t scale_of(const Packed& packed, std::uint32_t lane) {
+    constexpr int place = Codes::place(kIndex * (kGroup % 2), 0);
+    constexpr std::uint32_t zero = 0xF800u + kScaleZero;  // 2^15 and 32 * zero, negative
+    const std::uint32_t bits = Packed::template scale<kHalf, kIndex>(packed, lane) | 0x78007800u;
+    return place == 0 ? h2_add(bits, twice(zero))
+                      : h2_fma(bits, twice(half_power(-place)), twice(zero - place * 1024));
+  }
+  static MLXN_TILE_FN std::uint32_t of_row(int i, std::uint32_t pair) {
+    return i % 2 == 0 ? h2_low(pair) : h2_high(pair);
+  }
+  static constexpr int kZeroLog2 = kZero == 4 ? 2 : kZero == 32 ? 5 : 7;
+  static_assert(kAdds || kZero == 1 << kZeroLog2);
+  /// -zero * scale in the units of v.
+  static MLXN_TILE_FN std::uint32_t zero_of(std::uint32_t scale, int step) {
+    const int place = kZeroLog2 - 24 + Codes::place(step, 0);
+    return h2_mul(scale, twice(0x8000u) | half_power(place) | half_power(place + kUpper) << 16);
   }
 
   template <int kHalf, int kIndex>
   static MLXN_TILE_FN void group(const Packed& packed, std::uint32_t lane, std::uint32_t d, std::uint32_t m,
                                  std::uint32_t ratio, Own& own) {
-    constexpr int at = word_of(kHalf, kIndex), place = Codes::place(kIndex * (kGroup % 2), 0);
-    // 2^15 + 32 * bits, less 2^15 and 32 * zero: codes that lie `place` bits further up get a scale as much smaller.
-    const std::uint32_t bits = Packed::template scale<kHalf, kIndex>(packed, lane) | 0x78007800u;
-    constexpr std::uint32_t zero = 0xF800u + kScaleZero;
-    own.w[at] = place == 0 ? h2_add(bits, twice(zero))
-                           : h2_fma(bits, twice(half_power(-place)), twice(zero - place * 1024));
+    constexpr int at = word_of(kHalf, kIndex);
+    own.w[at] = scale_of<kHalf, kIndex>(packed, lane);
     if constexpr (kWide) {
       const std::uint32_t scale = own.w[at];
       own.w[at] = h2_mul(d, scale);
@@ -264,12 +293,12 @@ struct Nested {
   }
 
   template <class Reader>
-  static MLXN_TILE_FN Own own(const Reader& from, std::uint32_t at, std::uint32_t lane, const Scaling& scaling) {
+  static MLXN_TILE_FN Own own(const Reader& from, std::uint32_t at, std::uint32_t lane,
+                              const Scaling& scaling) {
     const RowScaling &low = scaling.rows[0], &high = scaling.rows[1];
     const Packed packed = Packed::load(from, at, lane);
     Own result;
-    const std::uint32_t d =
-        scaled(Packed::d(packed), low.d[0] | high.d[0] << 16, low.d[1] | high.d[1] << 16);
+    const std::uint32_t d = scaled(Packed::d(packed), low.d[0] | high.d[0] << 16, low.d[1] | high.d[1] << 16);
     result.w[kD] = d;
     std::uint32_t m = 0, ratio = 0;
     if constexpr (kAdds) {
@@ -292,14 +321,12 @@ struct Nested {
   template <int kHalf, int kPlane, class Share>
   static MLXN_TILE_FN void unpack(const Raw& raw, const Own& own, const Scaling&, const Share& share,
                                   std::uint32_t (&a)[4][4]) {
-    const auto of_row = [](int i, std::uint32_t pair) { return i % 2 == 0 ? h2_low(pair) : h2_high(pair); };
-    constexpr int kZeroLog2 = kZero == 4 ? 2 : kZero == 32 ? 5 : 7;
-    static_assert(kAdds || kZero == 1 << kZeroLog2);
     std::uint32_t scale = 0, c = 0, b = 0;
     MLXN_TILE_UNROLL
     for (int step = 0; step < 4; ++step) {
       if (step % kGroup == 0) {
-        const int group = (kPlane * 4 + step) / kGroup, word = word_of(kHalf, group % kOwnGroups), of = group / kOwnGroups;
+        const int group = (kPlane * 4 + step) / kGroup, word = word_of(kHalf, group % kOwnGroups),
+                  of = group / kOwnGroups;
         scale = share(own, word, of);
         if constexpr (kAdds) {
           c = share(own, word + 1, of);
@@ -307,8 +334,7 @@ struct Nested {
         } else if constexpr (kWide) {
           b = share(own, word + 1, of);
         } else {
-          const int place = kZeroLog2 - 24 + Codes::place(step, 0);
-          c = h2_mul(scale, twice(0x8000u) | half_power(place) | half_power(place + kUpper) << 16);
+          c = zero_of(scale, step);
         }
       }
       Codes::bits(raw, kPlane, step, a[step]);
@@ -316,8 +342,8 @@ struct Nested {
       for (int i = 0; i < 4; ++i) {
         if constexpr (kWide) {
           const int place = kCodePower + Codes::place(step, i % 2) - 24;
-          const std::uint32_t code =
-              h2_fma(a[step][i], twice(half_power(kCodePower)), twice(0x8000u | half_power(kZeroLog2 + place)));
+          const std::uint32_t code = h2_fma(a[step][i], twice(half_power(kCodePower)),
+                                            twice(0x8000u | half_power(kZeroLog2 + place)));
           a[step][i] = h2_fma(code, of_row(i, scale), h2_mul(code, of_row(i, b)));
           continue;
         }
@@ -328,8 +354,94 @@ struct Nested {
   }
 };
 
-/// q4_K, q5_K: 6 bits for scales and minimums, bytes 0..3 and 4..7 those of the first half and, in their upper
-/// bits, the upper ones of the second half's, whose lower four lie in bytes 8..11.
+/// The same types where sums are kept by record (Shape::by_record): operands are the whole numbers v = scale
+/// * code, whose sums are multiplied by d, and for the minimums an operand of 16 k against sums of x
+/// (HopperStageArgs), whose sums are multiplied by m. No weight is rounded, but for a few large ones of q6_K
+/// and iq4_xs.
+template <class F>
+struct ByRecord {
+  using Codes = typename F::Codes;
+  using Packed = typename F::Packed;
+  using Raw = typename F::Raw;
+  static constexpr bool kAdds = F::kAdds;
+  static constexpr int kScales = 2 * F::kOwnGroups, kD = kScales * (kAdds ? 2 : 1);
+  struct Own {
+    std::uint32_t w[kD + (kAdds ? 2 : 1)];  // per half and group: scales; minimums; d, m
+  };
+  /// What sums of rows g and g + 8 are multiplied by.
+  struct Factors {
+    float d[2], m[2];
+  };
+
+  template <class Reader>
+  static MLXN_TILE_FN Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
+    return Codes::load(from, at, lane);
+  }
+  /// Of the sums of row g or g + 8 over all records.
+  static MLXN_TILE_FN float back(int upper) { return power_of_two(-F::kUnit - upper * F::kUpper); }
+
+  template <int kHalf, int kIndex>
+  static MLXN_TILE_FN void group(const Packed& packed, std::uint32_t lane, Own& own) {
+    constexpr int at = kHalf * F::kOwnGroups + kIndex;
+    own.w[at] = F::template scale_of<kHalf, kIndex>(packed, lane);
+    if constexpr (kAdds) {
+      // Sums of x are 2^-4 of what they should be. 2^10 units and bits, less 2^10 units.
+      constexpr std::uint32_t units = half_power(F::kUnit + 14) | half_power(F::kUnit + F::kUpper + 14) << 16;
+      own.w[kScales + at] =
+          h2_add(Packed::template minimum<kHalf, kIndex>(packed, lane) | units, units | 0x80008000u);
+    }
+  }
+  template <class Reader>
+  static MLXN_TILE_FN Own own(const Reader& from, std::uint32_t at, std::uint32_t lane) {
+    const Packed packed = Packed::load(from, at, lane);
+    Own result;
+    result.w[kD] = Packed::d(packed);
+    if constexpr (kAdds) result.w[kD + 1] = Packed::m(packed);
+    group<0, 0>(packed, lane, result);
+    group<1, 0>(packed, lane, result);
+    if constexpr (F::kOwnGroups == 2) {
+      group<0, 1>(packed, lane, result);
+      group<1, 1>(packed, lane, result);
+    }
+    return result;
+  }
+  static MLXN_TILE_FN Factors factors(const Own& own) {
+    Factors f{{half_to_float(own.w[kD]), half_to_float(own.w[kD] >> 16)}, {0, 0}};
+    if constexpr (kAdds) f.m[0] = half_to_float(own.w[kD + 1]), f.m[1] = half_to_float(own.w[kD + 1] >> 16);
+    return f;
+  }
+
+  template <int kHalf, int kPlane, int kGroup = 2 / F::kOwnGroups, class Share>
+  static MLXN_TILE_FN void unpack(const Raw& raw, const Own& own, const Share& share,
+                                  std::uint32_t (&a)[4][4]) {
+    std::uint32_t scale = 0, zero = 0;
+    MLXN_TILE_UNROLL
+    for (int step = 0; step < 4; ++step) {
+      if (step % kGroup == 0) {
+        const int group = (kPlane * 4 + step) / kGroup;
+        scale = share(own, kHalf * F::kOwnGroups + group % F::kOwnGroups, group / F::kOwnGroups);
+        if constexpr (!kAdds) zero = F::zero_of(scale, step);
+      }
+      Codes::bits(raw, kPlane, step, a[step]);
+      MLXN_TILE_UNROLL
+      for (int i = 0; i < 4; ++i)
+        a[step][i] = kAdds ? h2_mul(a[step][i], F::of_row(i, scale))
+                           : h2_fma(a[step][i], F::of_row(i, scale), F::of_row(i, zero));
+    }
+  }
+  /// The minimums of a half's groups of 16 k, twice: k 0..7 against the sums, k 8..15 against the rest of
+  /// them.
+  template <int kHalf>
+  static MLXN_TILE_FN void minimums(const Own& own, std::uint32_t (&a)[4]) {
+    static_assert(kAdds);
+    constexpr int first = kScales + kHalf * F::kOwnGroups, second = first + F::kOwnGroups - 1;
+    a[0] = a[2] = low_halves(own.w[first], own.w[second]);
+    a[1] = a[3] = high_halves(own.w[first], own.w[second]);
+  }
+};
+
+/// q4_K, q5_K: 6 bits for scales and minimums, bytes 0..3 and 4..7 those of the first half and, in their
+/// upper bits, the upper ones of the second half's, whose lower four lie in bytes 8..11.
 struct PackedPairs {
   std::uint32_t heads[2];               // d, dmin
   std::uint32_t scales, minimums, low;  // the lane's bytes of rows g and g + 8, at the bottom of the halves
@@ -338,7 +450,10 @@ struct PackedPairs {
   static MLXN_TILE_FN PackedPairs load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
     const Words4 g = from.words4(at + lane / 4 * 32), h = from.words4(at + lane / 4 * 32 + 16);
     const std::uint32_t byte = lane % 4 * 0x0101u + 0x0400u;
-    return {{g.w[0], h.w[0]}, permute(g.w[1], h.w[1], byte), permute(g.w[2], h.w[2], byte), permute(g.w[3], h.w[3], byte)};
+    return {{g.w[0], h.w[0]},
+            permute(g.w[1], h.w[1], byte),
+            permute(g.w[2], h.w[2], byte),
+            permute(g.w[3], h.w[3], byte)};
   }
   static MLXN_TILE_FN std::uint32_t d(const PackedPairs& p) { return low_halves(p.heads[0], p.heads[1]); }
   static MLXN_TILE_FN std::uint32_t m(const PackedPairs& p) { return high_halves(p.heads[0], p.heads[1]); }
@@ -402,8 +517,9 @@ struct Q6KScales {
   template <class Reader>
   static MLXN_TILE_FN Q6KScales load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
     const std::uint32_t of_lane = at + lane / 4 * 32 + lane % 4 * 2;
-    return {{bytes_of_rows(from, of_lane, 16) ^ 0x80808080u, bytes_of_rows(from, of_lane + 8, 16) ^ 0x80808080u},
-            from.u32(at + 256 + lane / 4 * 4)};
+    return {
+        {bytes_of_rows(from, of_lane, 16) ^ 0x80808080u, bytes_of_rows(from, of_lane + 8, 16) ^ 0x80808080u},
+        from.u32(at + 256 + lane / 4 * 4)};
   }
   static MLXN_TILE_FN std::uint32_t d(const Q6KScales& p) { return p.both; }
   template <int kHalf, int kIndex>
@@ -419,7 +535,8 @@ struct Iq4XsScales {
   static MLXN_TILE_FN Iq4XsScales load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
     const std::uint32_t t = lane % 4;
     const Words4 rows = from.words4(at + lane / 4 * 16);
-    return {low_halves(rows.w[0], rows.w[2]), high_halves(rows.w[0], rows.w[2]) >> 2 * t,
+    return {low_halves(rows.w[0], rows.w[2]),
+            high_halves(rows.w[0], rows.w[2]) >> 2 * t,
             {low_halves(rows.w[1], rows.w[3]) >> 4 * t, high_halves(rows.w[1], rows.w[3]) >> 4 * t}};
   }
   static MLXN_TILE_FN std::uint32_t d(const Iq4XsScales& p) { return p.both; }
@@ -455,7 +572,8 @@ struct Iq4Xs : Sizes<1024, 128, true>, Nested<TableCodes, Iq4XsScales, 2, 32, 12
 
 // ---- dense weights
 
-/// Where the matrix instructions take weights from: memory, as f16 or bf16, or registers, where they become f16.
+/// Where the matrix instructions take weights from: memory, as f16 or bf16, or registers, where they become
+/// f16.
 enum class DenseOperand { f16, bf16, to_f16 };
 
 template <DenseOperand kFrom>
