@@ -2,11 +2,13 @@
 // or dense in rows, x staged as f16 or bf16 (HopperStageArgs). The rows of w are the instruction's rows, the
 // tokens its columns.
 //
-// Bound: up to 64 tokens by the way of a stage from memory through unpacking to the matrix instructions, with
-// reading the weights as the floor (dense weights: by that alone); from 128 tokens on by the tensor cores, at
+// Bound: up to 64 tokens by the instructions of unpacking: a step of 128 k takes 1.7 ns longer for every one
+// that half a record costs a lane (a scheduler has two warps that multiply, and half of its slots are taken);
+// reading the weights is the floor (dense weights: the bound). From 128 tokens on by the tensor cores, at
 // thousands of tokens by the clock that the power limit leaves. Measured on an H200, n 4096, k 14336
-// (docs/benchmarks.md): q4_0 14.1 us at 16 tokens (53 % of the read rate), 19.2 at 64, 756 TFLOP/s at 512;
-// f16 675 TFLOP/s at 512 and 644 at 4096, where cuBLAS in the same runs takes 0.93 and 1.01 times as long.
+// (docs/benchmarks.md): q4_0 13.9 us at 16 tokens (53 % of the read rate), q4_K 14.2; at 64 tokens 19.1 and
+// 21.2; q4_0 756 TFLOP/s at 512; f16 675 TFLOP/s at 512 and 644 at 4096, where cuBLAS in the same runs takes
+// 0.93 and 1.01 times as long.
 //
 // A block computes 64 * row_groups rows x `tokens` tokens. Of warpgroup 0 one thread copies weights and one
 // copies x into two rings of shared memory; the others each hold 64 rows x tokens sums. B is x in shared
@@ -16,11 +18,12 @@
 // that becomes f16 goes the same way from the 128-byte swizzle that tensor copies leave; other dense weights
 // are read from there by the instructions themselves, which free the stage when they have ended.
 //
-// Of types with super-blocks and up to 64 tokens, sums are kept by record (Shape::by_record): the operand is
-// whole numbers, scale times code, which cost one multiplication a pair; the super-block's d is multiplied to
-// the sums of a record, a few for each thread, and minimums are one more instruction per half record, against
-// sums of x over 16 k that come with each stage of x. From 128 tokens on there are no registers for a second
-// set of sums; weights are made whole in the operand.
+// Of types with super-blocks and few tokens (up to 32 with minimums, else 64), sums are kept by record
+// (Shape::by_record): the operand is whole numbers, scale times code, which cost one multiplication a pair;
+// the super-block's d is multiplied to the sums of a record, a few for each thread, and minimums are one more
+// instruction per half record, against sums of x over 16 k that come with each stage of x. For more tokens
+// that costs more than it saves, and there are no registers for more sums; weights are made whole in the
+// operand.
 //
 // What a block does with k is its Form. Sums over parts of k go through a workspace; the block that comes
 // last adds them in the order of k, so that the result does not depend on time. No block waits for another

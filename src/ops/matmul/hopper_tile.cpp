@@ -46,19 +46,19 @@ constexpr Unpacking unpacking_of(DType type) noexcept {
     case DType::q5_1:
       return {0.10, 0};
     case DType::q2_K:
-      return {0.08, 0.04};
+      return {0.07, 0};
     case DType::q3_K:
-      return {0.17, 0.10};
+      return {0.17, 0.07};
     case DType::q4_K:
-      return {0.08, 0.0};
+      return {0.07, 0};
     case DType::q5_K:
-      return {0.20, 0.10};
+      return {0.20, 0.12};
     case DType::q6_K:
-      return {0.23, 0.10};
+      return {0.23, 0.14};
     case DType::iq4_nl:
       return {0.20, 0};
     case DType::iq4_xs:
-      return {0.33, 0.22};
+      return {0.33, 0.19};
     case DType::mxfp4:
       return {0.09, 0};
     case DType::q8_0:

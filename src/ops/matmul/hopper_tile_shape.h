@@ -25,7 +25,7 @@ struct Shape {
   int half_bytes = 0;  ///< of 16 rows x 128 k of weights: half a record, codes and row data
   bool is_dense = false;  ///< weights are two planes of 64 k in the 128-byte swizzle
   /// Sums over a super-block are whole numbers times x, and multiplied by its scale then; minimums take part as products with sums
-  /// of x. Twice or three times the registers for sums.
+  /// of x. Twice or three times the registers for sums, and each record ends in a wait for the matrix instructions: for few tokens.
   Nesting by_record = Nesting::none;
 
   [[nodiscard]] constexpr int rows() const noexcept { return 64 * row_groups; }
@@ -71,7 +71,7 @@ inline constexpr int kKinds = 6;
   s.tokens = kTokens[kind];
   s.form = kind == 5 ? Form::pair : kind == 4 ? Form::tiles : Form::parts;
   s.half_bytes = half_bytes;
-  if (s.tokens <= 64) s.by_record = nesting;
+  if (s.tokens <= (nesting == Nesting::minimums ? 32 : 64)) s.by_record = nesting;
   return with_stages(s);
 }
 
