@@ -150,7 +150,7 @@ struct ByteCodes {
   }
 };
 
-/// Nibbles that stand for the values of iq4_nl and iq4_xs: as bytes, 128 more than the value.
+/// Nibbles that stand for the values of iq4_nl and iq4_xs, rows apart: as bytes, 128 more than the value.
 struct TableCodes {
   static MLXN_TILE_FN constexpr int place(int, int) { return 0; }
   using Raw = RawWords<8>;
@@ -166,22 +166,19 @@ struct TableCodes {
     const std::uint32_t word = raw.w[4 * plane + step];
     const std::uint32_t index = word & 0x77777777u;
     const std::uint32_t choice = (word >> 1 & 0x44444444u) | 0x32103210u;
-    std::uint32_t values[2];  // of nibbles 0..3 and 4..7
     MLXN_TILE_UNROLL
-    for (int i = 0; i < 2; ++i) {
-      const std::uint32_t at = index >> 16 * i;
-      values[i] = sm90::permute(sm90::permute(kT0, kT1, at), sm90::permute(kT2, kT3, at), choice >> 16 * i);
+    for (int upper = 0; upper < 2; ++upper) {
+      const std::uint32_t at = index >> 16 * upper;
+      // k 2t, 2t + 8, 2t + 1, 2t + 9.
+      const std::uint32_t values =
+          sm90::permute(sm90::permute(kT0, kT1, at), sm90::permute(kT2, kT3, at), choice >> 16 * upper);
+      a[upper] = values & 0x00FF00FFu;
+      a[upper + 2] = sm90::permute(values, 0, 0x4341);
     }
-    const std::uint32_t first = sm90::permute(values[0], values[1], 0x5410);  // k 2t: rows g, g + 8; k 2t + 1
-    const std::uint32_t second = sm90::permute(values[0], values[1], 0x7632);  // k + 8
-    a[0] = first & 0x00FF00FFu;
-    a[1] = sm90::permute(first, 0, 0x4341);
-    a[2] = second & 0x00FF00FFu;
-    a[3] = sm90::permute(second, 0, 0x4341);
   }
 };
 
-/// Nibbles of E2M1: their bits are those of the f16 of value * 2^-14.
+/// Nibbles of E2M1, rows apart: their bits are those of the f16 of value * 2^-14.
 struct E2m1Codes {
   using Raw = RawWords<8>;
 
@@ -192,10 +189,11 @@ struct E2m1Codes {
     return raw;
   }
   static MLXN_TILE_FN void numbers(const Raw& raw, int plane, int step, std::uint32_t (&a)[4]) {
-    const std::uint32_t word = raw.w[4 * plane + step];
+    // Half a word for k 2t and k 2t + 1 each: rows g, g with k + 8, rows g + 8, g + 8 with k + 8.
+    const std::uint32_t word = sm90::permute(raw.w[4 * plane + step], 0, 0x3120);
     MLXN_TILE_UNROLL
     for (int i = 0; i < 4; ++i) {
-      const int at = 4 * i;  // of the nibble in its half of the word
+      const int at = 4 * (i / 2 + i % 2 * 2);  // of the nibble in its half of the word
       a[i] = (moved(word, 9 - at) & 0x0E000E00u) | (moved(word, 12 - at) & 0x80008000u);
     }
   }
