@@ -1,5 +1,7 @@
 #pragma once
 
+#include <utility>
+
 #include "backends/cpu/weight_rows16.h"
 #include "ops/matmul/formats.h"
 #include "ops/matmul/kernel_table.h"
@@ -296,6 +298,7 @@ struct Values {
   template <class Table>
   static MLXN_SIMD F at(const Table& table, I w, int b) {
     if constexpr (kTabled) return V::template table<T::kCodes>(table, b ? V::shr(w, 8 * b) : w);
+    else if constexpr (T::kUnsigned) return V::to_f32(Lanes<V>::byte(w, b));
     else return V::to_f32(Lanes<V>::signed_byte(w, b));
   }
 };
@@ -574,7 +577,7 @@ static void add_quantised(Kernels& to) {
 template <class V>
 static void fill_quantised(Kernels& to) {
   add_quantised<V, Q4_0<V>>(to);
-  add_quantised<V, Q4_1<V>>(to);
+  add_quantised<V, Affine<V, DType::q4_1>>(to);
   add_quantised<V, Q5_0<V>>(to);
   add_quantised<V, Q5_1<V>>(to);
   add_quantised<V, Q8_0<V>>(to);
@@ -586,6 +589,11 @@ static void fill_quantised(Kernels& to) {
   add_quantised<V, IQ4_NL<V>>(to);
   add_quantised<V, IQ4_XS<V>>(to);
   add_quantised<V, MXFP4<V>>(to);
+  add_quantised<V, Affine<V, DType::affine4_g64>>(to);
+  add_quantised<V, Affine<V, DType::affine4_g128>>(to);
+  add_quantised<V, Affine<V, DType::affine4_g32_bf16>>(to);
+  add_quantised<V, Affine<V, DType::affine4_g64_bf16>>(to);
+  add_quantised<V, Affine<V, DType::affine4_g128_bf16>>(to);
   to.quantise = to.quantise_for_codes = &quantise<V>;
   to.stretch = kStretch<V>;
   to.unpack_rows = 64;
@@ -610,6 +618,13 @@ static void add_dense(Kernels& to) {
   w.decode = &decode_dense<V, T>;
 }
 
+/// The affine types but q4_1.
+inline constexpr int kFirstAffine = static_cast<int>(DType::affine4_g64);
+template <class V, int... kIndex>
+static void add_affine_exact(Kernels& to, std::integer_sequence<int, kIndex...>) {
+  (add_exact<V, Affine<V, static_cast<DType>(kFirstAffine + kIndex)>>(to), ...);
+}
+
 template <class V, bool kMinimum>
 static void add_slab(Kernels& to) {
   to.slab[kMinimum][0] = &multiply_slab<V, kMinimum, 1>;
@@ -624,7 +639,7 @@ static void fill_exact(Kernels& to) {
   add_dense<V, DenseF16<V>>(to);
   add_dense<V, DenseBF16<V>>(to);
   add_exact<V, Q4_0<V>>(to);
-  add_exact<V, Q4_1<V>>(to);
+  add_exact<V, Affine<V, DType::q4_1>>(to);
   add_exact<V, Q5_0<V>>(to);
   add_exact<V, Q5_1<V>>(to);
   add_exact<V, Q8_0<V>>(to);
@@ -636,6 +651,7 @@ static void fill_exact(Kernels& to) {
   add_exact<V, IQ4_NL<V>>(to);
   add_exact<V, IQ4_XS<V>>(to);
   add_exact<V, MXFP4<V>>(to);
+  add_affine_exact<V>(to, std::make_integer_sequence<int, kDTypeCount - kFirstAffine>());
   add_slab<V, false>(to);
   add_slab<V, true>(to);
   to.copy = &copy_x<V>;

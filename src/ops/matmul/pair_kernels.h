@@ -215,7 +215,7 @@ static void add_pairs(Kernels& to) {
 template <class V>
 static void fill_pairs(Kernels& to) {
   add_pairs<V, Q4_0<V>>(to);
-  add_pairs<V, Q4_1<V>>(to);
+  add_pairs<V, Affine<V, DType::q4_1>>(to);
   add_pairs<V, Q5_0<V>>(to);
   add_pairs<V, Q5_1<V>>(to);
   add_pairs<V, Q8_0<V>>(to);
@@ -227,6 +227,11 @@ static void fill_pairs(Kernels& to) {
   add_pairs<V, IQ4_NL<V>>(to);
   add_pairs<V, IQ4_XS<V>>(to);
   add_pairs<V, MXFP4<V>>(to);
+  add_pairs<V, Affine<V, DType::affine4_g64>>(to);
+  add_pairs<V, Affine<V, DType::affine4_g128>>(to);
+  add_pairs<V, Affine<V, DType::affine4_g32_bf16>>(to);
+  add_pairs<V, Affine<V, DType::affine4_g64_bf16>>(to);
+  add_pairs<V, Affine<V, DType::affine4_g128_bf16>>(to);
   to.quantise_for_codes = &quantise_pairs<V>;
   to.unpack_rows = 8;  // counted in instructions, not measured: up to five rows the kernels for packed weights take fewer
 }
