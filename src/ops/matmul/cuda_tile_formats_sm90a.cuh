@@ -218,6 +218,11 @@ struct ByteCodes {
   }
 };
 
+/// Bytes; 0 is zero.
+struct WholeByteCodes : ByteCodes {
+  static constexpr int kMostZero = 255;
+};
+
 /// Nibbles that stand for the values of iq4_nl and iq4_xs.
 struct TableCodes : NibbleCodes<0> {
   static MLXN_TILE_FN constexpr int place(int, int) { return 0; }
@@ -366,6 +371,19 @@ struct ScalesAndMinimums {
                                 std::uint32_t) {
     const std::uint32_t both = from.u32(at + (slot * 4 + group) * 4);
     return {half_to_float(both), half_to_float(both >> 16)};
+  }
+};
+/// Scale and bias of kGroups groups, in f16 or bf16: w = scale * q + bias.
+template <std::uint32_t kGroups, bool kBf16>
+struct AffineTerms {
+  template <class Reader>
+  static MLXN_TILE_FN Term term(const Reader& from, std::uint32_t at, std::uint32_t slot, std::uint32_t group,
+                                std::uint32_t) {
+    const std::uint32_t both = from.u32(at + (slot * kGroups + group / (4 / kGroups)) * 4);
+    if constexpr (kBf16)
+      return {float_of_bits(both << 16), float_of_bits(both & 0xFFFF0000u)};
+    else
+      return {half_to_float(both), half_to_float(both >> 16)};
   }
 };
 /// A byte of 0..255 as a number, without the slow conversion.
@@ -544,6 +562,25 @@ struct Q4K : Sizes<1024, 256, true>, Centred<NibbleCodes<0>, PackedPairs, 2, -1,
 struct Q5K : Sizes<1280, 256, true>, Centred<NibbleCodes<1>, PackedPairs, 2, -1, true> {};
 struct Q6K : Sizes<1536, 288, true>, Centred<NibbleCodes<2>, Q6KScales, 1, 32, true> {};
 struct Iq4Xs : Sizes<1024, 128, true>, Centred<TableCodes, Iq4XsScales, 2, 128, true> {};
+
+/// MLX's affine groups of 128 / kGroups weights.
+template <std::uint32_t kGroups, bool kBf16>
+struct Affine4 : Sizes<1024, 64 * kGroups, false>,
+                 Centred<NibbleCodes<0>, AffineTerms<kGroups, kBf16>, 2, -1, false> {};
+template <std::uint32_t kGroups, bool kBf16>
+struct Affine8 : Sizes<2048, 64 * kGroups, false>,
+                 Centred<WholeByteCodes, AffineTerms<kGroups, kBf16>, 2, -1, false> {};
+using Affine4G64 = Affine4<2, false>;
+using Affine4G128 = Affine4<1, false>;
+using Affine8G32 = Affine8<4, false>;
+using Affine8G64 = Affine8<2, false>;
+using Affine8G128 = Affine8<1, false>;
+using Affine4G32Bf16 = Affine4<4, true>;
+using Affine4G64Bf16 = Affine4<2, true>;
+using Affine4G128Bf16 = Affine4<1, true>;
+using Affine8G32Bf16 = Affine8<4, true>;
+using Affine8G64Bf16 = Affine8<2, true>;
+using Affine8G128Bf16 = Affine8<1, true>;
 
 // ---- dense weights
 // -------------------------------------------------------------------------------------------------------
