@@ -17,6 +17,7 @@
 ///   kValues    codes are indices into this table of signed bytes, or null
 ///   kMinimum   w = scale * code + offset
 ///   kHalves    scales (and offsets) are per 16 elements, else per 32
+///   kUnrolled  groups of a block are straight code rather than a loop, where V likes that
 ///   kReady     codes come out as the integer kernel takes them, which adds x's `start` to their products
 ///   Block      what is read once per block; open(scale, q)
 ///   codes      w[i] = codes of elements 4i .. 4i+3 of group g, i < 8
@@ -62,6 +63,7 @@ struct FormatBase {
   static constexpr int kGroups = 1, kCodes = 16, kBias = 0;
   static constexpr int kTogether = 1;
   static constexpr bool kSigned = false, kUnsigned = false, kMinimum = false, kHalves = false, kReady = false;
+  static constexpr bool kUnrolled = true;
   static constexpr const std::int8_t* kValues = nullptr;
 };
 
@@ -142,6 +144,7 @@ struct Affine : FormatBase {
   static constexpr AffineInfo kInfo = *affine_info(kType);
   static constexpr int kGroups = static_cast<int>(kInfo.group) / 32, kCodes = kInfo.bits == 8 ? 256 : 16;
   static constexpr bool kMinimum = true, kUnsigned = kInfo.bits == 8;
+  static constexpr bool kUnrolled = false;  // all groups are alike: many types, little code for each
   struct Block {
     F d, m;
     const std::uint8_t* q;

@@ -46,10 +46,10 @@ static MLXN_SIMD void for_units(const std::uint8_t* slab, std::int64_t k, int pa
   for (std::int64_t i = 0; i < k / 32; ++i, unit += kCodeUnitBytes) body(unit, unit, i);
 }
 
-/// body(0) .. body(kCount - 1): straight code, or a loop where V is for portability rather than speed.
-template <class V, int kCount, class Body>
+/// body(0) .. body(kCount - 1): straight code, or a loop where V is for portability rather than speed or kUnrolled says so.
+template <class V, int kCount, bool kUnrolled = true, class Body>
 static MLXN_SIMD void repeat(Body&& body) {
-  if constexpr (V::kUnrolled) {
+  if constexpr (V::kUnrolled && (kUnrolled || kCount == 1)) {
     MLXN_UNROLL
     for (int i = 0; i < kCount; ++i) {
       if constexpr (V::kSettled) MLXN_SETTLE;
@@ -196,7 +196,7 @@ static void multiply_quantised(const std::uint8_t* group, std::int64_t k, const 
       const typename T::Block block = T::open(scale, q);
       const QuantisedX* xs = x + i * T::kGroups * kTile;
       F together[T::kTogether];
-      repeat<V, T::kGroups>([&](int g) MLXN_LAMBDA {
+      repeat<V, T::kGroups, T::kUnrolled>([&](int g) MLXN_LAMBDA {
         if constexpr (kAhead) {
           if (pass == 0) ask_ahead<T>(scale, q, g);
         }
@@ -245,7 +245,7 @@ static void unpack(const std::uint8_t* chunk, std::int64_t k, std::uint8_t* slab
   for (int pass = 0; pass < kPasses<V>; ++pass) {
     for_blocks<V, T::kType>(chunk, k, pass, [&](const std::uint8_t* scale, const std::uint8_t* q, std::int64_t i) MLXN_LAMBDA {
       const typename T::Block block = T::open(scale, q);
-      repeat<V, T::kGroups>([&](int g) MLXN_LAMBDA {
+      repeat<V, T::kGroups, T::kUnrolled>([&](int g) MLXN_LAMBDA {
         std::uint8_t* unit = slab + (i * T::kGroups + g) * kCodeUnitBytes + pass * V::kLanes * 4;
         I w[8];
         F s[2], o[2];
@@ -315,7 +315,7 @@ static void multiply_exact(const std::uint8_t* group, std::int64_t k, const floa
     for (int m = 0; m < kTile; ++m) total[m] = V::load_f32(totals + 16 * m + pass * V::kLanes);
     for_blocks<V, T::kType>(group, k, pass, [&](const std::uint8_t* scale, const std::uint8_t* q, std::int64_t i) MLXN_LAMBDA {
       const typename T::Block block = T::open(scale, q);
-      repeat<V, T::kGroups>([&](int g) MLXN_LAMBDA {
+      repeat<V, T::kGroups, T::kUnrolled>([&](int g) MLXN_LAMBDA {
         const float* xs = x + (i * T::kGroups + g) * 2 * kUnitX * kTile;
         I w[8];
         F s[2], o[2];
@@ -358,7 +358,7 @@ static void decode(const std::uint8_t* chunk, std::int64_t k, float* slab) {
   for (int pass = 0; pass < kPasses<V>; ++pass) {
     for_blocks<V, T::kType>(chunk, k, pass, [&](const std::uint8_t* scale, const std::uint8_t* q, std::int64_t i) MLXN_LAMBDA {
       const typename T::Block block = T::open(scale, q);
-      repeat<V, T::kGroups>([&](int g) MLXN_LAMBDA {
+      repeat<V, T::kGroups, T::kUnrolled>([&](int g) MLXN_LAMBDA {
         float* units = slab + (i * T::kGroups + g) * 2 * kUnitFloats + pass * V::kLanes;
         I w[8];
         F s[2], o[2];

@@ -57,7 +57,7 @@ static void unpack_pairs(const std::uint8_t* chunk, std::int64_t k, std::uint8_t
   for (int pass = 0; pass < kPasses<V>; ++pass) {
     for_blocks<V, T::kType>(chunk, k, pass, [&](const std::uint8_t* scale, const std::uint8_t* q, std::int64_t i) MLXN_LAMBDA {
       const typename T::Block block = T::open(scale, q);
-      repeat<V, T::kGroups>([&](int g) MLXN_LAMBDA {
+      repeat<V, T::kGroups, T::kUnrolled>([&](int g) MLXN_LAMBDA {
         std::uint8_t* unit = slab + (i * T::kGroups + g) * kCodeUnitBytes;
         I w[8];
         F s[2], o[2];
