@@ -131,17 +131,8 @@ Variant make_variant(const char* name) {
   return {name, variant_shape<F, kTokens, kRowGroups, kKGroups, kBlocks>(),
           reinterpret_cast<const void*>(&variant<F, kTokens, kRowGroups, kKGroups, kBlocks>)};
 }
-/// Two groups of warps that take stages in turn hide more of the unpacking.
-template <class F>
-std::vector<Variant> k2_variants() {
-  return {make_variant<F, 16, 2, 2, 1>("16 k2"), make_variant<F, 32, 2, 2, 1>("32 k2"),
-          make_variant<F, 64, 2, 2, 1>("64 k2")};
-}
 std::vector<Variant> variants_of(const Weights& weights) {
-  const DType type = weights.type;
-  if (type == DType::q4_K) return k2_variants<tile::Q4K>();
-  if (type == DType::q6_K) return k2_variants<tile::Q6K>();
-  if (type != DType::q4_0) return {};
+  if (weights.type != DType::q4_0) return {};
   using F = tile::Q4_0;
   return {make_variant<F, 16, 2, 2, 1>("16 k2"),
           make_variant<F, 32, 2, 2, 1>("32 k2"),
@@ -990,10 +981,10 @@ int main(int argc, char** argv) {
     int n, k;
   };
   for (const Size& size : {Size{4096, 14336}, Size{14336, 4096}}) {
-    for (DType type : {DType::q4_0, DType::q4_K, DType::q6_K, DType::q8_0, DType::q5_K, DType::q2_K,
-                       DType::iq4_nl, DType::mxfp4}) {
+    for (DType type : {DType::q4_0, DType::q4_K, DType::q6_K, DType::q8_0, DType::q5_K, DType::q2_K, DType::q3_K,
+                       DType::iq4_nl, DType::iq4_xs, DType::mxfp4, DType::q4_1, DType::q5_0, DType::q5_1}) {
       if (!times || !wanted({type})) continue;
-      const bool main_type = type <= DType::q6_K && type != DType::q5_K && type != DType::q2_K;
+      const bool main_type = type == DType::q4_0 || type == DType::q4_K || type == DType::q6_K || type == DType::q8_0;
       task("time", 40, [&] {
         Bench bench({type}, size.n, size.k, 4096);
         for (int m : {8, 16, 32, 64, 128, 512, 2048, 4096}) {

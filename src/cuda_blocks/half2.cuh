@@ -75,6 +75,34 @@ MLXN_HALF_FN std::uint32_t h2_add(std::uint32_t a, std::uint32_t b) {
   return pair(value_of(a & 0xFFFF) + value_of(b & 0xFFFF), value_of(a >> 16) + value_of(b >> 16));
 #endif
 }
+/// a * b - c.
+MLXN_HALF_FN std::uint32_t h2_fma_minus(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+#if defined(__CUDA_ARCH__)
+  std::uint32_t d;
+  asm("{\n .reg .b32 n;\n neg.f16x2 n, %3;\n fma.rn.f16x2 %0, %1, %2, n;\n}"
+      : "=r"(d)
+      : "r"(a), "r"(b), "r"(c));
+  return d;
+#else
+  return h2_fma(a, b, c ^ 0x80008000u);
+#endif
+}
+/// -most..most; NaN becomes -most.
+MLXN_HALF_FN std::uint32_t h2_within(std::uint32_t a, std::uint32_t most) {
+#if defined(__CUDA_ARCH__)
+  std::uint32_t d;
+  asm("{\n .reg .b32 n;\n neg.f16x2 n, %2;\n max.f16x2 n, %1, n;\n min.f16x2 %0, n, %2;\n}"
+      : "=r"(d)
+      : "r"(a), "r"(most));
+  return d;
+#else
+  const auto one = [](std::uint32_t half, std::uint32_t limit) {
+    const double v = host::value_of(half), m = host::value_of(limit);
+    return v > m ? limit : v >= -m ? half : limit ^ 0x8000u;
+  };
+  return one(a & 0xFFFFu, most & 0xFFFFu) | one(a >> 16, most >> 16) << 16;
+#endif
+}
 
 /// One half of a pair twice; an operand of the functions above costs nothing when made so.
 MLXN_HALF_FN std::uint32_t h2_low(std::uint32_t a) {
@@ -125,12 +153,14 @@ MLXN_HALF_FN float float_of_bits(std::uint32_t bits) {
   return v;
 #endif
 }
-/// a / b to a few bits; where b is zero, anything.
-MLXN_HALF_FN float fast_ratio(float a, float b) {
+/// 1 / a to a few bits, infinity of zero; a is normal or zero.
+MLXN_HALF_FN float fast_reciprocal(float a) {
 #if defined(__CUDA_ARCH__)
-  return __fdividef(a, b);
+  float v;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(v) : "f"(a));
+  return v;
 #else
-  return a / b;
+  return 1.0f / a;
 #endif
 }
 /// Bytes 0..7 of b:a by the four nibbles of the selector, none above 7.

@@ -45,6 +45,12 @@ __device__ __forceinline__ uint64_t swizzle128_descriptor(uint32_t shared_addres
          (uint64_t(1) << 62);
 }
 
+/// Descriptor of a tile of 16 k without swizzle: pieces of 8 rows x 16 bytes lie one behind the other, those of k 8..15 `other_half`
+/// bytes further.
+__device__ __forceinline__ uint64_t plain_descriptor(uint32_t shared_address, uint32_t other_half) {
+  return uint64_t((shared_address & 0x3FFFF) >> 4) | (uint64_t(other_half >> 4) << 16) | (uint64_t(128 >> 4) << 32);
+}
+
 /// The descriptor `bytes` further on; inside a row of 128 bytes one k16 step is 32 bytes.
 __device__ __forceinline__ uint64_t advance(uint64_t descriptor, uint32_t bytes) {
   return descriptor + (bytes >> 4);

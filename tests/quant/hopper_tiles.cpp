@@ -94,20 +94,24 @@ void expect_fragments(DType type, int spread) {
   int wrong = 0;
   for (std::uint32_t step = 0; step < kN / 16 * (kK / 128); ++step) {
     const std::uint32_t half = F::kSuper ? step % 2 : 0;
-    const HostReader reader{matrix.records.data() + step / (F::kSuper ? 2 : 1) * format.bytes() +
-                            half * F::kCodeBytes};
-    const std::uint32_t row_at = half == 0 ? F::kCodeBytes : 0;
+    const std::uint8_t* record = matrix.records.data() + step / (F::kSuper ? 2 : 1) * format.bytes();
+    const HostReader codes{record + half * F::kCodeBytes}, scales{record};
     for (std::uint32_t lane = 0; lane < 32; ++lane) {
       const std::uint32_t row_g = step / (kK / 128) * 16 + lane / 4;
       const tile::Scaling scaling{{F::scaling(matrix.exponents[row_g], 0), F::scaling(matrix.exponents[row_g + 8], 1)}};
-      const auto raw = F::load(reader, half * F::kRowBytes, lane);
-      const auto own = F::own(reader, row_at, lane, half, scaling);
+      const auto raw = F::load(codes, half * F::kRowBytes, lane);
+      const auto own = F::own(scales, F::kCodeBytes, lane, scaling);
       const auto share = [&](const auto&, int word, int of) {
-        return F::own(reader, row_at, (lane & 28u) | static_cast<std::uint32_t>(of), half, scaling).w[word];
+        return F::own(scales, F::kCodeBytes, (lane & 28u) | static_cast<std::uint32_t>(of), scaling).w[word];
       };
       std::uint32_t a[2][4][4];
-      F::template unpack<0>(raw, own, scaling, share, a[0]);
-      F::template unpack<1>(raw, own, scaling, share, a[1]);
+      if (half == 0) {
+        F::template unpack<0, 0>(raw, own, scaling, share, a[0]);
+        F::template unpack<0, 1>(raw, own, scaling, share, a[1]);
+      } else if constexpr (F::kSuper) {
+        F::template unpack<1, 0>(raw, own, scaling, share, a[0]);
+        F::template unpack<1, 1>(raw, own, scaling, share, a[1]);
+      }
       for (std::uint32_t i = 0; i < 64; ++i) {
         const std::uint32_t plane = i / 32, k16 = i / 8 % 4, reg = i / 2 % 4, upper = i % 2;
         const std::uint32_t row = step / (kK / 128) * 16 + lane / 4 + reg % 2 * 8;
@@ -156,6 +160,99 @@ TEST(HopperTiles, FragmentsAreTheWeights) {
   }
 }
 
+/// Row 0 of a record of scales that are all zero, or of one that is not finite. head: where its d lies in the row data.
+template <class F>
+void expect_zeros_and_nan(DType type, std::uint32_t head, std::uint32_t scales, std::uint32_t scale_bytes) {
+  SCOPED_TRACE(to_string(type));
+  Matrix matrix = make_matrix(type, 0);
+  std::uint8_t* row = matrix.records.data() + F::kCodeBytes;
+  const tile::Scaling scaling{{F::scaling(matrix.exponents[0], 0), F::scaling(matrix.exponents[8], 1)}};
+  const auto first_of_row = [&](std::uint32_t lane) {
+    const HostReader reader{matrix.records.data()};
+    const auto share = [&](const auto&, int word, int of) {
+      return F::own(reader, F::kCodeBytes, static_cast<std::uint32_t>(of), scaling).w[word];
+    };
+    std::uint32_t a[4][4];
+    F::template unpack<0, 0>(F::load(reader, 0, lane), F::own(reader, F::kCodeBytes, lane, scaling), scaling, share, a);
+    return sm90::host::value_of(a[0][0] & 0xFFFFu);
+  };
+  const std::uint16_t largest = 0x7BFF, infinite = 0x7C00;
+  std::memcpy(row + head, &infinite, 2);
+  for (std::uint32_t lane = 0; lane < 4; ++lane) EXPECT_FALSE(std::isfinite(first_of_row(lane)));
+  std::memcpy(row + head, &largest, 2);
+  if (tile::ByRecord<F>::kAdds) std::memcpy(row + head + 2, &largest, 2);
+  std::memset(row + scales, 0, scale_bytes);
+  for (std::uint32_t lane = 0; lane < 4; ++lane) EXPECT_EQ(first_of_row(lane), 0.0);
+}
+TEST(HopperTiles, ScalesOfZeroAndScalesThatAreNotFinite) {
+  expect_zeros_and_nan<tile::Q4K>(DType::q4_K, 0, 4, 12);
+  expect_zeros_and_nan<tile::Q6K>(DType::q6_K, 256, 0, 16);
+  expect_zeros_and_nan<tile::Q2K>(DType::q2_K, 256, 0, 16);
+}
+
+/// Where sums are kept by record: d times the whole numbers of every fragment, less m times the minimum of the k's group, whose sums
+/// of x are 2^-4 of what they are, are the weights, but for what v loses where it is 2^11 or more.
+template <class F>
+void expect_records(DType type, double most) {
+  SCOPED_TRACE(to_string(type));
+  using Record = tile::ByRecord<F>;
+  const quant::RecordFormat format = quant::record_format(type);
+  const Matrix matrix = make_matrix(type, 9);
+  double error = 0, size = 0;
+  for (std::uint32_t step = 0; step < kN / 16 * (kK / 128); ++step) {
+    const std::uint32_t half = step % 2;
+    const std::uint8_t* record = matrix.records.data() + step / 2 * format.bytes();
+    const HostReader codes{record + half * F::kCodeBytes}, scales{record};
+    for (std::uint32_t lane = 0; lane < 32; ++lane) {
+      const auto raw = Record::load(codes, half * F::kRowBytes, lane);
+      const auto own = Record::own(scales, F::kCodeBytes, lane);
+      const auto share = [&](const auto&, int word, int of) {
+        return Record::own(scales, F::kCodeBytes, (lane & 28u) | static_cast<std::uint32_t>(of)).w[word];
+      };
+      std::uint32_t a[2][4][4];
+      if (half == 0) {
+        Record::template unpack<0, 0>(raw, own, share, a[0]);
+        Record::template unpack<0, 1>(raw, own, share, a[1]);
+      } else {
+        Record::template unpack<1, 0>(raw, own, share, a[0]);
+        Record::template unpack<1, 1>(raw, own, share, a[1]);
+      }
+      const auto factors = Record::factors(own);
+      for (std::uint32_t i = 0; i < 64; ++i) {
+        const std::uint32_t plane = i / 32, k16 = i / 8 % 4, reg = i / 2 % 4, upper = i % 2;
+        const std::uint32_t row = step / (kK / 128) * 16 + lane / 4 + reg % 2 * 8;
+        const std::uint32_t group = plane * 4 + k16;  // of 16 k in the half
+        double got = static_cast<double>(factors.d[reg % 2]) * sm90::host::value_of(a[plane][k16][reg] >> 16 * upper & 0xFFFFu);
+        if constexpr (Record::kAdds) {
+          std::uint32_t minimums[4];  // of the lane that holds k 2t, 2t + 1 of the operand
+          const auto holder = Record::own(scales, F::kCodeBytes, (lane & 28u) | group / 2);
+          if (half == 0)
+            Record::template minimums<0>(holder, minimums);
+          else
+            Record::template minimums<1>(holder, minimums);
+          EXPECT_EQ(minimums[reg % 2], minimums[2 + reg % 2]);
+          got -= static_cast<double>(factors.m[reg % 2]) *
+                 sm90::host::value_of(minimums[reg % 2] >> 16 * (group % 2) & 0xFFFFu) / 16;
+        }
+        got *= static_cast<double>(Record::back(static_cast<int>(reg % 2)));
+        const std::uint32_t k = step % (kK / 128) * 128 + plane * 64 + k16 * 16 + lane % 4 * 2 + upper + reg / 2 * 8;
+        const double want = static_cast<double>(matrix.values[row * kK + k]);
+        error += (got - want) * (got - want);
+        size += want * want;
+      }
+    }
+  }
+  EXPECT_LT(error / size, most);
+}
+TEST(HopperTiles, SumsByRecordTakeTheWeights) {
+  expect_records<tile::Q2K>(DType::q2_K, 1e-14);  // as near as f32 is
+  expect_records<tile::Q3K>(DType::q3_K, 1e-14);
+  expect_records<tile::Q4K>(DType::q4_K, 1e-14);
+  expect_records<tile::Q5K>(DType::q5_K, 1e-14);
+  expect_records<tile::Q6K>(DType::q6_K, 2.5e-8);
+  expect_records<tile::Iq4Xs>(DType::iq4_xs, 3e-8);
+}
+
 TEST(HopperTiles, PlansCoverTheProduct) {
   for (const DType type : kTypes) {
     const quant::RecordFormat format = quant::record_format(type);
@@ -192,6 +289,11 @@ TEST(HopperTiles, PlansCoverTheProduct) {
           if (p.counters != 0) {
             EXPECT_EQ(p.workspace_bytes, std::uint64_t{p.counters} * p.splits * rows * tokens * 4);
           }
+          // Parts are whole records.
+          EXPECT_EQ(p.args.split_steps % (format.elems / 128), 0u);
+          const bool sums = p.shape.by_record == tile::Nesting::minimums;
+          EXPECT_EQ(p.stage.with_sums, sums ? 1u : 0u);
+          EXPECT_EQ(p.image_bytes, std::uint64_t{p.stage_grid} * p.args.steps * (sums ? 288 : 256));
         }
       }
     }
@@ -337,6 +439,7 @@ TEST(HopperTiles, BatchInvariantPlansHaveOnePart) {
           const ops::HopperTilePlan p = ops::plan_hopper_tile(type, m, n, k, 132, true);
           EXPECT_EQ(p.splits, 1u) << p.kernel;
           EXPECT_NE(p.shape.form, tile::Form::pair);
+          EXPECT_EQ(p.shape.by_record, tile::Nesting::none);  // rounds otherwise
         }
         for (const ops::DenseFormat format : kDenseFormats) {
           split += ops::plan_hopper_dense(format, m, n, k, 132).splits > 1;

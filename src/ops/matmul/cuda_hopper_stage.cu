@@ -80,6 +80,13 @@ __device__ __forceinline__ uint4 halves(const Eight& e, float scale, bool is_bf1
       sm90::f32_to_f16x2(e.v[0] * scale, e.v[1] * scale), sm90::f32_to_f16x2(e.v[2] * scale, e.v[3] * scale),
       sm90::f32_to_f16x2(e.v[4] * scale, e.v[5] * scale), sm90::f32_to_f16x2(e.v[6] * scale, e.v[7] * scale));
 }
+
+/// The sum of eight halves.
+__device__ __forceinline__ float sum_of(const uint4& halves) {
+  const float2 a = sm90::f16x2_to_f32(halves.x), b = sm90::f16x2_to_f32(halves.y),
+               c = sm90::f16x2_to_f32(halves.z), d = sm90::f16x2_to_f32(halves.w);
+  return ((a.x + a.y) + (b.x + b.y)) + ((c.x + c.y) + (d.x + d.y));
+}
 #endif
 
 }  // namespace
@@ -106,9 +113,25 @@ __global__ void __launch_bounds__(kStageThreads)
   auto place = [&](std::uint32_t run) {
     return reinterpret_cast<uint4*>(image + run / 8 * plane_bytes + ((run ^ token) & 7) * 16);
   };
+  // Runs 2 i and 2 i + 1 are a group of 16: its sum as f16 goes to the first thread's place, the rest to the
+  // second's.
+  std::uint8_t* sums = args.image.ptr + std::uint64_t(gridDim.x) * args.planes * 128 +
+                       std::uint64_t(token / args.tile_tokens) * args.planes * args.tile_tokens * 16;
+  auto sum_place = [&](std::uint32_t run) {
+    const std::uint32_t row = (run / 16 * 2 + run % 2) * args.tile_tokens + token % args.tile_tokens;
+    return reinterpret_cast<std::uint16_t*>(sums + std::uint64_t(row) * 16 + run % 16 / 2 * 2);
+  };
+  auto put = [&](std::uint32_t run, const uint4& halves) {
+    *place(run) = halves;
+    if (args.with_sums == 0) return;
+    float sum = sum_of(halves);
+    sum = (sum + __shfl_xor_sync(3u << (threadIdx.x & 30), sum, 1)) * 0.0625f;
+    const std::uint32_t first = sm90::f32_to_f16x2(sum, 0.0f);
+    const float rest = sum - sm90::f16_to_f32(std::uint16_t(first));
+    *sum_place(run) = std::uint16_t(run % 2 == 0 ? first : sm90::f32_to_f16x2(rest, 0.0f));
+  };
   if (token >= args.m) {
-    for (std::uint32_t run = threadIdx.x; run < runs; run += kStageThreads)
-      *place(run) = make_uint4(0, 0, 0, 0);
+    for (std::uint32_t run = threadIdx.x; run < runs; run += kStageThreads) put(run, make_uint4(0, 0, 0, 0));
     if (threadIdx.x == 0) args.scales.ptr[token] = 0.0f;
     return;
   }
@@ -145,10 +168,10 @@ __global__ void __launch_bounds__(kStageThreads)
 #pragma unroll
   for (std::uint32_t i = 0; i < kHeld; ++i) {
     const std::uint32_t run = threadIdx.x + i * kStageThreads;
-    if (run < runs) *place(run) = halves(held[i], scale, is_bf16);
+    if (run < runs) put(run, halves(held[i], scale, is_bf16));
   }
   for (std::uint32_t run = threadIdx.x + kHeld * kStageThreads; run < runs; run += kStageThreads) {
-    *place(run) = halves(load8(args, row, run * 8, wide), scale, is_bf16);
+    put(run, halves(load8(args, row, run * 8, wide), scale, is_bf16));
   }
   if (threadIdx.x == 0) args.scales.ptr[token] = __uint_as_float((254 - power) << 23);
 #endif

@@ -1,67 +1,55 @@
 // Weight records (quant/records.h) to operand A of warpgroup matrix instructions, type by type.
 //
-// A lane reads its share of half a record, 16 rows x 128 k: words of codes that are its own (rows g and g +
-// 8, g = lane / 4), and row data, which the four lanes of a row share. Per plane of 64 k it makes four
-// fragments of 16 k:
-//   a0 row g, k 2t 2t+1    a1 row g + 8, same k    a2, a3 the same rows, k + 8        (t = lane % 4)
-// of f16 numbers w * 2^s, where the power keeps the row's largest weight near 2^14 (mxfp4: 2^4; q4_0: 2^-3
-// in rows g, 2 in rows g + 8), so that no f16 scale overflows and weights lose bits only far below the
-// row's largest.
+// A lane reads its share of half a record, 16 rows x 128 k: words of codes that are its own
+// (cuda_tile_codes_sm90a.cuh), and row data of rows g and g + 8, which the four lanes of a row share. Per
+// plane of 64 k it makes four fragments of 16 k of f16 numbers w * 2^s, where the power keeps the row's
+// largest weight between 2^-6 and 2^3 (mxfp4: 2^4), so that no f16 scale overflows and weights lose bits only
+// far below the row's largest.
 //
-// Whole numbers are made exactly: bits or-ed into the fraction of 1024 (2^10 + code * 2^place), and one f16
-// operation that takes away 1024 and a zero. Then w = D * (code - zero) + B: see Centred.
+// Codes come as f16 subnormals. Types with a scale (and a minimum) in f16 take one multiply-add, which rounds
+// once, scales being exact. Types with whole numbers for scales in a super-block take two:
+//   v = scale * code - c    exact, whole numbers below 2^11 (but for a few large ones of q6_K and iq4_xs)
+//   w = d * v + b           rounded once; b is what c leaves of the minimum, at most half of d
+//
+// Instructions per half record and lane (of 64 registers of A, two weights each) are what a multiprocessor's
+// time with few tokens goes by: see docs/benchmarks.md.
 //
 // A type is a struct:
 //   kCodeBytes, kRowBytes, kSuper   of half a record; whether two halves share a record's row data
-//   Raw, Own                        codes; the lane's own share of the scales
-//   load(reader, at, lane) -> Raw                       at: where the half's codes begin
-//   scaling(exponent, upper) -> RowScaling          of rows g or g + 8
-//   own(reader, at, lane, half, scaling) -> Own         at: where the row data begin
-//   unpack<plane>(raw, own, scaling, share, a)          share(own, i, j): own word i of lane j of the row's
+//   Raw, Own                        codes; the lane's share of a record's scales
+//   load(reader, at, lane) -> Raw                 at: where the half's codes begin
+//   scaling(exponent, upper) -> RowScaling        of rows g or g + 8
+//   own(reader, at, lane, scaling) -> Own         at: where the row data begin
+//   unpack<half, plane>(raw, own, scaling, share, a)    share(own, i, j): own word i of lane j of the row's
 //   four
-// reader: words4, words2, u32, u16, u8 at a byte offset of the run of codes and row data.
 #pragma once
 
 #include <cstdint>
 
 #include "cuda_blocks/half2.cuh"
+#include "ops/matmul/cuda_tile_codes_sm90a.cuh"
+#include "ops/matmul/hopper_tile_shape.h"
 
 namespace mlxn::tile {
 
-#if defined(__CUDACC__)
-#define MLXN_TILE_FN __host__ __device__ __forceinline__
-#else
-#define MLXN_TILE_FN inline
-#endif
-#if defined(__CUDA_ARCH__)
-#define MLXN_TILE_UNROLL _Pragma("unroll")
-#else
-#define MLXN_TILE_UNROLL
-#endif
-
-using sm90::fast_ratio;
+using sm90::fast_reciprocal;
 using sm90::float_of_bits;
 using sm90::h2_add;
 using sm90::h2_fma;
+using sm90::h2_fma_minus;
 using sm90::h2_high;
 using sm90::h2_low;
 using sm90::h2_mul;
 using sm90::h2_of;
+using sm90::h2_within;
 using sm90::half_to_float;
 using sm90::permute;
 
-struct Words4 {
-  std::uint32_t w[4];
-};
-template <int kCount>
-struct RawWords {
-  std::uint32_t w[kCount];
-};
-
 /// Powers of two of a row of weights.
 struct RowScaling {
-  float weight;        // what its weights are multiplied by
-  std::uint32_t d[2];  // q4_0: the same for d, in two steps of f16 pairs; mxfp4: what is added to exponents
+  float weight;        // bf16: what its weights are multiplied by
+  std::uint32_t d[2];  // the same for scales, in two f16 factors; mxfp4: what is added to exponents
+  std::uint32_t m[2];  // the same for minimums
   float back;          // what the row's sums are multiplied by
 };
 /// Rows g and g + 8.
@@ -76,440 +64,162 @@ MLXN_TILE_FN constexpr int within(int value, int least, int most) {
 MLXN_TILE_FN float power_of_two(int power) {
   return float_of_bits(static_cast<std::uint32_t>(power + 127) << 23);
 }
+/// The f16 of 2^power, the largest or zero beyond f16's powers.
+MLXN_TILE_FN constexpr std::uint32_t half_power(int power) {
+  if (power >= -14) return static_cast<std::uint32_t>((power < 15 ? power : 15) + 15) << 10;
+  return power >= -24 ? 1u << (power + 24) : 0u;
+}
 
 /// Of a row whose weights are below 2^exponent whatever their codes are.
 struct ToLargest {
   static MLXN_TILE_FN RowScaling scaling(int exponent, int) {
     const int power = within(14 - exponent, -126, 126);
-    return {power_of_two(power), {0, 0}, power_of_two(-power)};
+    return {power_of_two(power), {0, 0}, {0, 0}, power_of_two(-power)};
   }
 };
 
-// ---- codes to whole numbers
-// -----------------------------------------------------------------------------------------
-
-constexpr std::uint32_t kMagic = 0x64006400u;  // 1024, twice
-
-MLXN_TILE_FN std::uint32_t moved(std::uint32_t word, int left) {
-  return left >= 0 ? word << left : word >> -left;
-}
-MLXN_TILE_FN constexpr std::uint32_t twice(std::uint32_t half) { return half * 0x10001u; }
-
-/// 1024 + code * 2^place to code - zero; offset: -(2^(10 - place) + zero), exact while zero < 2^(10 - place).
-MLXN_TILE_FN std::uint32_t centred(std::uint32_t bits, int place, std::uint32_t offset) {
-  return place == 0 ? h2_add(bits, offset)
-                    : h2_fma(bits, twice((15u - static_cast<unsigned>(place)) * 1024), offset);
-}
-MLXN_TILE_FN constexpr std::uint32_t offset_of(int place, std::uint32_t zero) {
-  return twice(0x8000u + (25u - static_cast<unsigned>(place)) * 1024 + (zero << place));
+/// Scales in f16 are multiplied by 2^power, minimums by 2^(power - below), in two steps, since f16's powers
+/// end at 2^15: exact but for the smallest. Where a scale times kLargest stays below 2^exponent, it stays
+/// below 2^15.
+template <int kLargestLog2>
+MLXN_TILE_FN RowScaling scaling_of_halves(int exponent, int below) {
+  const int power = within(15 + kLargestLog2 - exponent, -14, 30), first = power / 2;
+  const int less = power - below, less_first = less / 2;
+  return {1.0f,
+          {half_power(first), half_power(power - first)},
+          {half_power(less_first), half_power(less - less_first)},
+          power_of_two(-less)};
 }
 
-// Codes::bits() leaves 1024 + code * 2^place in a[0..3], place(step, upper) = where the codes of rows g or g
-// + 8 lie.
+// ---- scales in f16
 
-/// 4 bits a code, and kHigh bits above them from a second plane.
-template <int kHigh>
-struct NibbleCodes {
-  static constexpr int kMostZero = 60;
-  static MLXN_TILE_FN constexpr int place(int, int upper) { return 4 * upper; }
-  static constexpr int kWords = 8 + 2 * kHigh;
-  using Raw = RawWords<kWords>;
-
-  template <class Reader>
-  static MLXN_TILE_FN Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
-    Raw raw;
-    MLXN_TILE_UNROLL
-    for (int plane = 0; plane < 2; ++plane) {
-      const Words4 words = from.words4(at + plane * 512 + lane * 16);
-      MLXN_TILE_UNROLL
-      for (int i = 0; i < 4; ++i) raw.w[4 * plane + i] = words.w[i];
-    }
-    if constexpr (kHigh == 1) from.words2(at + 1024 + lane * 8, raw.w[8], raw.w[9]);
-    if constexpr (kHigh == 2) {
-      const Words4 words = from.words4(at + 1024 + lane * 16);
-      MLXN_TILE_UNROLL
-      for (int i = 0; i < 4; ++i) raw.w[8 + i] = words.w[i];
-    }
-    return raw;
-  }
-
-  static MLXN_TILE_FN void bits(const Raw& raw, int plane, int step, std::uint32_t (&a)[4]) {
-    const std::uint32_t low = raw.w[4 * plane + step];
-    const std::uint32_t up = low >> 8;
-    a[0] = (low & 0x000F000Fu) | kMagic;
-    a[1] = (low & 0x00F000F0u) | kMagic;
-    a[2] = (up & 0x000F000Fu) | kMagic;
-    a[3] = (up & 0x00F000F0u) | kMagic;
-    if constexpr (kHigh > 0) {
-      // Where the lane's bits of row g lie in byte 0 of the word; row g + 8 follows, k + 8 is a byte further.
-      const std::uint32_t high = kHigh == 1 ? raw.w[8 + plane] : raw.w[8 + 2 * plane + step / 2];
-      const int from = kHigh == 1 ? 2 * step : step % 2 * 4;
-      constexpr std::uint32_t kMask = twice((1u << kHigh) - 1);
-      a[0] |= moved(high, 4 - from) & kMask << 4;
-      a[1] |= moved(high, 8 - from - kHigh) & kMask << 8;
-      a[2] |= moved(high, 4 - from - 8) & kMask << 4;
-      a[3] |= moved(high, 8 - from - kHigh - 8) & kMask << 8;
-    }
-  }
-};
-
-/// 2 bits a code, and kHigh (0 or 1) bits above them.
-template <int kHigh>
-struct PairCodes {
-  static constexpr int kMostZero = 14;
-  static MLXN_TILE_FN constexpr int place(int step, int upper) { return step % 2 * 4 + upper * 2; }
-  static constexpr int kWords = 4 + 2 * kHigh;
-  using Raw = RawWords<kWords>;
-
-  template <class Reader>
-  static MLXN_TILE_FN Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
-    Raw raw;
-    const Words4 words = from.words4(at + lane * 16);
-    MLXN_TILE_UNROLL
-    for (int i = 0; i < 4; ++i) raw.w[i] = words.w[i];
-    if constexpr (kHigh == 1) from.words2(at + 512 + lane * 8, raw.w[4], raw.w[5]);
-    return raw;
-  }
-
-  static MLXN_TILE_FN void bits(const Raw& raw, int plane, int step, std::uint32_t (&a)[4]) {
-    const std::uint32_t low = raw.w[2 * plane + step / 2];
-    const std::uint32_t up = low >> 8;
-    const int base = place(step, 0);
-    const std::uint32_t mask = twice(3) << base;
-    a[0] = (low & mask) | kMagic;
-    a[1] = (low & mask << 2) | kMagic;
-    a[2] = (up & mask) | kMagic;
-    a[3] = (up & mask << 2) | kMagic;
-    if constexpr (kHigh == 1) {
-      const std::uint32_t high = raw.w[4 + plane];
-      const std::uint32_t bit = twice(4) << base;
-      a[0] |= moved(high, base + 2 - 2 * step) & bit;
-      a[1] |= moved(high, base + 4 - 2 * step - 1) & bit << 2;
-      a[2] |= moved(high, base + 2 - 2 * step - 8) & bit;
-      a[3] |= moved(high, base + 4 - 2 * step - 9) & bit << 2;
-    }
-  }
-};
-
-/// Bytes; 128 is zero.
-struct ByteCodes {
-  static MLXN_TILE_FN constexpr int place(int, int) { return 0; }
-  static constexpr int kWords = 16;
-  using Raw = RawWords<kWords>;
-
-  template <class Reader>
-  static MLXN_TILE_FN Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
-    Raw raw;
-    MLXN_TILE_UNROLL
-    for (int group = 0; group < kWords / 4; ++group) {
-      const Words4 words = from.words4(at + group * 512 + lane * 16);
-      MLXN_TILE_UNROLL
-      for (int i = 0; i < 4; ++i) raw.w[4 * group + i] = words.w[i];
-    }
-    return raw;
-  }
-  static MLXN_TILE_FN void bits(const Raw& raw, int plane, int step, std::uint32_t (&a)[4]) {
-    MLXN_TILE_UNROLL
-    for (int upper = 0; upper < 2; ++upper) {
-      const std::uint32_t word = raw.w[8 * plane + 2 * step + upper];
-      a[upper] = permute(word, kMagic >> 8 | kMagic, 0x4240);
-      a[upper + 2] = permute(word, kMagic >> 8 | kMagic, 0x4341);
-    }
-  }
-};
-
-/// Bytes; 0 is zero.
-struct WholeByteCodes : ByteCodes {
-  static constexpr int kMostZero = 255;
-};
-
-/// Nibbles that stand for the values of iq4_nl and iq4_xs.
-struct TableCodes : NibbleCodes<0> {
-  static MLXN_TILE_FN constexpr int place(int, int) { return 0; }
-  static MLXN_TILE_FN void bits(const Raw& raw, int plane, int step, std::uint32_t (&a)[4]) {
-    // The values plus 128, four a word.
-    constexpr std::uint32_t kT0 = 0x3f2d1801u, kT1 = 0x766a5d4fu, kT2 = 0xa6998d81u, kT3 = 0xf1d9c5b5u;
-    const std::uint32_t word = raw.w[4 * plane + step];
-    const std::uint32_t index = word & 0x77777777u;
-    const std::uint32_t choice = ((word & 0x88888888u) >> 1) | 0x32103210u;
-    std::uint32_t values[2];  // of nibbles 0..3 and 4..7
-    MLXN_TILE_UNROLL
-    for (int i = 0; i < 2; ++i) {
-      const std::uint32_t at = index >> 16 * i;
-      values[i] = permute(permute(kT0, kT1, at & 0xFFFFu), permute(kT2, kT3, at & 0xFFFFu),
-                          choice >> 16 * i & 0xFFFFu);
-    }
-    const std::uint32_t first = permute(values[0], values[1], 0x5140);   // k 2t and 2t + 1, rows g and g + 8
-    const std::uint32_t second = permute(values[0], values[1], 0x7362);  // k + 8
-    a[0] = permute(first, 0x64646464u, 0x4140);
-    a[1] = permute(first, 0x64646464u, 0x4342);
-    a[2] = permute(second, 0x64646464u, 0x4140);
-    a[3] = permute(second, 0x64646464u, 0x4342);
-  }
-};
-
-/// Nibbles of E2M1: their bits are those of the f16 of value * 2^-14.
-struct E2m1Codes : NibbleCodes<0> {
-  static MLXN_TILE_FN void numbers(const Raw& raw, int plane, int step, std::uint32_t (&a)[4]) {
-    const std::uint32_t word = raw.w[4 * plane + step];
-    MLXN_TILE_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const int at = 4 * i;  // of the nibble in its half of the word
-      a[i] = (moved(word, 9 - at) & 0x0E000E00u) | (moved(word, 12 - at) & 0x80008000u);
-    }
-  }
-};
-
-// ---- scales
-// ---------------------------------------------------------------------------------------------------------
-// term(): w = d * code + m of one row (slot = 2 g, or 2 g + 1 for row g + 8) and one group of k in the half;
-// m = 0 where zero is a code of the type's.
-
-struct Term {
-  float d, m;
-};
-
-/// w = D * (code - zero) + B for kGroup steps of 16 k. kZero: the code that is zero, and B = 0; where it is
-/// negative, zero is the whole number next to the code that would be it, so that B is at most half of D and
-/// its rounding counts little. kFine: D is no f16 but the product of one and a whole number; what is left of
-/// it in a second f16 saves weights a second rounding.
-template <class Codes, class Type, int kGroup, int kZero, bool kFine>
-struct Centred : ToLargest {
-  static constexpr bool kAdds = kZero < 0;
-  static constexpr int kOwnGroups =
-      2 / kGroup;  // of the half's groups that each of a row's four lanes prepares
-  static constexpr int kRest = kOwnGroups;
-  static constexpr int kB = kOwnGroups * (kFine ? 2 : 1);
-  static constexpr int kOffset = kB + kOwnGroups;
+/// w = d * (code - kZero), or d * code + m where kZero < 0; blocks of 32. kOwnIsScaled: Own has d and m times
+/// the row's powers of two already.
+template <class CodesT, int kZero, int kLargestLog2, bool kOwnIsScaled = false>
+struct Linear {
+  static constexpr Nesting kNesting = Nesting::none;
+  using Codes = CodesT;
   using Raw = typename Codes::Raw;
+  static constexpr bool kAdds = kZero < 0;
+  static constexpr int kRowWords = kAdds ? 4 : 2;
   struct Own {
-    std::uint32_t w[kB + (kAdds ? 2 * kOwnGroups : 0)];
+    std::uint32_t
+        w[2 * kRowWords];  // row g: d of blocks 0 1, 2 3 (or d and m of block 0, 1, ...); row g + 8: the same
   };
 
   template <class Reader>
   static MLXN_TILE_FN Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
     return Codes::load(from, at, lane);
   }
-
-  static MLXN_TILE_FN float zero_of(const Term& t) {
-    const float zero = rintf(fast_ratio(-t.m, t.d));
-    return fminf(fmaxf(zero, 0.0f), static_cast<float>(Codes::kMostZero));
-  }
-
   template <class Reader>
-  static MLXN_TILE_FN Own own(const Reader& from, std::uint32_t at, std::uint32_t lane, std::uint32_t half,
-                              const Scaling& scaling) {
+  static MLXN_TILE_FN Own own(const Reader& from, std::uint32_t at, std::uint32_t lane, const Scaling&) {
     Own result;
     MLXN_TILE_UNROLL
-    for (int i = 0; i < kOwnGroups; ++i) {
-      const std::uint32_t group = lane % 4 * kOwnGroups + static_cast<unsigned>(i);
-      const Term low = Type::term(from, at, lane / 4 * 2, group, half);
-      const Term high = Type::term(from, at, lane / 4 * 2 + 1, group, half);
-      const float s_low = scaling.rows[0].weight, s_high = scaling.rows[1].weight;
-      const float d_low = low.d * s_low, d_high = high.d * s_high;
-      const std::uint32_t d = h2_of(d_low, d_high);
-      result.w[i] = d;
-      if constexpr (kFine)
-        result.w[kRest + i] = h2_of(d_low - half_to_float(d), d_high - half_to_float(d >> 16));
+    for (int i = 0; i < kRowWords / 2; ++i) {
+      const Words4 words = from.words4(at + lane / 4 * (8 * kRowWords) + 16 * static_cast<unsigned>(i));
+      MLXN_TILE_UNROLL
+      for (int j = 0; j < 4; ++j) result.w[4 * i + j] = words.w[j];
+    }
+    return result;
+  }
+  /// Codes are code * 2^(place - 24).
+  static MLXN_TILE_FN RowScaling scaling(int exponent, int upper) {
+    return scaling_of_halves<kLargestLog2>(exponent, 24 - Codes::place(0, upper));
+  }
+
+  template <int kHalf, int kPlane, class Share>
+  static MLXN_TILE_FN void unpack(const Raw& raw, const Own& own, const Scaling& scaling, const Share&,
+                                  std::uint32_t (&a)[4][4]) {
+    std::uint32_t d[2][2], m[2][2];  // of rows g, g + 8, and the plane's two blocks
+    MLXN_TILE_UNROLL
+    for (int upper = 0; upper < 2; ++upper) {
+      const RowScaling& s = scaling.rows[upper];
       if constexpr (kAdds) {
-        const float zero_low = zero_of(low), zero_high = zero_of(high);
-        result.w[kB + i] = h2_of((low.d * zero_low + low.m) * s_low, (high.d * zero_high + high.m) * s_high);
-        // Groups of one step take their turns of places; those of two have the same in both.
-        result.w[kOffset + i] = h2_of(-static_cast<float>(1024 >> Codes::place(i, 0)) - zero_low,
-                                      -static_cast<float>(1024 >> Codes::place(i, 1)) - zero_high);
+        MLXN_TILE_UNROLL
+        for (int block = 0; block < 2; ++block) {
+          std::uint32_t both = own.w[4 * upper + 2 * kPlane + block];
+          if constexpr (!kOwnIsScaled)
+            both = h2_mul(h2_mul(both, s.d[0] | s.m[0] << 16), s.d[1] | s.m[1] << 16);
+          d[upper][block] = h2_low(both);
+          m[upper][block] = h2_high(both);
+        }
+      } else {
+        constexpr int kZeroLog2 = kZero == 8 ? 3 : kZero == 16 ? 4 : 7;
+        static_assert(kZero == 1 << kZeroLog2);
+        const std::uint32_t scales = h2_mul(h2_mul(own.w[2 * upper + kPlane], twice(s.d[0])), twice(s.d[1]));
+        const std::uint32_t zeros =
+            h2_mul(scales, twice(0x8000u | half_power(kZeroLog2 + Codes::place(0, upper) - 24)));
+        d[upper][0] = h2_low(scales), d[upper][1] = h2_high(scales);
+        m[upper][0] = h2_low(zeros), m[upper][1] = h2_high(zeros);
+      }
+    }
+    MLXN_TILE_UNROLL
+    for (int step = 0; step < 4; ++step) {
+      Codes::bits(raw, kPlane, step, a[step]);
+      MLXN_TILE_UNROLL
+      for (int i = 0; i < 4; ++i) a[step][i] = h2_fma(a[step][i], d[i % 2][step / 2], m[i % 2][step / 2]);
+    }
+  }
+};
+
+/// MLX's groups of 128 / kGroups weights: w = d * code + m, both numbers in f16 or in bf16, which f32 brings
+/// into the range of f16.
+template <class CodesT, std::uint32_t kGroups, bool kBf16, int kLargestLog2>
+struct Affine : Linear<CodesT, -1, kLargestLog2, kBf16> {
+  using Base = Linear<CodesT, -1, kLargestLog2, kBf16>;
+  using Own = typename Base::Own;
+  static MLXN_TILE_FN constexpr int below(int upper) { return 24 - CodesT::place(0, upper); }
+
+  static MLXN_TILE_FN RowScaling scaling(int exponent, int upper) {
+    if constexpr (!kBf16) return Base::scaling(exponent, upper);
+    const int power = within(15 + kLargestLog2 - exponent, -100, 100);
+    return {power_of_two(power), {0, 0}, {0, 0}, power_of_two(below(upper) - power)};
+  }
+  template <class Reader>
+  static MLXN_TILE_FN Own own(const Reader& from, std::uint32_t at, std::uint32_t lane,
+                              const Scaling& scaling) {
+    std::uint32_t groups[2 * kGroups];
+    load_groups(from, at + lane / 4 * (8 * kGroups), groups);
+    Own result;
+    MLXN_TILE_UNROLL
+    for (std::uint32_t upper = 0; upper < 2; ++upper) {
+      MLXN_TILE_UNROLL
+      for (std::uint32_t group = 0; group < kGroups; ++group) {
+        std::uint32_t both = groups[upper * kGroups + group];
+        if constexpr (kBf16) {
+          const float weight = scaling.rows[upper].weight;
+          both = h2_of(
+              float_of_bits(both << 16) * weight,
+              float_of_bits(both & 0xFFFF0000u) * (weight * power_of_two(-below(static_cast<int>(upper)))));
+        }
+        MLXN_TILE_UNROLL
+        for (std::uint32_t i = 0; i < 4 / kGroups; ++i)
+          result.w[4 * upper + group * (4 / kGroups) + i] = both;
       }
     }
     return result;
   }
 
-  template <int kPlane, class Share>
-  static MLXN_TILE_FN void unpack(const Raw& raw, const Own& own, const Scaling&, const Share& share,
-                                  std::uint32_t (&a)[4][4]) {
-    std::uint32_t d = 0, rest = 0, b = 0, offset = 0;
-    MLXN_TILE_UNROLL
-    for (int step = 0; step < 4; ++step) {
-      if (step % kGroup == 0) {
-        const int group = (kPlane * 4 + step) / kGroup;
-        d = share(own, group % kOwnGroups, group / kOwnGroups);
-        if constexpr (kFine) rest = share(own, kRest + group % kOwnGroups, group / kOwnGroups);
-        if constexpr (kAdds) b = share(own, kB + group % kOwnGroups, group / kOwnGroups);
-        if constexpr (kAdds) offset = share(own, kOffset + group % kOwnGroups, group / kOwnGroups);
-      }
-      std::uint32_t bits[4];
-      Codes::bits(raw, kPlane, step, bits);
+ private:
+  template <class Reader, int kCount>
+  static MLXN_TILE_FN void load_groups(const Reader& from, std::uint32_t at,
+                                       std::uint32_t (&groups)[kCount]) {
+    if constexpr (kCount == 2) {
+      from.words2(at, groups[0], groups[1]);
+    } else {
       MLXN_TILE_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        const auto of_row = [i](std::uint32_t pair) { return i % 2 == 0 ? h2_low(pair) : h2_high(pair); };
-        const int place = Codes::place(step, i % 2);
-        const std::uint32_t q =
-            centred(bits[i], place, kAdds ? of_row(offset) : offset_of(place, kAdds ? 0 : kZero));
-        if constexpr (kFine && kAdds)
-          a[step][i] = h2_fma(q, of_row(d), h2_fma(q, of_row(rest), of_row(b)));
-        else if constexpr (kFine)
-          a[step][i] = h2_fma(q, of_row(d), h2_mul(q, of_row(rest)));
-        else if constexpr (kAdds)
-          a[step][i] = h2_fma(q, of_row(d), of_row(b));
-        else
-          a[step][i] = h2_mul(q, of_row(d));
+      for (int i = 0; i < kCount / 4; ++i) {
+        const Words4 words = from.words4(at + 16 * static_cast<unsigned>(i));
+        MLXN_TILE_UNROLL
+        for (int j = 0; j < 4; ++j) groups[4 * i + j] = words.w[j];
       }
-    }
-  }
-};
-
-/// d of every block of 32.
-struct PlainScales {
-  template <class Reader>
-  static MLXN_TILE_FN Term term(const Reader& from, std::uint32_t at, std::uint32_t slot, std::uint32_t group,
-                                std::uint32_t) {
-    return {half_to_float(from.u16(at + (slot * 4 + group) * 2)), 0.0f};
-  }
-};
-/// d and m of every block of 32: w = d * q + m.
-struct ScalesAndMinimums {
-  template <class Reader>
-  static MLXN_TILE_FN Term term(const Reader& from, std::uint32_t at, std::uint32_t slot, std::uint32_t group,
-                                std::uint32_t) {
-    const std::uint32_t both = from.u32(at + (slot * 4 + group) * 4);
-    return {half_to_float(both), half_to_float(both >> 16)};
-  }
-};
-/// Scale and bias of kGroups groups, in f16 or bf16: w = scale * q + bias.
-template <std::uint32_t kGroups, bool kBf16>
-struct AffineTerms {
-  template <class Reader>
-  static MLXN_TILE_FN Term term(const Reader& from, std::uint32_t at, std::uint32_t slot, std::uint32_t group,
-                                std::uint32_t) {
-    const std::uint32_t both = from.u32(at + (slot * kGroups + group / (4 / kGroups)) * 4);
-    if constexpr (kBf16)
-      return {float_of_bits(both << 16), float_of_bits(both & 0xFFFF0000u)};
-    else
-      return {half_to_float(both), half_to_float(both >> 16)};
-  }
-};
-/// A byte of 0..255 as a number, without the slow conversion.
-MLXN_TILE_FN float byte_number(std::uint32_t byte) { return float_of_bits(0x4B000000u | byte) - 8388608.0f; }
-
-/// The packed pairs of q4_K and q5_K: w = d * sc * q - dmin * mn.
-struct PackedPairs {
-  template <class Reader>
-  static MLXN_TILE_FN Term term(const Reader& from, std::uint32_t at, std::uint32_t slot, std::uint32_t group,
-                                std::uint32_t half) {
-    const Words4 head = from.words4(at + slot * 16);
-    const std::uint32_t lower = head.w[1] >> 8 * group, middle = head.w[2] >> 8 * group,
-                        upper = head.w[3] >> 8 * group;
-    const std::uint32_t sc = half == 0 ? lower & 63u : (upper & 15u) | (lower >> 2 & 48u);
-    const std::uint32_t mn = half == 0 ? middle & 63u : (upper >> 4 & 15u) | (middle >> 2 & 48u);
-    return {half_to_float(head.w[0]) * byte_number(sc), -half_to_float(head.w[0] >> 16) * byte_number(mn)};
-  }
-};
-struct Q2KScales {
-  template <class Reader>
-  static MLXN_TILE_FN Term term(const Reader& from, std::uint32_t at, std::uint32_t slot, std::uint32_t group,
-                                std::uint32_t half) {
-    const std::uint32_t s = from.u8(at + slot * 16 + half * 8 + group);
-    const std::uint32_t both = from.u32(at + 256 + slot * 4);
-    return {half_to_float(both) * byte_number(s & 15u), -half_to_float(both >> 16) * byte_number(s >> 4)};
-  }
-};
-struct Q3KScales {
-  template <class Reader>
-  static MLXN_TILE_FN Term term(const Reader& from, std::uint32_t at, std::uint32_t slot, std::uint32_t group,
-                                std::uint32_t half) {
-    const std::uint32_t packed = at + slot * 12;
-    const std::uint32_t low = from.u8(packed + group) >> 4 * half & 15u;
-    const std::uint32_t high = from.u8(packed + 8 + group % 4) >> (4 * half + group / 4 * 2) & 3u;
-    const float sc = byte_number(low | high << 4) - 32.0f;
-    return {half_to_float(from.u16(at + 192 + slot * 2)) * sc, 0.0f};
-  }
-};
-struct Q6KScales {
-  template <class Reader>
-  static MLXN_TILE_FN Term term(const Reader& from, std::uint32_t at, std::uint32_t slot, std::uint32_t group,
-                                std::uint32_t half) {
-    const float sc = byte_number(from.u8(at + slot * 16 + half * 8 + group) ^ 128u) - 128.0f;
-    return {half_to_float(from.u16(at + 256 + slot * 2)) * sc, 0.0f};
-  }
-};
-struct Iq4XsScales {
-  template <class Reader>
-  static MLXN_TILE_FN Term term(const Reader& from, std::uint32_t at, std::uint32_t slot, std::uint32_t group,
-                                std::uint32_t half) {
-    const std::uint32_t s = half * 4 + group;
-    const std::uint32_t head = from.u32(at + slot * 8);
-    const std::uint32_t low = from.u32(at + slot * 8 + 4) >> 4 * s & 15u;
-    const float sc = byte_number(low | (head >> (16 + 2 * s) & 3u) << 4) - 32.0f;
-    return {half_to_float(head) * sc, 0.0f};
-  }
-};
-
-// ---- types
-// ----------------------------------------------------------------------------------------------------------
-
-template <std::uint32_t kCodes, std::uint32_t kRows, bool kSuperBlocks>
-struct Sizes {
-  static constexpr std::uint32_t kCodeBytes = kCodes;
-  static constexpr std::uint32_t kRowBytes = kRows;
-  static constexpr bool kSuper = kSuperBlocks;
-  static constexpr bool kIsScaled = true;  // by a power of two for each row
-};
-
-/// q4_0 in fewer steps: a nibble q at bits 2..5 or 6..9 of a half is the f16 subnormal q * 2^-22 or q *
-/// 2^-18. With d * 2^p in f16 (RowScaling::d, exact but for the smallest) one multiply-add gives d * 2^(p -
-/// 22)
-/// * (q - 8), rounded once.
-struct Q4_0 : Sizes<1024, 128, false> {
-  using Codes = NibbleCodes<0>;
-  using Raw = Codes::Raw;
-  struct Own {
-    std::uint32_t w[4];  // row g: blocks 0 1, 2 3; row g + 8: the same
-  };
-
-  template <class Reader>
-  static MLXN_TILE_FN Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
-    return Codes::load(from, at, lane);
-  }
-  template <class Reader>
-  static MLXN_TILE_FN Own own(const Reader& from, std::uint32_t at, std::uint32_t lane, std::uint32_t,
-                              const Scaling&) {
-    const Words4 words = from.words4(at + lane / 4 * 16);
-    return {{words.w[0], words.w[1], words.w[2], words.w[3]}};
-  }
-  /// d * 2^power is at most 2^15; it is made in two steps, since f16's powers end at 2^15.
-  static MLXN_TILE_FN RowScaling scaling(int exponent, int upper) {
-    const int power = within(18 - exponent, -14, 30), first = power / 2;
-    return {1.0f,
-            {twice(static_cast<std::uint32_t>(first + 15) << 10),
-             twice(static_cast<std::uint32_t>(power - first + 15) << 10)},
-            power_of_two((upper != 0 ? 18 : 22) - power)};
-  }
-  template <int kPlane, class Share>
-  static MLXN_TILE_FN void unpack(const Raw& raw, const Own& own, const Scaling& scaling, const Share&,
-                                  std::uint32_t (&a)[4][4]) {
-    const RowScaling &s_low = scaling.rows[0], &s_high = scaling.rows[1];
-    const std::uint32_t low = h2_mul(h2_mul(own.w[kPlane], s_low.d[0]), s_low.d[1]);
-    const std::uint32_t high = h2_mul(h2_mul(own.w[2 + kPlane], s_high.d[0]), s_high.d[1]);
-    const std::uint32_t low_zero = h2_mul(low, 0x80208020u);    // -8 * 2^-22
-    const std::uint32_t high_zero = h2_mul(high, 0x82008200u);  // -8 * 2^-18
-    MLXN_TILE_UNROLL
-    for (int step = 0; step < 4; ++step) {
-      const std::uint32_t word = raw.w[4 * kPlane + step];
-      const std::uint32_t w = word << 2;
-      const std::uint32_t v = word >> 6;
-      const bool second = step >= 2;  // the second block of 32 in this plane
-      const std::uint32_t dl = second ? h2_high(low) : h2_low(low);
-      const std::uint32_t dh = second ? h2_high(high) : h2_low(high);
-      const std::uint32_t zl = second ? h2_high(low_zero) : h2_low(low_zero);
-      const std::uint32_t zh = second ? h2_high(high_zero) : h2_low(high_zero);
-      a[step][0] = h2_fma(w & 0x003C003Cu, dl, zl);
-      a[step][1] = h2_fma(w & 0x03C003C0u, dh, zh);
-      a[step][2] = h2_fma(v & 0x003C003Cu, dl, zl);
-      a[step][3] = h2_fma(v & 0x03C003C0u, dh, zh);
     }
   }
 };
 
 /// Powers of two as scales: exact, and made of bits, since they go beyond f32's powers together with 2^s.
-struct Mxfp4 : Sizes<1024, 64, false> {
+struct Mxfp4Scales {
+  static constexpr Nesting kNesting = Nesting::none;
   using Raw = E2m1Codes::Raw;
   struct Own {
     std::uint32_t w[1];
@@ -522,23 +232,18 @@ struct Mxfp4 : Sizes<1024, 64, false> {
   /// Codes of E2M1 stand for value * 2^-14, and the scale's byte for 2^(byte - 127).
   static MLXN_TILE_FN RowScaling scaling(int exponent, int) {
     const int power = within(4 - exponent, -126, 126);
-    return {1.0f, {static_cast<std::uint32_t>(14 + power - 127), 0}, power_of_two(-power)};
-  }
-  /// The f16 of 2^x.
-  static MLXN_TILE_FN std::uint32_t power(int x) {
-    if (x >= -14) return static_cast<std::uint32_t>((x < 15 ? x : 15) + 15) << 10;
-    return x >= -24 ? 1u << (x + 24) : 0u;
+    return {1.0f, {static_cast<std::uint32_t>(14 + power - 127), 0}, {0, 0}, power_of_two(-power)};
   }
   template <class Reader>
-  static MLXN_TILE_FN Own own(const Reader& from, std::uint32_t at, std::uint32_t lane, std::uint32_t,
+  static MLXN_TILE_FN Own own(const Reader& from, std::uint32_t at, std::uint32_t lane,
                               const Scaling& scaling) {
     const std::uint32_t slot = lane / 4 * 2, block = lane % 4;
     const int low = static_cast<int>(from.u8(at + slot * 4 + block)) + static_cast<int>(scaling.rows[0].d[0]);
     const int high =
         static_cast<int>(from.u8(at + (slot + 1) * 4 + block)) + static_cast<int>(scaling.rows[1].d[0]);
-    return {{power(low) | power(high) << 16}};
+    return {{half_power(low) | half_power(high) << 16}};
   }
-  template <int kPlane, class Share>
+  template <int kHalf, int kPlane, class Share>
   static MLXN_TILE_FN void unpack(const Raw& raw, const Own& own, const Scaling&, const Share& share,
                                   std::uint32_t (&a)[4][4]) {
     MLXN_TILE_UNROLL
@@ -551,25 +256,381 @@ struct Mxfp4 : Sizes<1024, 64, false> {
   }
 };
 
-struct Q4_1 : Sizes<1024, 256, false>, Centred<NibbleCodes<0>, ScalesAndMinimums, 2, -1, false> {};
-struct Q5_0 : Sizes<1280, 128, false>, Centred<NibbleCodes<1>, PlainScales, 2, 16, false> {};
-struct Q5_1 : Sizes<1280, 256, false>, Centred<NibbleCodes<1>, ScalesAndMinimums, 2, -1, false> {};
-struct Q8_0 : Sizes<2048, 128, false>, Centred<ByteCodes, PlainScales, 2, 128, false> {};
-struct Iq4Nl : Sizes<1024, 128, false>, Centred<TableCodes, PlainScales, 2, 128, false> {};
-struct Q2K : Sizes<512, 320, true>, Centred<PairCodes<0>, Q2KScales, 1, -1, true> {};
-struct Q3K : Sizes<768, 224, true>, Centred<PairCodes<1>, Q3KScales, 1, 4, true> {};
-struct Q4K : Sizes<1024, 256, true>, Centred<NibbleCodes<0>, PackedPairs, 2, -1, true> {};
-struct Q5K : Sizes<1280, 256, true>, Centred<NibbleCodes<1>, PackedPairs, 2, -1, true> {};
-struct Q6K : Sizes<1536, 288, true>, Centred<NibbleCodes<2>, Q6KScales, 1, 32, true> {};
-struct Iq4Xs : Sizes<1024, 128, true>, Centred<TableCodes, Iq4XsScales, 2, 128, true> {};
+// ---- scales in super-blocks
+// A lane's groups of k in each half: t, or 2t and 2t + 1 where groups are of 16. Scales of rows g and g + 8
+// are worked on as a pair. of Packed, the packed scales of both rows:
+//   load(reader, at, lane) -> Packed
+//   d(packed), m(packed)            the super-blocks' scale and minimum, a pair
+//   scale<half, i>(packed, lane), minimum<half, i>(packed, lane)     of the lane's group i: bits, a half each
 
-/// MLX's affine groups of 128 / kGroups weights.
+MLXN_TILE_FN std::uint32_t low_halves(std::uint32_t a, std::uint32_t b) { return permute(a, b, 0x5410); }
+MLXN_TILE_FN std::uint32_t high_halves(std::uint32_t a, std::uint32_t b) { return permute(a, b, 0x7632); }
+
+/// kGroup: steps of 16 k that share a scale. kScaleZero: the bits that stand for a scale of zero. kZero: the
+/// code that is zero, a power of two; none where the type has minimums. v = scale * code is made in units of
+/// 2^-19 (row g). kWide: v may be 2^11 or more. Then w = (code - zero) * (d * scale), the product in two f16.
+template <class CodesT, class PackedT, int kGroup, int kScaleZero, int kZero, int kLargestLog2,
+          bool kWide = false>
+struct Nested {
+  using Codes = CodesT;
+  using Packed = PackedT;
+  using Raw = typename Codes::Raw;
+  static constexpr bool kAdds = kZero < 0;
+  static constexpr Nesting kNesting = kAdds ? Nesting::minimums : Nesting::scales;
+  static constexpr int kOwnGroups = 2 / kGroup;  // of a lane, in each half
+  static constexpr int kGroupWords = kAdds ? 3 : kWide ? 2 : 1;
+  static constexpr int kD = 2 * kOwnGroups * kGroupWords;
+  static constexpr int kUnit = -19;  // V of row g: whole numbers * 2^kUnit
+  static constexpr int kUpper = Codes::place(0, 1) - Codes::place(0, 0);  // of row g + 8: 2^(kUnit + kUpper)
+  static constexpr int kCodePower =
+      kWide ? 10 : 0;  // wide: codes less their zero are made in units of 2^(kCodePower - 24)
+  struct Own {
+    std::uint32_t w[kD + 1];  // per half and group: scales, then -c, b (wide: d * scale in two); d
+  };
+  static MLXN_TILE_FN constexpr int word_of(int half, int group) {
+    return (half * kOwnGroups + group) * kGroupWords;
+  }
+
+  template <class Reader>
+  static MLXN_TILE_FN Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
+    return Codes::load(from, at, lane);
+  }
+  static MLXN_TILE_FN RowScaling scaling(int exponent, int upper) {
+    return scaling_of_halves<kLargestLog2 - (kWide ? 5 : 0)>(exponent, -kUnit - kCodePower - upper * kUpper);
+  }
+
+  /// A pair of scaled halves. What would be too large belongs to scales that are all zero; what is not finite
+  /// becomes NaN.
+  static MLXN_TILE_FN std::uint32_t scaled(std::uint32_t pair, std::uint32_t first, std::uint32_t second) {
+    return h2_fma(pair, 0, h2_within(h2_mul(h2_mul(pair, first), second), twice(0x7BFFu)));
+  }
+
+  /// Scales of the lane's group, times 32 and for codes that lie further up as much smaller.
+  template <int kHalf, int kIndex>
+  static MLXN_TILE_FN std::uint32_t scale_of(const Packed& packed, std::uint32_t lane) {
+    constexpr int place = Codes::place(kIndex * (kGroup % 2), 0);
+    constexpr std::uint32_t zero = 0xF800u + kScaleZero;  // 2^15 and 32 * zero, negative
+    const std::uint32_t bits = Packed::template scale<kHalf, kIndex>(packed, lane) | 0x78007800u;
+    return place == 0 ? h2_add(bits, twice(zero))
+                      : h2_fma(bits, twice(half_power(-place)), twice(zero - place * 1024));
+  }
+  static MLXN_TILE_FN std::uint32_t of_row(int i, std::uint32_t pair) {
+    return i % 2 == 0 ? h2_low(pair) : h2_high(pair);
+  }
+  static constexpr int kZeroLog2 = kZero == 4 ? 2 : kZero == 32 ? 5 : 7;
+  static_assert(kAdds || kZero == 1 << kZeroLog2);
+  /// -zero * scale in the units of v.
+  static MLXN_TILE_FN std::uint32_t zero_of(std::uint32_t scale, int step) {
+    const int place = kZeroLog2 - 24 + Codes::place(step, 0);
+    return h2_mul(scale, twice(0x8000u) | half_power(place) | half_power(place + kUpper) << 16);
+  }
+
+  template <int kHalf, int kIndex>
+  static MLXN_TILE_FN void group(const Packed& packed, std::uint32_t lane, std::uint32_t d, std::uint32_t m,
+                                 std::uint32_t ratio, Own& own) {
+    constexpr int at = word_of(kHalf, kIndex);
+    own.w[at] = scale_of<kHalf, kIndex>(packed, lane);
+    if constexpr (kWide) {
+      const std::uint32_t scale = own.w[at];
+      own.w[at] = h2_mul(d, scale);
+      own.w[at + 1] = h2_fma_minus(d, scale, own.w[at]);
+    }
+    if constexpr (kAdds) {
+      constexpr std::uint32_t unit = half_power(kUnit) | half_power(kUnit + kUpper) << 16;
+      constexpr std::uint32_t units = half_power(kUnit + 10) | half_power(kUnit + kUpper + 10) << 16;
+      const std::uint32_t minimum =
+          h2_add(Packed::template minimum<kHalf, kIndex>(packed, lane) | 0x64006400u, twice(0xE400u));
+      const std::uint32_t whole = h2_fma(minimum, ratio, twice(0x6400u));  // 1024 + c, which makes c whole
+      const std::uint32_t c = h2_fma_minus(whole, unit, units);
+      own.w[at + 1] = c ^ 0x80008000u;
+      // d * c - m * minimum: what rounding takes from the first product comes back at the end.
+      const std::uint32_t product = h2_mul(d, c);
+      own.w[at + 2] = h2_add(h2_fma(m, minimum, product), h2_fma_minus(d, c, product));
+    }
+  }
+
+  template <class Reader>
+  static MLXN_TILE_FN Own own(const Reader& from, std::uint32_t at, std::uint32_t lane,
+                              const Scaling& scaling) {
+    const RowScaling &low = scaling.rows[0], &high = scaling.rows[1];
+    const Packed packed = Packed::load(from, at, lane);
+    Own result;
+    const std::uint32_t d = scaled(Packed::d(packed), low.d[0] | high.d[0] << 16, low.d[1] | high.d[1] << 16);
+    result.w[kD] = d;
+    std::uint32_t m = 0, ratio = 0;
+    if constexpr (kAdds) {
+      const std::uint32_t raw_d = Packed::d(packed), raw_m = Packed::m(packed);
+      m = scaled(raw_m, low.m[0] | high.m[0] << 16, low.m[1] | high.m[1] << 16) ^ 0x80008000u;
+      // Any ratio will do, but the nearer the smaller b. Beyond 1000 (d may be zero) codes hardly count.
+      ratio = h2_within(h2_of(half_to_float(raw_m) * fast_reciprocal(half_to_float(raw_d)),
+                              half_to_float(raw_m >> 16) * fast_reciprocal(half_to_float(raw_d >> 16))),
+                        twice(0x63D0u));
+    }
+    group<0, 0>(packed, lane, d, m, ratio, result);
+    group<1, 0>(packed, lane, d, m, ratio, result);
+    if constexpr (kOwnGroups == 2) {
+      group<0, 1>(packed, lane, d, m, ratio, result);
+      group<1, 1>(packed, lane, d, m, ratio, result);
+    }
+    return result;
+  }
+
+  template <int kHalf, int kPlane, class Share>
+  static MLXN_TILE_FN void unpack(const Raw& raw, const Own& own, const Scaling&, const Share& share,
+                                  std::uint32_t (&a)[4][4]) {
+    std::uint32_t scale = 0, c = 0, b = 0;
+    MLXN_TILE_UNROLL
+    for (int step = 0; step < 4; ++step) {
+      if (step % kGroup == 0) {
+        const int group = (kPlane * 4 + step) / kGroup, word = word_of(kHalf, group % kOwnGroups),
+                  of = group / kOwnGroups;
+        scale = share(own, word, of);
+        if constexpr (kAdds) {
+          c = share(own, word + 1, of);
+          b = share(own, word + 2, of);
+        } else if constexpr (kWide) {
+          b = share(own, word + 1, of);
+        } else {
+          c = zero_of(scale, step);
+        }
+      }
+      Codes::bits(raw, kPlane, step, a[step]);
+      MLXN_TILE_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        if constexpr (kWide) {
+          const int place = kCodePower + Codes::place(step, i % 2) - 24;
+          const std::uint32_t code = h2_fma(a[step][i], twice(half_power(kCodePower)),
+                                            twice(0x8000u | half_power(kZeroLog2 + place)));
+          a[step][i] = h2_fma(code, of_row(i, scale), h2_mul(code, of_row(i, b)));
+          continue;
+        }
+        const std::uint32_t v = h2_fma(a[step][i], of_row(i, scale), of_row(i, c));
+        a[step][i] = kAdds ? h2_fma(v, of_row(i, own.w[kD]), of_row(i, b)) : h2_mul(v, of_row(i, own.w[kD]));
+      }
+    }
+  }
+};
+
+/// The same types where sums are kept by record (Shape::by_record): operands are the whole numbers v = scale
+/// * code, whose sums are multiplied by d, and for the minimums an operand of 16 k against sums of x
+/// (HopperStageArgs), whose sums are multiplied by m. No weight is rounded, but for a few large ones of q6_K
+/// and iq4_xs.
+template <class F>
+struct ByRecord {
+  using Codes = typename F::Codes;
+  using Packed = typename F::Packed;
+  using Raw = typename F::Raw;
+  static constexpr bool kAdds = F::kAdds;
+  static constexpr int kScales = 2 * F::kOwnGroups, kD = kScales * (kAdds ? 2 : 1);
+  struct Own {
+    std::uint32_t w[kD + (kAdds ? 2 : 1)];  // per half and group: scales; minimums; d, m
+  };
+  /// What sums of rows g and g + 8 are multiplied by.
+  struct Factors {
+    float d[2], m[2];
+  };
+
+  template <class Reader>
+  static MLXN_TILE_FN Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
+    return Codes::load(from, at, lane);
+  }
+  /// Of the sums of row g or g + 8 over all records.
+  static MLXN_TILE_FN float back(int upper) { return power_of_two(-F::kUnit - upper * F::kUpper); }
+
+  template <int kHalf, int kIndex>
+  static MLXN_TILE_FN void group(const Packed& packed, std::uint32_t lane, Own& own) {
+    constexpr int at = kHalf * F::kOwnGroups + kIndex;
+    own.w[at] = F::template scale_of<kHalf, kIndex>(packed, lane);
+    if constexpr (kAdds) {
+      // Sums of x are 2^-4 of what they should be. 2^10 units and bits, less 2^10 units.
+      constexpr std::uint32_t units = half_power(F::kUnit + 14) | half_power(F::kUnit + F::kUpper + 14) << 16;
+      own.w[kScales + at] =
+          h2_add(Packed::template minimum<kHalf, kIndex>(packed, lane) | units, units | 0x80008000u);
+    }
+  }
+  template <class Reader>
+  static MLXN_TILE_FN Own own(const Reader& from, std::uint32_t at, std::uint32_t lane) {
+    const Packed packed = Packed::load(from, at, lane);
+    Own result;
+    result.w[kD] = Packed::d(packed);
+    if constexpr (kAdds) result.w[kD + 1] = Packed::m(packed);
+    group<0, 0>(packed, lane, result);
+    group<1, 0>(packed, lane, result);
+    if constexpr (F::kOwnGroups == 2) {
+      group<0, 1>(packed, lane, result);
+      group<1, 1>(packed, lane, result);
+    }
+    return result;
+  }
+  static MLXN_TILE_FN Factors factors(const Own& own) {
+    Factors f{{half_to_float(own.w[kD]), half_to_float(own.w[kD] >> 16)}, {0, 0}};
+    if constexpr (kAdds) f.m[0] = half_to_float(own.w[kD + 1]), f.m[1] = half_to_float(own.w[kD + 1] >> 16);
+    return f;
+  }
+
+  template <int kHalf, int kPlane, int kGroup = 2 / F::kOwnGroups, class Share>
+  static MLXN_TILE_FN void unpack(const Raw& raw, const Own& own, const Share& share,
+                                  std::uint32_t (&a)[4][4]) {
+    std::uint32_t scale = 0, zero = 0;
+    MLXN_TILE_UNROLL
+    for (int step = 0; step < 4; ++step) {
+      if (step % kGroup == 0) {
+        const int group = (kPlane * 4 + step) / kGroup;
+        scale = share(own, kHalf * F::kOwnGroups + group % F::kOwnGroups, group / F::kOwnGroups);
+        if constexpr (!kAdds) zero = F::zero_of(scale, step);
+      }
+      Codes::bits(raw, kPlane, step, a[step]);
+      MLXN_TILE_UNROLL
+      for (int i = 0; i < 4; ++i)
+        a[step][i] = kAdds ? h2_mul(a[step][i], F::of_row(i, scale))
+                           : h2_fma(a[step][i], F::of_row(i, scale), F::of_row(i, zero));
+    }
+  }
+  /// The minimums of a half's groups of 16 k, twice: k 0..7 against the sums, k 8..15 against the rest of
+  /// them.
+  template <int kHalf>
+  static MLXN_TILE_FN void minimums(const Own& own, std::uint32_t (&a)[4]) {
+    static_assert(kAdds);
+    constexpr int first = kScales + kHalf * F::kOwnGroups, second = first + F::kOwnGroups - 1;
+    a[0] = a[2] = low_halves(own.w[first], own.w[second]);
+    a[1] = a[3] = high_halves(own.w[first], own.w[second]);
+  }
+};
+
+/// q4_K, q5_K: 6 bits for scales and minimums, bytes 0..3 and 4..7 those of the first half and, in their
+/// upper bits, the upper ones of the second half's, whose lower four lie in bytes 8..11.
+struct PackedPairs {
+  std::uint32_t heads[2];               // d, dmin
+  std::uint32_t scales, minimums, low;  // the lane's bytes of rows g and g + 8, at the bottom of the halves
+
+  template <class Reader>
+  static MLXN_TILE_FN PackedPairs load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
+    const Words4 g = from.words4(at + lane / 4 * 32), h = from.words4(at + lane / 4 * 32 + 16);
+    const std::uint32_t byte = lane % 4 * 0x0101u + 0x0400u;
+    return {{g.w[0], h.w[0]},
+            permute(g.w[1], h.w[1], byte),
+            permute(g.w[2], h.w[2], byte),
+            permute(g.w[3], h.w[3], byte)};
+  }
+  static MLXN_TILE_FN std::uint32_t d(const PackedPairs& p) { return low_halves(p.heads[0], p.heads[1]); }
+  static MLXN_TILE_FN std::uint32_t m(const PackedPairs& p) { return high_halves(p.heads[0], p.heads[1]); }
+  template <int kHalf, int>
+  static MLXN_TILE_FN std::uint32_t scale(const PackedPairs& p, std::uint32_t) {
+    return kHalf == 0 ? p.scales & twice(63) : (p.low & twice(15)) | (p.scales >> 2 & twice(48));
+  }
+  template <int kHalf, int>
+  static MLXN_TILE_FN std::uint32_t minimum(const PackedPairs& p, std::uint32_t) {
+    return kHalf == 0 ? p.minimums & twice(63) : (p.low >> 4 & twice(15)) | (p.minimums >> 2 & twice(48));
+  }
+};
+/// Two bytes of rows g and g + 8, which lie `step` bytes apart: the lane's of one half.
+template <class Reader>
+MLXN_TILE_FN std::uint32_t bytes_of_rows(const Reader& from, std::uint32_t at, std::uint32_t step) {
+  return from.u16(at) | from.u16(at + step) << 16;
+}
+/// q2_K: a byte for each group, the scale below the minimum.
+struct Q2KScales {
+  std::uint32_t bytes[2], heads[2];
+
+  template <class Reader>
+  static MLXN_TILE_FN Q2KScales load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
+    const std::uint32_t of_lane = at + lane / 4 * 32 + lane % 4 * 2;
+    Q2KScales p{{bytes_of_rows(from, of_lane, 16), bytes_of_rows(from, of_lane + 8, 16)}, {}};
+    from.words2(at + 256 + lane / 4 * 8, p.heads[0], p.heads[1]);
+    return p;
+  }
+  static MLXN_TILE_FN std::uint32_t d(const Q2KScales& p) { return low_halves(p.heads[0], p.heads[1]); }
+  static MLXN_TILE_FN std::uint32_t m(const Q2KScales& p) { return high_halves(p.heads[0], p.heads[1]); }
+  template <int kHalf, int kIndex>
+  static MLXN_TILE_FN std::uint32_t scale(const Q2KScales& p, std::uint32_t) {
+    return p.bytes[kHalf] >> 8 * kIndex & twice(15);
+  }
+  template <int kHalf, int kIndex>
+  static MLXN_TILE_FN std::uint32_t minimum(const Q2KScales& p, std::uint32_t) {
+    return p.bytes[kHalf] >> (8 * kIndex + 4) & twice(15);
+  }
+};
+/// q3_K: four bits in bytes 0..7, those of the second half above those of the first; two in bytes 8..11.
+struct Q3KScales {
+  std::uint32_t low, high, both;
+
+  template <class Reader>
+  static MLXN_TILE_FN Q3KScales load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
+    const std::uint32_t t = lane % 4, slot = at + lane / 4 * 24;
+    return {bytes_of_rows(from, slot + t * 2, 12), bytes_of_rows(from, slot + 8 + t % 2 * 2, 12) >> t / 2 * 2,
+            from.u32(at + 192 + lane / 4 * 4)};
+  }
+  static MLXN_TILE_FN std::uint32_t d(const Q3KScales& p) { return p.both; }
+  template <int kHalf, int kIndex>
+  static MLXN_TILE_FN std::uint32_t scale(const Q3KScales& p, std::uint32_t) {
+    constexpr int kFrom = 8 * kIndex + 4 * kHalf;
+    return (p.low >> kFrom & twice(15)) | (moved(p.high, 4 - kFrom) & twice(48));
+  }
+};
+/// q6_K: a signed byte for each group.
+struct Q6KScales {
+  std::uint32_t bytes[2], both;
+
+  template <class Reader>
+  static MLXN_TILE_FN Q6KScales load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
+    const std::uint32_t of_lane = at + lane / 4 * 32 + lane % 4 * 2;
+    return {
+        {bytes_of_rows(from, of_lane, 16) ^ 0x80808080u, bytes_of_rows(from, of_lane + 8, 16) ^ 0x80808080u},
+        from.u32(at + 256 + lane / 4 * 4)};
+  }
+  static MLXN_TILE_FN std::uint32_t d(const Q6KScales& p) { return p.both; }
+  template <int kHalf, int kIndex>
+  static MLXN_TILE_FN std::uint32_t scale(const Q6KScales& p, std::uint32_t) {
+    return p.bytes[kHalf] >> 8 * kIndex & twice(255);
+  }
+};
+/// iq4_xs: two bits of each of eight groups in a half, four in a word.
+struct Iq4XsScales {
+  std::uint32_t both, high, low[2];
+
+  template <class Reader>
+  static MLXN_TILE_FN Iq4XsScales load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
+    const std::uint32_t t = lane % 4;
+    const Words4 rows = from.words4(at + lane / 4 * 16);
+    return {low_halves(rows.w[0], rows.w[2]),
+            high_halves(rows.w[0], rows.w[2]) >> 2 * t,
+            {low_halves(rows.w[1], rows.w[3]) >> 4 * t, high_halves(rows.w[1], rows.w[3]) >> 4 * t}};
+  }
+  static MLXN_TILE_FN std::uint32_t d(const Iq4XsScales& p) { return p.both; }
+  template <int kHalf, int>
+  static MLXN_TILE_FN std::uint32_t scale(const Iq4XsScales& p, std::uint32_t) {
+    return (p.low[kHalf] & twice(15)) | (moved(p.high, 4 - 8 * kHalf) & twice(48));
+  }
+};
+
+// ---- types
+
+template <std::uint32_t kCodes, std::uint32_t kRows, bool kSuperBlocks>
+struct Sizes {
+  static constexpr std::uint32_t kCodeBytes = kCodes;
+  static constexpr std::uint32_t kRowBytes = kRows;
+  static constexpr bool kSuper = kSuperBlocks;
+  static constexpr bool kIsScaled = true;  // by a power of two for each row
+};
+
+struct Q4_0 : Sizes<1024, 128, false>, Linear<NibbleCodes<0, 2>, 8, 3> {};
+struct Q4_1 : Sizes<1024, 256, false>, Linear<NibbleCodes<0, 2>, -1, 3> {};
+struct Q5_0 : Sizes<1280, 128, false>, Linear<NibbleCodes<1>, 16, 4> {};
+struct Q5_1 : Sizes<1280, 256, false>, Linear<NibbleCodes<1>, -1, 4> {};
+struct Q8_0 : Sizes<2048, 128, false>, Linear<ByteCodes, 128, 7> {};
+struct Iq4Nl : Sizes<1024, 128, false>, Linear<TableCodes, 128, 6> {};
+struct Mxfp4 : Sizes<1024, 64, false>, Mxfp4Scales {};
+struct Q2K : Sizes<512, 320, true>, Nested<PairCodes<0>, Q2KScales, 1, 0, -1, 1> {};
+struct Q3K : Sizes<768, 224, true>, Nested<PairCodes<1>, Q3KScales, 1, 32, 4, 2> {};
+struct Q4K : Sizes<1024, 256, true>, Nested<NibbleCodes<0>, PackedPairs, 2, 0, -1, 3> {};
+struct Q5K : Sizes<1280, 256, true>, Nested<NibbleCodes<1>, PackedPairs, 2, 0, -1, 4> {};
+struct Q6K : Sizes<1536, 288, true>, Nested<NibbleCodes<2>, Q6KScales, 1, 128, 32, 5, true> {};
+struct Iq4Xs : Sizes<1024, 128, true>, Nested<TableCodes, Iq4XsScales, 2, 32, 128, 6, true> {};
+
 template <std::uint32_t kGroups, bool kBf16>
-struct Affine4 : Sizes<1024, 64 * kGroups, false>,
-                 Centred<NibbleCodes<0>, AffineTerms<kGroups, kBf16>, 2, -1, false> {};
+struct Affine4 : Sizes<1024, 64 * kGroups, false>, Affine<NibbleCodes<0, 2>, kGroups, kBf16, 3> {};
 template <std::uint32_t kGroups, bool kBf16>
-struct Affine8 : Sizes<2048, 64 * kGroups, false>,
-                 Centred<WholeByteCodes, AffineTerms<kGroups, kBf16>, 2, -1, false> {};
+struct Affine8 : Sizes<2048, 64 * kGroups, false>, Affine<ByteCodes, kGroups, kBf16, 7> {};
 using Affine4G64 = Affine4<2, false>;
 using Affine4G128 = Affine4<1, false>;
 using Affine8G32 = Affine8<4, false>;
@@ -583,9 +644,9 @@ using Affine8G64Bf16 = Affine8<2, true>;
 using Affine8G128Bf16 = Affine8<1, true>;
 
 // ---- dense weights
-// -------------------------------------------------------------------------------------------------------
 
-/// Where the matrix instructions take weights from: memory, as f16 or bf16, or registers, where they become f16.
+/// Where the matrix instructions take weights from: memory, as f16 or bf16, or registers, where they become
+/// f16.
 enum class DenseOperand { f16, bf16, to_f16 };
 
 template <DenseOperand kFrom>

@@ -16,6 +16,12 @@
 // that becomes f16 goes the same way from the 128-byte swizzle that tensor copies leave; other dense weights
 // are read from there by the instructions themselves, which free the stage when they have ended.
 //
+// Of types with super-blocks and up to 64 tokens, sums are kept by record (Shape::by_record): the operand is
+// whole numbers, scale times code, which cost one multiplication a pair; the super-block's d is multiplied to
+// the sums of a record, a few for each thread, and minimums are one more instruction per half record, against
+// sums of x over 16 k that come with each stage of x. From 128 tokens on there are no registers for a second
+// set of sums; weights are made whole in the operand.
+//
 // What a block does with k is its Form. Sums over parts of k go through a workspace; the block that comes
 // last adds them in the order of k, so that the result does not depend on time. No block waits for another
 // one but its cluster's neighbour. Ring positions are counters of one plain loop, so that the compiler keeps
@@ -58,6 +64,9 @@ struct Config {
   static constexpr std::uint32_t kPlaneBytes = kTokens * 128;
   static constexpr std::uint32_t kXBytes = kShape.x_stage_bytes();
   static constexpr std::uint32_t kWBytes = kShape.w_stage_bytes();
+  static constexpr bool kByRecord = kShape.by_record != Nesting::none;
+  static constexpr std::uint32_t kSumBytes = kShape.sum_stage_bytes();
+  static constexpr std::uint32_t kSumOffset = kShape.sum_offset();
   static constexpr std::uint32_t kWOffset = kShape.w_offset();
   static constexpr std::uint32_t kXBarriers = kShape.ring_bytes();
   static constexpr std::uint32_t kWBarriers = kXBarriers + sm90::StageBarriers<kXStages>::kBytes;
@@ -82,6 +91,7 @@ struct Config {
   static_assert(kTokens % 16 == 0 && kTokens <= 256 && kShape.shared_bytes() <= kSharedBytes);
   static_assert(!kIsDense || (kWBytes == 2 * kWPlaneBytes && kCopies == 2 && kXPlanes == 1 && kKGroups == 1));
   static_assert(kXBytes % 1024 == 0 && kWBytes / kCopies % 128 == 0 && kPieceBytes % 16 == 0);
+  static_assert(!kByRecord || (kXPlanes == 2 && kKGroups == 1));
   static_assert(kXStages >= 2 && kWStages >= 2 && kXStages % kKGroups == 0 && kWStages % kKGroups == 0);
   static_assert(kKGroups == 1 || (kForm == Form::parts && kXPlanes == 2));
   static_assert(kKGroups == 1 ||
@@ -161,13 +171,19 @@ __device__ __forceinline__ void copy_x(const HopperTileArgs& args, std::uint32_t
   for_each_item<C>(args, [&](const Item& item) {
     const std::uint64_t planes = args.steps * 2;
     const std::uint8_t* from = args.x.ptr + (item.token_tile * planes + item.begin * 2) * C::kPlaneBytes;
+    const std::uint8_t* sums = args.x.ptr + args.token_tiles * planes * C::kPlaneBytes +
+                               (std::uint64_t(item.token_tile) * args.steps + item.begin) * C::kSumBytes;
     const std::uint32_t stages = (item.end - item.begin) * (2 / C::kXPlanes);
 #pragma unroll 1
     for (std::uint32_t i = 0; i < stages; ++i) {
       const std::uint32_t full = ring.full(at.slot);
       const std::uint32_t to = shared + at.slot * C::kXBytes;
       sm90::barrier_wait(ring.empty(at.slot), at.parity ^ 1);
-      sm90::barrier_arrive_expect(full, C::kXBytes);
+      sm90::barrier_arrive_expect(full, C::kXBytes + C::kSumBytes);
+      if constexpr (C::kSumBytes != 0) {
+        sm90::bulk_load(shared + C::kSumOffset + at.slot * C::kSumBytes, sums, C::kSumBytes, full);
+        sums += C::kSumBytes;
+      }
       if constexpr (C::kForm == Form::pair) {
         // The half of the tokens that this block finishes comes first.
         const std::uint32_t own = (blockIdx.x & 1) * (C::kXBytes / 2);
@@ -246,17 +262,23 @@ __device__ __forceinline__ void free_stage(sm90::StageBarriers<kStages> ring, st
   if (me.lane == 0) sm90::barrier_arrive(ring.empty(slot));
 }
 
-/// Starts the four instructions of one plane of x.
+/// Starts the four instructions of one plane of x, as part of a group; keep: 0 begins sums anew.
 template <class C>
-__device__ __forceinline__ void start_plane(float (&sums)[C::kSums], std::uint32_t (&a)[4][4],
-                                            std::uint64_t x) {
+__device__ __forceinline__ void add_plane(float (&sums)[C::kSums], std::uint32_t (&a)[4][4], std::uint64_t x,
+                                          int keep = 1) {
 #pragma unroll
   for (int step = 0; step < 4; ++step) sm90::wgmma::pin(a[step]);
   sm90::wgmma::fence();
 #pragma unroll
   for (int step = 0; step < 4; ++step) {
-    sm90::wgmma::multiply<C::kTokens>(sums, a[step], sm90::wgmma::advance(x, step * 32), 1);
+    sm90::wgmma::multiply<C::kTokens>(sums, a[step], sm90::wgmma::advance(x, step * 32),
+                                      step == 0 ? keep : 1);
   }
+}
+template <class C>
+__device__ __forceinline__ void start_plane(float (&sums)[C::kSums], std::uint32_t (&a)[4][4],
+                                            std::uint64_t x, int keep = 1) {
+  add_plane<C>(sums, a, x, keep);
   sm90::wgmma::commit();
 }
 
@@ -273,7 +295,12 @@ __device__ __forceinline__ Scaling scaling_of(const HopperTileArgs& args, std::u
   return scaling;
 }
 
-/// The sums of an item; kGroup: of the groups that take stages in turn.
+/// A half of a record.
+template <int kIndex>
+struct Half {};
+
+/// The sums of an item, of types with super-blocks a whole number of records; kGroup: of the groups that take
+/// stages in turn.
 template <class C, int kGroup>
 __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTileArgs& args,
                                          std::uint32_t shared, sm90::StageBarriers<C::kXStages> x_ring,
@@ -289,14 +316,13 @@ __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTi
   std::uint32_t odd[4][4];
   typename F::Raw raw;
   typename F::Own own;
-  // Takes a stage's weights to registers.
-  auto read = [&](std::uint32_t step) {
+  // Takes a stage's weights to registers; a record's scales with its first half.
+  auto read = [&]<int kHalf>(Half<kHalf>) {
     sm90::barrier_wait(w_ring.full(w_at.slot), w_at.parity);
     const SharedReader<C::kPieceBytes, C::kCopies == 1 ? 0 : C::kWBytes / 2 - C::kPieceBytes> reader{
         record + w_at.slot * C::kWBytes};
-    const std::uint32_t half = F::kSuper ? step & 1 : 0;
-    raw = F::load(reader, half * F::kRowBytes, me.lane);
-    own = F::own(reader, half == 0 ? F::kCodeBytes : 0, me.lane, half, scaling);
+    raw = F::load(reader, kHalf * F::kRowBytes, me.lane);
+    if constexpr (kHalf == 0) own = F::own(reader, F::kCodeBytes, me.lane, scaling);
   };
   // Frees it, once both planes of fragments are made: only then do all loads have their data for certain. An
   // arrival does not wait for loads (it is issued while they are under way, and orders what threads do with
@@ -312,16 +338,15 @@ __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTi
   const std::uint32_t first = item.begin + kGroup;
   if (first >= item.end) return;
   std::uint32_t before = 0;  // the stage of x that the group of instructions started last still reads
-  read(first);
-#pragma unroll 1
-  for (std::uint32_t step = first; step < item.end; step += kTurn) {
-    F::template unpack<0>(raw, own, scaling, share, even);
-    const std::uint32_t even_slot = x_at.slot;
+  // A step of 128 k; kNext: the half of a record that the next step takes.
+  auto multiply_step = [&]<int kHalf, int kNext>(std::uint32_t step, Half<kHalf>, Half<kNext> next) {
+    F::template unpack<kHalf, 0>(raw, own, scaling, share, even);
+    [[maybe_unused]] const std::uint32_t even_slot = x_at.slot;
     sm90::barrier_wait(x_ring.full(x_at.slot), x_at.parity);
     start_plane<C>(sums, even, sm90::wgmma::advance(x_tile, x_at.slot * C::kXBytes));
     sm90::wgmma::wait<1>();
-    if (step > first) free_stage(x_ring, before, me);
-    F::template unpack<1>(raw, own, scaling, share, odd);
+    if (kHalf == 1 || step > first) free_stage(x_ring, before, me);
+    F::template unpack<kHalf, 1>(raw, own, scaling, share, odd);
     if constexpr (C::kXPlanes == 1) {
       x_at.advance(C::kXStages);
       sm90::barrier_wait(x_ring.full(x_at.slot), x_at.parity);
@@ -333,12 +358,118 @@ __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTi
     x_at.advance(C::kXStages);
     if constexpr (kTurn == 2) x_at.advance(C::kXStages);
     free_weights();
-    if (step + kTurn < item.end) read(step + kTurn);
+    if (kNext == 1 || step + kTurn < item.end) read(next);
     sm90::wgmma::wait<1>();
     if constexpr (C::kXPlanes == 1) free_stage(x_ring, even_slot, me);
+  };
+  read(Half<0>{});
+  if constexpr (F::kSuper) {
+    static_assert(kTurn == 1);
+#pragma unroll 1
+    for (std::uint32_t step = first; step < item.end; step += 2) {
+      multiply_step(step, Half<0>{}, Half<1>{});
+      multiply_step(step + 1, Half<1>{}, Half<0>{});
+    }
+  } else {
+#pragma unroll 1
+    for (std::uint32_t step = first; step < item.end; step += kTurn)
+      multiply_step(step, Half<0>{}, Half<0>{});
   }
   sm90::wgmma::wait<0>();
   sm90::wgmma::pin(sums);
+  free_stage(x_ring, before, me);
+}
+
+/// The same where sums are kept by record: d times the sums of whole numbers, less m times those of minimums.
+template <class C>
+__device__ __forceinline__ void multiply_by_record(float (&sums)[C::kSums], const HopperTileArgs& args,
+                                                   std::uint32_t shared,
+                                                   sm90::StageBarriers<C::kXStages> x_ring,
+                                                   sm90::StageBarriers<C::kWStages> w_ring,
+                                                   sm90::RingPosition& x_at, sm90::RingPosition& w_at,
+                                                   const Item& item, const Place& me) {
+  using F = typename C::Format;
+  using Record = ByRecord<F>;
+  constexpr bool kAdds = Record::kAdds;
+  const ShareInRow share{me.lane};
+  const std::uint32_t record = shared + C::kWOffset + me.thread / 32 * C::kPieceBytes;
+  const std::uint64_t x_tile = sm90::wgmma::swizzle128_descriptor(shared);
+  const std::uint64_t x_sums = sm90::wgmma::plain_descriptor(shared + C::kSumOffset, C::kTokens * 16);
+  std::uint32_t even[4][4];
+  std::uint32_t odd[4][4];
+  std::uint32_t minimums[4];
+  float of_record[C::kSums];
+  float of_minimums[kAdds ? C::kSums : 1];
+  typename Record::Raw raw;
+  typename Record::Own own;
+  typename Record::Factors factors{};  // of the record whose sums are not added yet
+#pragma unroll
+  for (float& sum : of_record) sum = 0.0f;
+#pragma unroll
+  for (float& sum : of_minimums) sum = 0.0f;
+  auto read = [&]<int kHalf>(Half<kHalf>) {
+    sm90::barrier_wait(w_ring.full(w_at.slot), w_at.parity);
+    const SharedReader<C::kPieceBytes, C::kCopies == 1 ? 0 : C::kWBytes / 2 - C::kPieceBytes> reader{
+        record + w_at.slot * C::kWBytes};
+    raw = Record::load(reader, kHalf * F::kRowBytes, me.lane);
+    if constexpr (kHalf == 0) own = Record::own(reader, F::kCodeBytes, me.lane);
+  };
+  auto add_record = [&] {
+    sm90::wgmma::wait<0>();
+    sm90::wgmma::pin(of_record);
+    if constexpr (kAdds) sm90::wgmma::pin(of_minimums);
+#pragma unroll
+    for (int i = 0; i < C::kSums; ++i) {
+      sums[i] += factors.d[i % 4 / 2] * of_record[i];
+      if constexpr (kAdds) sums[i] -= factors.m[i % 4 / 2] * of_minimums[i];
+    }
+  };
+  std::uint32_t before = 0;  // the stage of x that the group of instructions started last still reads
+  auto multiply_step = [&]<int kHalf>(std::uint32_t step, Half<kHalf>) {
+    Record::template unpack<kHalf, 0>(raw, own, share, even);
+    if constexpr (kHalf == 0) {
+      add_record();
+      factors = Record::factors(own);
+      if (step > item.begin) free_stage(x_ring, before, me);
+    }
+    sm90::barrier_wait(x_ring.full(x_at.slot), x_at.parity);
+    const std::uint64_t x = sm90::wgmma::advance(x_tile, x_at.slot * C::kXBytes);
+    start_plane<C>(of_record, even, x, kHalf);
+    if constexpr (kHalf == 1) {
+      sm90::wgmma::wait<1>();
+      free_stage(x_ring, before, me);
+    }
+    Record::template unpack<kHalf, 1>(raw, own, share, odd);
+    if constexpr (kAdds) {
+      Record::template minimums<kHalf>(own, minimums);
+      sm90::wgmma::pin(minimums);
+    }
+    add_plane<C>(of_record, odd, sm90::wgmma::advance(x, C::kPlaneBytes));
+    if constexpr (kAdds) {
+      sm90::wgmma::multiply<C::kTokens>(of_minimums, minimums,
+                                        sm90::wgmma::advance(x_sums, x_at.slot * C::kSumBytes), kHalf);
+    }
+    sm90::wgmma::commit();
+    before = x_at.slot;
+    x_at.advance(C::kXStages);
+    // All loads have ended, see above.
+    __syncwarp();
+    free_stage(w_ring, w_at.slot, me);
+    w_at.advance(C::kWStages);
+    if constexpr (kHalf == 0)
+      read(Half<1>{});
+    else if (step + 1 < item.end)
+      read(Half<0>{});
+    sm90::wgmma::wait<1>();
+  };
+  if (item.begin >= item.end) return;
+  read(Half<0>{});
+#pragma unroll 1
+  for (std::uint32_t step = item.begin; step < item.end; step += 2) {
+    multiply_step(step, Half<0>{});
+    multiply_step(step + 1, Half<1>{});
+  }
+  add_record();
   free_stage(x_ring, before, me);
 }
 
@@ -501,7 +632,9 @@ __device__ __forceinline__ float4 plus(const float4& a, const float4& b) {
 /// What the sums of rows row and row + 8 are multiplied by.
 template <class C>
 __device__ __forceinline__ float2 back_of(const HopperTileArgs& args, std::uint32_t row) {
-  if constexpr (C::kIsScaled) {
+  if constexpr (C::kByRecord) {
+    return make_float2(ByRecord<typename C::Format>::back(0), ByRecord<typename C::Format>::back(1));
+  } else if constexpr (C::kIsScaled) {
     const Scaling scaling = scaling_of<typename C::Format>(args, row);
     return make_float2(scaling.rows[0].back, scaling.rows[1].back);
   } else {
@@ -635,7 +768,9 @@ __device__ __forceinline__ void consume(const HopperTileArgs& args, std::uint32_
     float sums[C::kSums];
 #pragma unroll
     for (int i = 0; i < C::kSums; ++i) sums[i] = 0.0f;
-    if constexpr (!C::kIsDense) {
+    if constexpr (C::kByRecord) {
+      multiply_by_record<C>(sums, args, shared, x_ring, w_ring, x_at, w_at, item, me);
+    } else if constexpr (!C::kIsDense) {
       multiply<C, kGroup>(sums, args, shared, x_ring, w_ring, x_at, w_at, item, me);
     } else if constexpr (C::Format::kOperand == DenseOperand::to_f16) {
       multiply_to_f16<C>(sums, args, shared, x_ring, w_ring, x_at, w_at, item, me);

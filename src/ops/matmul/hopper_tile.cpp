@@ -21,7 +21,7 @@ struct Rates {
   double step;              ///< of 128 k of one block, all multiprocessors busy
   double wave;              ///< filling the pipeline and storing y, for each wave of blocks
   double parts, each_part;  ///< adding parts
-  double unpack;            ///< how much of unpack_of a step shows
+  double unpack;            ///< how much of unpacking_of a step shows
 };
 constexpr Rates rates_of(const Shape& s) noexcept {
   if (s.form == Form::pair) return {1.291, 8.3, 0, 0, 0.35};
@@ -32,26 +32,40 @@ constexpr Rates rates_of(const Shape& s) noexcept {
   return {0.33, 3.0, 1.15, 0.17, 1.0};
 }
 
-/// What a step of few tokens takes longer than q4_0's; q4_1, q5_0, q5_1, q3_K and iq4_xs are not measured.
-constexpr double unpack_of(DType type) noexcept {
+/// What a step of few tokens takes longer than q4_0's: on an H200 about 1.7 ns for every instruction that
+/// half a record takes more, of which q4_0 takes 171. q3_K, q5_0, q5_1 and iq4_xs (weights made whole) are
+/// counted, not measured.
+struct Unpacking {
+  double whole;      ///< operands are weights
+  double by_record;  ///< Shape::by_record
+};
+constexpr Unpacking unpacking_of(DType type) noexcept {
   switch (type) {
-    case DType::q4_0:
-      return 0;
-    case DType::mxfp4:
-      return 0.09;
-    case DType::q8_0:
-      return 0.22;
-    case DType::iq4_nl:
-      return 0.26;
-    case DType::q4_K:
-      return 0.28;
+    case DType::q4_1:
+      return {0.01, 0};
+    case DType::q5_0:
+    case DType::q5_1:
+      return {0.10, 0};
     case DType::q2_K:
-    case DType::q6_K:
-      return 0.34;
+      return {0.08, 0.04};
+    case DType::q3_K:
+      return {0.17, 0.10};
+    case DType::q4_K:
+      return {0.08, 0.0};
     case DType::q5_K:
-      return 0.43;
+      return {0.20, 0.10};
+    case DType::q6_K:
+      return {0.23, 0.10};
+    case DType::iq4_nl:
+      return {0.20, 0};
+    case DType::iq4_xs:
+      return {0.33, 0.22};
+    case DType::mxfp4:
+      return {0.09, 0};
+    case DType::q8_0:
+      return {0.20, 0};  // reading
     default:
-      return 0.3;
+      return {0, 0};
   }
 }
 
@@ -71,7 +85,9 @@ double cost(DType type, const HopperTilePlan& plan, std::uint32_t multiprocessor
   // ... and tiles of few tokens side by side fetch the same weights again (a guess: not measured).
   if (s.tokens < 128 && plan.args.token_tiles > 1) multiply *= 1.1;
   const double read = s.w_stage_bytes() / 33.3e3;  // a multiprocessor's share of 4.4 TB/s
-  const double step = std::max(multiply + rates.unpack * unpack_of(type), read);
+  const Unpacking unpacking = unpacking_of(type);
+  const double unpack = s.by_record != tile::Nesting::none ? unpacking.by_record : unpacking.whole;
+  const double step = std::max(multiply + rates.unpack * unpack, read);
   const double parts =
       s.form == Form::parts && plan.splits > 1 ? rates.parts + rates.each_part * plan.splits : 0.0;
   return waves * (steps * step + rates.wave) + parts;
@@ -109,7 +125,8 @@ std::string_view hopper_tile_name(DType type, int kind) noexcept {
 }
 
 HopperTilePlan plan_tiles(const Shape& shape, std::uint32_t m, std::uint32_t n, std::uint32_t k,
-                          std::uint32_t steps, std::uint32_t splits, std::uint32_t multiprocessors) noexcept {
+                          std::uint32_t steps, std::uint32_t splits, std::uint32_t multiprocessors,
+                          std::uint32_t whole_steps) noexcept {
   HopperTilePlan plan;
   plan.shape = shape;
   plan.threads = static_cast<std::uint32_t>(shape.threads());
@@ -127,7 +144,7 @@ HopperTilePlan plan_tiles(const Shape& shape, std::uint32_t m, std::uint32_t n, 
   args.prefetch = 2;
   if (shape.form == Form::pair) splits = 2;
   if (shape.form == Form::tiles) splits = 1;
-  args.split_steps = ceil_div(args.steps, splits);
+  args.split_steps = ceil_div(ceil_div(args.steps, splits), whole_steps) * whole_steps;
   plan.splits = shape.form == Form::pair ? 2 : ceil_div(args.steps, args.split_steps);
   const std::uint32_t tiles = args.row_tiles * args.token_tiles;
   switch (shape.form) {
@@ -154,7 +171,9 @@ HopperTilePlan plan_tiles(const Shape& shape, std::uint32_t m, std::uint32_t n, 
   plan.stage.image_type = quant::kElementF16;
   plan.stage.counter_count = plan.counters;
   plan.stage_grid = args.token_tiles * tile_tokens;
-  plan.image_bytes = std::uint64_t{plan.stage_grid} * plan.stage.planes * 128;
+  plan.stage.with_sums = shape.by_record == tile::Nesting::minimums;
+  plan.image_bytes =
+      std::uint64_t{plan.stage_grid} * plan.stage.planes * (128 + (plan.stage.with_sums != 0 ? 16 : 0));
   plan.scale_bytes = std::uint64_t{plan.stage_grid} * 4;
   return plan;
 }
@@ -164,9 +183,10 @@ HopperTilePlan plan_hopper_shape(DType type, const Shape& shape, std::uint32_t m
                                  std::uint32_t multiprocessors) noexcept {
   const quant::RecordFormat format = quant::record_format(type);
   const quant::RecordGrid records = quant::record_grid(format, n, k);
-  HopperTilePlan plan = plan_tiles(
-      shape, m, n, k, static_cast<std::uint32_t>(records.tile_records) * (format.elems / quant::kRecordHalf),
-      splits, multiprocessors);
+  const std::uint32_t record_steps = format.elems / quant::kRecordHalf;
+  HopperTilePlan plan =
+      plan_tiles(shape, m, n, k, static_cast<std::uint32_t>(records.tile_records) * record_steps, splits,
+                 multiprocessors, record_steps);
   const std::uint64_t row_bytes = records.tile_records * format.bytes();
   plan.map.element_bytes = 8;
   plan.map.columns = row_bytes / 8;
@@ -183,7 +203,8 @@ HopperTilePlan plan_hopper_tile(DType type, std::uint32_t m, std::uint32_t n, st
   double least = 0;
   for (int kind = 0; kind < tile::kKinds; ++kind) {
     const Shape shape = hopper_tile_shape(type, kind);
-    if (batch_invariant && shape.form == Form::pair) continue;  // k in halves, in other kernels not
+    // k in halves, or rounded by records: not so in other kernels.
+    if (batch_invariant && (shape.form == Form::pair || shape.by_record != tile::Nesting::none)) continue;
     const std::uint32_t most = shape.form == Form::parts && !batch_invariant ? kMaxSplits : 1;
     for (std::uint32_t splits = 1; splits <= most; ++splits) {
       HopperTilePlan plan = plan_hopper_shape(type, shape, m, n, k, splits, multiprocessors);

@@ -39,13 +39,27 @@ struct HopperTilePlan {
 
 /// Names and resources of the kernels of a type, without a plan: kind 0 .. tile::kKinds - 1.
 [[nodiscard]] std::string_view hopper_tile_name(DType type, int kind) noexcept;
+[[nodiscard]] constexpr tile::Nesting nesting_of(DType type) noexcept {
+  switch (type) {
+    case DType::q2_K:
+    case DType::q4_K:
+    case DType::q5_K:
+      return tile::Nesting::minimums;
+    case DType::q3_K:
+    case DType::q6_K:
+    case DType::iq4_xs:
+      return tile::Nesting::scales;
+    default:
+      return tile::Nesting::none;
+  }
+}
 [[nodiscard]] constexpr tile::Shape hopper_tile_shape(DType type, int kind) noexcept {
   const quant::RecordFormat format = quant::record_format(type);
-  return tile::shape_of(kind, static_cast<int>(format.code_bytes() + format.row_bytes()));
+  return tile::shape_of(kind, static_cast<int>(format.code_bytes() + format.row_bytes()), nesting_of(type));
 }
 
 /// m, n, k > 0; record_format(type) must hold. batch_invariant: k in one part, so that a row's sums do not
-/// depend on m: all kernels but the pairs add in the same order.
+/// depend on m: all kernels but the pairs, and those that add by records, add in the same order.
 [[nodiscard]] HopperTilePlan plan_hopper_tile(DType type, std::uint32_t m, std::uint32_t n, std::uint32_t k,
                                               std::uint32_t multiprocessors,
                                               bool batch_invariant = false) noexcept;
@@ -54,9 +68,11 @@ struct HopperTilePlan {
                                                std::uint32_t n, std::uint32_t k, std::uint32_t splits,
                                                std::uint32_t multiprocessors) noexcept;
 
-/// What plans of records and of dense weights share: all but kernel and map. k in `steps` steps of 128.
+/// What plans of records and of dense weights share: all but kernel and map. k in `steps` steps of 128,
+/// `whole_steps` of which no part divides.
 [[nodiscard]] HopperTilePlan plan_tiles(const tile::Shape& shape, std::uint32_t m, std::uint32_t n,
                                         std::uint32_t k, std::uint32_t steps, std::uint32_t splits,
-                                        std::uint32_t multiprocessors) noexcept;
+                                        std::uint32_t multiprocessors,
+                                        std::uint32_t whole_steps = 1) noexcept;
 
 }  // namespace mlxn::ops

@@ -10,6 +10,9 @@ namespace mlxn::tile {
 /// tile; or half of a tile's k, the other half being the work of its neighbour in a cluster of two.
 enum class Form : std::uint8_t { parts, tiles, pair };
 
+/// Whether a type's scales are whole numbers times a super-block's, and its minimums likewise.
+enum class Nesting : std::uint8_t { none, scales, minimums };
+
 struct Shape {
   int tokens = 0;
   Form form = Form::parts;
@@ -21,12 +24,18 @@ struct Shape {
   int w_stages = 0;    ///< of 128 k
   int half_bytes = 0;  ///< of 16 rows x 128 k of weights: half a record, codes and row data
   bool is_dense = false;  ///< weights are two planes of 64 k in the 128-byte swizzle
+  /// Sums over a super-block are whole numbers times x, and multiplied by its scale then; minimums take part as products with sums
+  /// of x. Twice or three times the registers for sums.
+  Nesting by_record = Nesting::none;
 
   [[nodiscard]] constexpr int rows() const noexcept { return 64 * row_groups; }
   [[nodiscard]] constexpr int threads() const noexcept { return 128 * (1 + row_groups * k_groups); }
   [[nodiscard]] constexpr int x_stage_bytes() const noexcept { return x_planes * tokens * 128; }
   [[nodiscard]] constexpr int w_stage_bytes() const noexcept { return rows() / 16 * half_bytes; }
-  [[nodiscard]] constexpr int w_offset() const noexcept { return x_stages * x_stage_bytes(); }
+  /// Sums of x over every 16 k of a stage, as pairs of f16: what rounding takes from the first is the second.
+  [[nodiscard]] constexpr int sum_stage_bytes() const noexcept { return by_record == Nesting::minimums ? tokens * 32 : 0; }
+  [[nodiscard]] constexpr int sum_offset() const noexcept { return x_stages * x_stage_bytes(); }
+  [[nodiscard]] constexpr int w_offset() const noexcept { return sum_offset() + x_stages * sum_stage_bytes(); }
   [[nodiscard]] constexpr int ring_bytes() const noexcept { return w_offset() + w_stages * w_stage_bytes(); }
   [[nodiscard]] constexpr int shared_bytes() const noexcept {
     return ring_bytes() + 16 * (x_stages + w_stages);
@@ -47,7 +56,7 @@ inline constexpr int kSharedBytes = 232448;  ///< what a block may have
     s.w_stages = 3;
     s.x_stages = (room - s.w_stages * s.w_stage_bytes()) / s.x_stage_bytes();
   } else {
-    int stages = room / (s.x_stage_bytes() + s.w_stage_bytes());
+    int stages = room / (s.x_stage_bytes() + s.sum_stage_bytes() + s.w_stage_bytes());
     if (stages > 10) stages = 10;
     s.x_stages = s.w_stages = stages - stages % s.k_groups;
   }
@@ -56,12 +65,13 @@ inline constexpr int kSharedBytes = 232448;  ///< what a block may have
 
 inline constexpr int kKinds = 6;
 /// The library's kernels of a type with records.
-[[nodiscard]] constexpr Shape shape_of(int kind, int half_bytes) noexcept {
+[[nodiscard]] constexpr Shape shape_of(int kind, int half_bytes, Nesting nesting) noexcept {
   constexpr int kTokens[kKinds] = {16, 32, 64, 128, 256, 256};
   Shape s;
   s.tokens = kTokens[kind];
   s.form = kind == 5 ? Form::pair : kind == 4 ? Form::tiles : Form::parts;
   s.half_bytes = half_bytes;
+  if (s.tokens <= 64) s.by_record = nesting;
   return with_stages(s);
 }
 
