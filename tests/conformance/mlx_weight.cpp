@@ -13,7 +13,7 @@
 #include "tests/support/source_dir.h"
 #include "tests/support/weights.h"
 
-namespace mlxn::test {
+namespace mlxn::test::mlx_weight_suite {
 namespace {
 
 struct Golden {
@@ -300,4 +300,4 @@ TEST(MlxWeight, ArraysThatAreMissingOrTooMany) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::mlx_weight_suite
