@@ -19,12 +19,17 @@ enum class DType : std::uint8_t {
   q4_0, q4_1, q5_0, q5_1, q8_0, q2_K, q3_K, q4_K, q5_K, q6_K, iq4_nl, iq4_xs, mxfp4,
   // blocks that are parsed, sized and named
   q8_1, q8_K, iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s, iq1_s, iq1_m, tq1_0, tq2_0, nvfp4, q1_0, q2_0,
+  // blocks with kernels that no GGUF file holds: MLX's affine groups (see AffineInfo), of bits per weight, weights in a group
+  // and the type of scales and biases, f16 if none is named. affine4_g32 would be q4_1, which it is called.
+  affine4_g64, affine4_g128, affine8_g32, affine8_g64, affine8_g128,
+  affine4_g32_bf16, affine4_g64_bf16, affine4_g128_bf16, affine8_g32_bf16, affine8_g64_bf16, affine8_g128_bf16,
+  affine4_g32_f32, affine4_g64_f32, affine4_g128_f32, affine8_g32_f32, affine8_g64_f32, affine8_g128_f32,
 };
-inline constexpr int kDTypeCount = static_cast<int>(DType::q2_0) + 1;
+inline constexpr int kDTypeCount = static_cast<int>(DType::affine8_g128_f32) + 1;
 
 /// What is known of a DType without looking at data.
 struct DTypeInfo {
-  std::string_view name;      ///< lower case, as GGUF spells it: "q4_0", "q4_K", "f16"
+  std::string_view name;      ///< lower case, as GGUF spells it: "q4_0", "q4_K", "f16"; that of the enumerator
   std::uint32_t block_elems;  ///< elements per block, 1 for plain elements
   std::uint32_t block_bytes;  ///< bytes per block
   std::int32_t gguf_id;       ///< id in a GGUF tensor header, -1 if it has none
@@ -34,7 +39,7 @@ struct DTypeInfo {
 [[nodiscard]] inline std::string_view to_string(DType type) noexcept { return info(type).name; }
 [[nodiscard]] inline std::uint32_t block_elems(DType type) noexcept { return info(type).block_elems; }
 [[nodiscard]] inline std::uint32_t block_bytes(DType type) noexcept { return info(type).block_bytes; }
-[[nodiscard]] inline bool is_block(DType type) noexcept { return type >= DType::q4_0; }
+[[nodiscard]] constexpr bool is_block(DType type) noexcept { return type >= DType::q4_0; }
 /// Whether the library can decode the type to numbers and use it as a matrix of weights.
 [[nodiscard]] bool is_weight_type(DType type) noexcept;
 /// By name, in any case ("Q4_K", "q4_k"); nothing if there is none.
@@ -43,6 +48,29 @@ struct DTypeInfo {
 [[nodiscard]] std::optional<DType> dtype_from_gguf(std::uint32_t id) noexcept;
 /// Bytes of `elems` elements in whole blocks; nothing if elems is no multiple of the block or the product overflows.
 [[nodiscard]] std::optional<std::uint64_t> storage_bytes(DType type, std::uint64_t elems) noexcept;
+
+/// A block of a group of weights in a row: w = scale * q + bias, q without sign.
+struct AffineInfo {
+  std::uint32_t bits;   ///< of a weight: 4 or 8
+  std::uint32_t group;  ///< weights: 32, 64 or 128
+  DType scales;         ///< of scale and bias: f16, bf16 or f32
+  friend bool operator==(const AffineInfo&, const AffineInfo&) = default;
+};
+/// What an affine type is made of, q4_1 included; nothing for all others.
+[[nodiscard]] constexpr std::optional<AffineInfo> affine_info(DType type) noexcept {
+  if (type == DType::q4_1) return AffineInfo{4, 32, DType::f16};
+  if (type < DType::affine4_g64) return std::nullopt;
+  const int i = type < DType::affine4_g32_bf16 ? static_cast<int>(type) - static_cast<int>(DType::affine4_g64) + 1
+                                               : static_cast<int>(type) - static_cast<int>(DType::affine4_g32_bf16) + 6;
+  return AffineInfo{i % 6 < 3 ? 4u : 8u, 32u << i % 3, i < 6 ? DType::f16 : i < 12 ? DType::bf16 : DType::f32};
+}
+/// The type that is made of that; nothing if the library has none.
+[[nodiscard]] constexpr std::optional<DType> affine_dtype(const AffineInfo& wanted) noexcept {
+  for (int i = static_cast<int>(DType::q4_1); i < kDTypeCount; ++i) {
+    if (affine_info(static_cast<DType>(i)) == wanted) return static_cast<DType>(i);
+  }
+  return std::nullopt;
+}
 
 /// IEEE binary16 as storage. Conversions round to nearest even; a NaN becomes the quiet 0x7E00 with its sign dropped.
 struct f16 {

@@ -11,9 +11,9 @@ namespace mlxn {
 /// out[i] = the exact f32 value of element i of `blocks`
 ///
 /// type    a weight type: f32, f16, bf16, or a block format with kernels (is_weight_type)
-/// blocks  whole blocks as they lie in a GGUF file, any alignment
+/// blocks  whole blocks as they lie in a GGUF file (of affine types: as mlx_blocks makes them), any alignment
 /// out     one float per element; must not overlap blocks
-/// Numerics: exact; a value that is scale * q - minimum is rounded once. The sign of a zero is free.
+/// Numerics: exact; a value that is scale * q - minimum, or + bias, is rounded once. The sign of a zero is free.
 /// Empty: no bytes and no floats succeed.
 /// Errors: unsupported (a type without decoder), bad_shape (a partial block, out of another size).
 [[nodiscard]] Result<void> dequantize(DType type, std::span<const std::byte> blocks, std::span<float> out);

@@ -24,6 +24,30 @@ struct PrepareOptions {
   std::function<void(std::uint64_t, std::uint64_t)> consumed;
 };
 
+enum class MlxMode : std::uint8_t { affine, mxfp4 };
+
+/// A matrix [n, k] in MLX's own form: codes packed into words, and numbers for every group of them in a row. Names, and what the
+/// numbers mean, are those of mx.quantize:
+///   affine  w = scale * q + bias     mxfp4  w = e2m1(q) * 2^(scale - 127)
+struct MlxWeight {
+  Tensor codes;   ///< u32 [n, k * bits / 32], the first of a word's codes in its lowest bits
+  Tensor scales;  ///< [n, k / group_size]  affine: f16 bf16 f32; mxfp4: u8 or f8e8m0
+  Tensor biases;  ///< affine: as scales, in shape and dtype; mxfp4: none
+  MlxMode mode = MlxMode::affine;
+  int bits = 4;         ///< affine: 4 or 8; mxfp4: 4
+  int group_size = 64;  ///< affine: 32, 64 or 128; mxfp4: 32
+};
+
+/// The same values as a tensor [n, k] of blocks, which Weight::prepare and prepare_stacked take: of an affine type (affine_info
+/// of mlxn/dtype.h), which for 4 bits in groups of 32 with f16 scales is q4_1, or of mxfp4. It is allocated on the device of
+/// source.codes.
+///
+/// source  arrays without gaps between their rows, in memory that the CPU sees (Device::import_memory takes what others hold)
+/// Numerics: exact; codes, scales and biases keep their bits. As many bytes as the arrays have.
+/// Errors: unsupported (bits, group_size), bad_dtype, bad_shape, invalid_argument (an array is missing, or biases of mxfp4),
+/// wrong_device, out_of_memory. Scales are not read: validate_blocks finds those that are not finite.
+[[nodiscard]] Result<Tensor> mlx_blocks(const MlxWeight& source);
+
 /// An immutable matrix [n, k] of weights, laid out for one device. The values are those of the source, bit for bit.
 /// Copies share it; usable from any thread.
 class Weight {
@@ -34,6 +58,10 @@ class Weight {
   /// Errors: bad_shape, bad_dtype, unsupported, wrong_device, invalid_argument (`consumed` threw), limit_exceeded (rows of 4 GiB
   /// or more on a GPU), out_of_memory.
   [[nodiscard]] static Result<Weight> prepare(const Device& device, const Tensor& source, const PrepareOptions& options = {});
+
+  /// prepare(device, mlx_blocks(source), options), but `consumed` is not called: the source is several arrays, which are free to
+  /// go afterwards.
+  [[nodiscard]] static Result<Weight> prepare(const Device& device, const MlxWeight& source, const PrepareOptions& options = {});
 
   /// The sources one above the other, a matrix of all their rows, so that one product serves all: queries, keys and values of
   /// the same input. They share type and k; the rows of all but the last are multiples of kStackRows. Always laid out anew:

@@ -17,7 +17,29 @@ constexpr std::array<DTypeInfo, kDTypeCount> kInfo = {{
     {"iq2_xs", 256, 74, 17}, {"iq2_s", 256, 82, 22},  {"iq3_xxs", 256, 98, 18}, {"iq3_s", 256, 110, 21},
     {"iq1_s", 256, 50, 19},  {"iq1_m", 256, 56, 29},  {"tq1_0", 256, 54, 34},  {"tq2_0", 256, 66, 35},
     {"nvfp4", 64, 36, 40},   {"q1_0", 128, 18, 41},   {"q2_0", 64, 18, 42},
+    {"affine4_g64", 64, 36, -1}, {"affine4_g128", 128, 68, -1},
+    {"affine8_g32", 32, 36, -1}, {"affine8_g64", 64, 68, -1},
+    {"affine8_g128", 128, 132, -1}, {"affine4_g32_bf16", 32, 20, -1},
+    {"affine4_g64_bf16", 64, 36, -1}, {"affine4_g128_bf16", 128, 68, -1},
+    {"affine8_g32_bf16", 32, 36, -1}, {"affine8_g64_bf16", 64, 68, -1},
+    {"affine8_g128_bf16", 128, 132, -1}, {"affine4_g32_f32", 32, 24, -1},
+    {"affine4_g64_f32", 64, 40, -1}, {"affine4_g128_f32", 128, 72, -1},
+    {"affine8_g32_f32", 32, 40, -1}, {"affine8_g64_f32", 64, 72, -1},
+    {"affine8_g128_f32", 128, 136, -1},
 }};
+
+static_assert([] {
+  for (int i = static_cast<int>(DType::q4_1); i < kDTypeCount; ++i) {
+    const DType type = static_cast<DType>(i);
+    const auto affine = affine_info(type);
+    if (!affine) continue;
+    const DTypeInfo& t = kInfo[static_cast<std::size_t>(i)];
+    if (t.block_elems != affine->group) return false;
+    if (t.block_bytes != affine->group * affine->bits / 8 + (affine->scales == DType::f32 ? 8 : 4)) return false;
+    if (affine_dtype(*affine) != type) return false;
+  }
+  return true;
+}());
 
 constexpr char lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 
@@ -27,7 +49,7 @@ const DTypeInfo& info(DType type) noexcept { return kInfo[static_cast<std::size_
 
 bool is_weight_type(DType type) noexcept {
   return type == DType::f32 || type == DType::f16 || type == DType::bf16 ||
-         (type >= DType::q4_0 && type <= DType::mxfp4);
+         (type >= DType::q4_0 && type <= DType::mxfp4) || affine_info(type);
 }
 
 std::optional<DType> parse_dtype(std::string_view name) noexcept {

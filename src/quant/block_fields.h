@@ -17,13 +17,16 @@ inline constexpr int kMaxBlockFields = 4;
 /// The fields of a weight type's blocks in the order of their bytes, none left out; those behind the last are empty. The
 /// formats of quant/kernel_decode.h know them by their numbers.
 [[nodiscard]] constexpr std::array<BlockField, kMaxBlockFields> block_fields(DType type) noexcept {
+  if (const auto affine = affine_info(type)) {  // scale and bias, qs
+    const std::uint32_t pair = affine->scales == DType::f32 ? 8 : 4;
+    return {{{0, pair}, {pair, affine->group * affine->bits / 8}}};
+  }
   switch (type) {
     case DType::f32: return {{{0, 4}}};
     case DType::f16:
     case DType::bf16: return {{{0, 2}}};
     case DType::q4_0:
     case DType::iq4_nl: return {{{0, 2}, {2, 16}}};                  // d, qs
-    case DType::q4_1: return {{{0, 4}, {4, 16}}};                    // d and m, qs
     case DType::q5_0: return {{{0, 2}, {2, 4}, {6, 16}}};            // d, qh, qs
     case DType::q5_1: return {{{0, 8}, {8, 16}}};                    // d, m and qh, qs
     case DType::q8_0: return {{{0, 2}, {2, 32}}};                    // d, qs

@@ -1,4 +1,4 @@
-// Layouts of the GGUF weight blocks, as the bytes lie in a file. Every compiler of the project reads this header, so it
+// Layouts of the GGUF weight blocks, as the bytes lie in a file, and of MLX's groups. Every compiler of the project reads this header, so it
 // keeps to what they share: C++14, plain structs, fixed-width fields.
 //
 // All multi-byte fields are little-endian. Rows of blocks have no padding, and most block sizes are no multiple of 4:
@@ -95,6 +95,10 @@ struct BlockMXFP4 {  // w = e2m1[q] * 2^(e - 127)
   std::uint8_t e;
   std::uint8_t qs[16];
 };
+
+// Blocks of the affine types (affine_info in mlxn/dtype.h), w = scale * q + bias: scale and bias in f16, bf16 or f32, then the
+// codes of the group. Bytes are in order; nibbles, which MLX has in order too, are split in halves, 32 elements in every 16
+// bytes, as in the other formats. q4_1 is one of these types.
 
 static_assert(sizeof(BlockF32) == 4, "F32 is 4 bytes");
 static_assert(sizeof(BlockF16) == 2, "F16 is 2 bytes");

@@ -1,4 +1,5 @@
 #include <bit>
+#include <cmath>
 #include <cstring>
 
 #include "quant/blocks.h"
@@ -28,12 +29,6 @@ void decode(const BlockBF16& b, float* out) noexcept { out[0] = static_cast<floa
 void decode(const BlockQ4_0& b, float* out) noexcept {
   const float d = half(b.d);
   for (int i = 0; i < kBlockElems; ++i) out[i] = d * static_cast<float>(half_split(b.qs, i) - 8);
-}
-
-void decode(const BlockQ4_1& b, float* out) noexcept {
-  const float d = half(b.d);
-  const float m = half(b.m);
-  for (int i = 0; i < kBlockElems; ++i) out[i] = d * static_cast<float>(half_split(b.qs, i)) + m;
 }
 
 void decode(const BlockQ5_0& b, float* out) noexcept {
@@ -186,6 +181,43 @@ std::uint64_t find_invalid(const void* blocks, std::uint64_t n_blocks) noexcept 
   return i;
 }
 
+// ---- affine groups
+
+struct ScaleAndBias {
+  float scale, bias;
+};
+ScaleAndBias read_scale_and_bias(const std::uint8_t* block, DType type) noexcept {
+  if (type == DType::f32) return {std::bit_cast<float>(read_u32(block)), std::bit_cast<float>(read_u32(block + 4))};
+  const std::uint32_t both = read_u32(block);
+  const auto number = [type](std::uint32_t bits) {
+    const auto narrow = static_cast<std::uint16_t>(bits);
+    return type == DType::f16 ? half(narrow) : static_cast<float>(bf16::from_bits(narrow));
+  };
+  return {number(both), number(both >> 16)};
+}
+
+void decode_groups(const AffineInfo& type, std::uint32_t bytes, const std::uint8_t* block, std::uint64_t n_blocks, float* out) noexcept {
+  const std::uint8_t* end = block + n_blocks * bytes;
+  for (; block != end; block += bytes, out += type.group) {
+    const auto [scale, bias] = read_scale_and_bias(block, type.scales);
+    const std::uint8_t* qs = block + (type.scales == DType::f32 ? 8 : 4);
+    for (std::uint32_t i = 0; i < type.group; ++i) {
+      const int code = type.bits == 8 ? qs[i] : half_split(qs + i / 32 * 16, static_cast<int>(i % 32));
+      const auto q = static_cast<float>(code);
+      // The product with an f32 scale is not exact; only this way it is rounded once with the sum.
+      out[i] = type.scales == DType::f32 ? std::fma(scale, q, bias) : scale * q + bias;
+    }
+  }
+}
+
+std::uint64_t find_invalid_group(const AffineInfo& type, std::uint32_t bytes, const std::uint8_t* block, std::uint64_t n_blocks) noexcept {
+  for (std::uint64_t i = 0; i < n_blocks; ++i) {
+    const auto [scale, bias] = read_scale_and_bias(block + i * bytes, type.scales);
+    if (!std::isfinite(scale) || !std::isfinite(bias)) return i;
+  }
+  return n_blocks;
+}
+
 }  // namespace
 
 float e8m0_half(std::uint8_t e) noexcept {
@@ -193,12 +225,14 @@ float e8m0_half(std::uint8_t e) noexcept {
 }
 
 void dequantize_blocks(DType type, const void* blocks, std::uint64_t n_blocks, float* out) noexcept {
+  if (const auto affine = affine_info(type)) {
+    return decode_groups(*affine, block_bytes(type), static_cast<const std::uint8_t*>(blocks), n_blocks, out);
+  }
   switch (type) {
     case DType::f32: return decode_all<BlockF32, 1>(blocks, n_blocks, out);
     case DType::f16: return decode_all<BlockF16, 1>(blocks, n_blocks, out);
     case DType::bf16: return decode_all<BlockBF16, 1>(blocks, n_blocks, out);
     case DType::q4_0: return decode_all<BlockQ4_0, kBlockElems>(blocks, n_blocks, out);
-    case DType::q4_1: return decode_all<BlockQ4_1, kBlockElems>(blocks, n_blocks, out);
     case DType::q5_0: return decode_all<BlockQ5_0, kBlockElems>(blocks, n_blocks, out);
     case DType::q5_1: return decode_all<BlockQ5_1, kBlockElems>(blocks, n_blocks, out);
     case DType::q8_0: return decode_all<BlockQ8_0, kBlockElems>(blocks, n_blocks, out);
@@ -215,12 +249,14 @@ void dequantize_blocks(DType type, const void* blocks, std::uint64_t n_blocks, f
 }
 
 std::uint64_t first_invalid_block(DType type, const void* blocks, std::uint64_t n_blocks) noexcept {
+  if (const auto affine = affine_info(type)) {
+    return find_invalid_group(*affine, block_bytes(type), static_cast<const std::uint8_t*>(blocks), n_blocks);
+  }
   switch (type) {
     case DType::f32: return find_invalid<BlockF32>(blocks, n_blocks);
     case DType::f16: return find_invalid<BlockF16>(blocks, n_blocks);
     case DType::bf16: return find_invalid<BlockBF16>(blocks, n_blocks);
     case DType::q4_0: return find_invalid<BlockQ4_0>(blocks, n_blocks);
-    case DType::q4_1: return find_invalid<BlockQ4_1>(blocks, n_blocks);
     case DType::q5_0: return find_invalid<BlockQ5_0>(blocks, n_blocks);
     case DType::q5_1: return find_invalid<BlockQ5_1>(blocks, n_blocks);
     case DType::q8_0: return find_invalid<BlockQ8_0>(blocks, n_blocks);

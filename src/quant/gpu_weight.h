@@ -19,7 +19,8 @@ struct GpuWeight {
   int64_t offset[4];
   uint32_t step[4];
   uint32_t even;  ///< every field of two bytes or more begins at an even address
-  uint32_t reserved;
+  uint16_t scale_type;   ///< of affine types: what scale and bias are, kElementF32...
+  uint16_t group_shift;  ///< of affine types: a block is 32 << group_shift elements
 };
 static_assert(sizeof(GpuWeight) == 72, "the same on every device");
 

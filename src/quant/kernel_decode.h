@@ -249,6 +249,39 @@ struct Q8_0 : Block32 {
   }
 };
 
+/// Groups of any size and scales of any type, by what the launch says of them: a chunk is 32 elements of a group and counts as a
+/// block to whoever reads them.
+template <uint32_t kBits>
+struct Affine : Block32 {
+  static constexpr uint32_t kZero = 0, kPlace = kBits == 8 ? 8 : 16;
+  static constexpr bool kFold = false, kAdds = true;
+  struct Chunk {
+    Words4 q[kBits / 4];
+    float scale[2], addend[2];
+  };
+
+  template <bool kWide>
+  static MLXN_FN Chunk load(const quant::GpuWeight& w, int64_t first, uint32_t block, uint32_t) {
+    const uint32_t group = block >> w.group_shift, part = block & ((1u << w.group_shift) - 1);
+    Chunk c;
+    MLXN_GLOBAL const uint8_t* q = field_at(w, 1, first, group) + part * (4 * kBits);
+    MLXN_UNROLL
+    for (uint32_t i = 0; i < kBits / 4; ++i) c.q[i] = field_words4<kWide>(w, q + 16 * i);
+    MLXN_GLOBAL const uint8_t* pair = field_at(w, 0, first, group);
+    const uint32_t both = field_u32<kWide>(w, pair);
+    float scale, addend;
+    if (w.scale_type == quant::kElementF16) scale = half_of(both, 0), addend = half_of(both, 1);
+    else if (w.scale_type == quant::kElementBf16) scale = float_from_bits(both << 16), addend = float_from_bits(both & 0xffff0000u);
+    else scale = float_from_bits(both), addend = float_from_bits(field_u32<kWide>(w, pair + 4));
+    c.scale[0] = c.scale[1] = scale;
+    c.addend[0] = c.addend[1] = addend;
+    return c;
+  }
+  static MLXN_FN uint32_t codes(const Chunk& c, uint32_t half, uint32_t quad) {
+    return kBits == 8 ? c.q[half * (kBits / 8)].w[quad] : nibbles(c.q[0].w[quad], half);
+  }
+};
+
 // ---- blocks of 256 elements ---------------------------------------------------------------------------------------------
 // Chunk c of eight: its 16 bytes of codes follow those of chunk c - 1, but where two chunks share them.
 

@@ -19,16 +19,19 @@ std::uint64_t next(std::uint64_t& state) noexcept {
   return z ^ (z >> 31);
 }
 
-/// Where a block keeps its f16 scale and its f16 minimum (-1: none), the size of scale * code for a scale of one, and the
+/// Where a block keeps its scale and its minimum (-1: none), which are f16 but in some affine types, the size of scale * code for a scale of one, and the
 /// ratio of minimum to scale that makes the mean zero: the mean of the codes.
 struct Fields {
   int scale_at, min_at;
   float code_size, mean_code;
 };
 Fields fields(DType type) noexcept {
+  if (const auto affine = affine_info(type)) {
+    const int most = affine->bits == 8 ? 255 : 15;
+    return {0, affine->scales == DType::f32 ? 4 : 2, static_cast<float>(most + 1) / 2, static_cast<float>(most) / 2};
+  }
   switch (type) {
     case DType::q4_0: return {0, -1, 4, 0};
-    case DType::q4_1: return {0, 2, 8, 7.5f};
     case DType::q5_0: return {0, -1, 8, 0};
     case DType::q5_1: return {0, 2, 16, 15.5f};
     case DType::q8_0: return {0, -1, 64, 0};
@@ -43,6 +46,13 @@ Fields fields(DType type) noexcept {
   }
 }
 
+/// A number in f32, f16 or bf16.
+void put(std::uint8_t* to, DType type, float value) noexcept {
+  const std::uint16_t narrow = type == DType::f16 ? f16(value).bits : bf16(value).bits;
+  if (type == DType::f32) std::memcpy(to, &value, 4);
+  else std::memcpy(to, &narrow, 2);
+}
+
 }  // namespace
 
 void fill_random_blocks(DType type, void* blocks, std::uint64_t n_blocks, float scale, std::uint64_t seed) noexcept {
@@ -52,9 +62,7 @@ void fill_random_blocks(DType type, void* blocks, std::uint64_t n_blocks, float 
   if (type == DType::f32 || type == DType::f16 || type == DType::bf16) {
     for (std::uint64_t i = 0; i < n_blocks; ++i) {
       const float x = (static_cast<float>(next(state) >> 40) * 0x1p-23f - 1.0f) * scale;
-      if (type == DType::f32) std::memcpy(out + 4 * i, &x, 4);
-      const std::uint16_t half = type == DType::f16 ? f16(x).bits : bf16(x).bits;
-      if (type != DType::f32) std::memcpy(out + 2 * i, &half, 2);
+      put(out + i * block_bytes(type), type, x);
     }
     return;
   }
@@ -63,6 +71,8 @@ void fill_random_blocks(DType type, void* blocks, std::uint64_t n_blocks, float 
     std::memcpy(out + i, &r, bytes - i < 8 ? bytes - i : 8);
   }
   const Fields at = fields(type);
+  const auto affine = affine_info(type);
+  const DType scales = affine ? affine->scales : DType::f16;
   for (std::uint64_t b = 0; b < n_blocks; ++b) {
     std::uint8_t* block = out + b * block_bytes(type);
     const std::uint64_t r = next(state);
@@ -75,13 +85,11 @@ void fill_random_blocks(DType type, void* blocks, std::uint64_t n_blocks, float 
       continue;
     }
     const bool negative = at.min_at < 0 && (r >> 32) % 2 != 0;
-    const f16 d((negative ? -size : size) / at.code_size);
-    std::memcpy(block + at.scale_at, &d.bits, 2);
+    put(block + at.scale_at, scales, (negative ? -size : size) / at.code_size);
     if (at.min_at >= 0) {
-      // q4_1 and q5_1 add their minimum, the others subtract it.
-      const bool adds = type == DType::q4_1 || type == DType::q5_1;
-      const f16 m((adds ? -size : size) / at.code_size * at.mean_code);
-      std::memcpy(block + at.min_at, &m.bits, 2);
+      // Affine types and q5_1 add their minimum, the others subtract it.
+      const bool adds = affine || type == DType::q5_1;
+      put(block + at.min_at, scales, (adds ? -size : size) / at.code_size * at.mean_code);
     }
   }
 }

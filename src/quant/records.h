@@ -56,10 +56,13 @@ struct RecordFormat {
 };
 
 [[nodiscard]] constexpr RecordFormat record_format(DType type) noexcept {
+  if (const auto affine = affine_info(type)) {
+    if (affine->scales == DType::f32) return {};  // no kernel of Hopper's own reads them
+    return {affine->group, 128, {{{affine->bits, 1, 0, 16}, {}}}, {{{0, 0, 4}, {}}}};
+  }
   switch (type) {
     case DType::q4_0: return {32, 128, {{{4, 1, 0, 16}, {}}}, {{{0, 0, 2}, {}}}};
     case DType::iq4_nl: return {32, 128, {{{4, 1, 0, 16, 0, true}, {}}}, {{{0, 0, 2}, {}}}};
-    case DType::q4_1: return {32, 128, {{{4, 1, 0, 16}, {}}}, {{{0, 0, 4}, {}}}};
     case DType::q5_0: return {32, 128, {{{4, 2, 0, 16}, {1, 1, 0, 1}}}, {{{0, 0, 2}, {}}}};
     case DType::q5_1: return {32, 128, {{{4, 1, 0, 16}, {1, 0, 4, 1}}}, {{{0, 0, 4}, {}}}};
     case DType::q8_0: return {32, 128, {{{8, 1, 0, 32, 0x80}, {}}}, {{{0, 0, 2}, {}}}};

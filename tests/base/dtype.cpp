@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <limits>
+#include <string>
 
 #include "gtest/gtest.h"
 
@@ -22,6 +23,35 @@ TEST(DType, EveryTypeIsFoundByItsNameAndItsId) {
   for (const std::uint32_t removed : {4u, 5u, 31u, 32u, 33u, 36u, 37u, 38u, 43u, 0xffffffffu}) {
     EXPECT_FALSE(dtype_from_gguf(removed)) << removed;
   }
+}
+
+TEST(DType, AffineTypesSayWhatTheyAreMadeOf) {
+  EXPECT_EQ(affine_info(DType::affine8_g64_bf16), (AffineInfo{8, 64, DType::bf16}));
+  EXPECT_EQ(affine_info(DType::affine4_g128), (AffineInfo{4, 128, DType::f16}));
+  EXPECT_EQ(affine_info(DType::affine4_g32_f32), (AffineInfo{4, 32, DType::f32}));
+  EXPECT_EQ(affine_info(DType::q4_1), (AffineInfo{4, 32, DType::f16}));
+  for (const DType other : {DType::f16, DType::q5_1, DType::mxfp4, DType::q2_0})
+    EXPECT_FALSE(affine_info(other));
+  int count = 0;
+  for (const std::uint32_t bits : {4u, 8u}) {
+    for (const std::uint32_t group : {32u, 64u, 128u}) {
+      for (const DType scales : {DType::f16, DType::bf16, DType::f32}) {
+        const auto type = affine_dtype({bits, group, scales});
+        ASSERT_TRUE(type);
+        EXPECT_EQ(affine_info(*type), (AffineInfo{bits, group, scales}));
+        EXPECT_TRUE(is_block(*type) && is_weight_type(*type));
+        EXPECT_EQ(info(*type).gguf_id >= 0, *type == DType::q4_1);
+        const std::string name = "affine" + std::to_string(bits) + "_g" + std::to_string(group) +
+                                 (scales == DType::f16 ? "" : "_" + std::string(to_string(scales)));
+        EXPECT_EQ(to_string(*type), *type == DType::q4_1 ? "q4_1" : name);
+        ++count;
+      }
+    }
+  }
+  EXPECT_EQ(count, 18);
+  EXPECT_FALSE(affine_dtype({3, 32, DType::f16}));
+  EXPECT_FALSE(affine_dtype({4, 16, DType::f16}));
+  EXPECT_FALSE(affine_dtype({4, 32, DType::u8}));
 }
 
 TEST(DType, StorageBytesRefusesPartialBlocksAndOverflow) {

@@ -103,7 +103,7 @@ std::optional<Numerics> class_that_runs(const Device& device, Door door, const M
     EXPECT_TRUE(plan->numerics == Numerics::exact || plan->numerics == Numerics::f16) << to_string(plan->numerics);
   } else if (plan->numerics != options.numerics) {  // only towards exact, and only where the type lacks the class
     EXPECT_EQ(plan->numerics, Numerics::exact) << plan->kernel;
-    EXPECT_TRUE(options.numerics == Numerics::int8act && !is_block(shape.type)) << plan->kernel;
+    EXPECT_TRUE(options.numerics == Numerics::int8act && !has_int8act(shape.type)) << plan->kernel;
   }
   return plan->numerics;
 }
@@ -284,7 +284,7 @@ TEST_P(Format, ReadsStopAtTheEndOfTheOperands) {
       const Tensor x = at_page_end(device(), DType::f32, {shape.m, shape.k}, std::as_bytes(std::span(values)));
       const Tensor y = at_page_end(device(), DType::f32, {shape.m, shape.n}, std::vector<std::byte>(m * n * 4, std::byte{0xff}));
       for (const Numerics numerics : {Numerics::exact, Numerics::int8act}) {
-        if (numerics == Numerics::int8act && !is_block(type())) continue;
+        if (numerics == Numerics::int8act && !has_int8act(type())) continue;
         const std::vector<Reference> wanted =
             matmul_reference(values, decoded(type(), bytes), weight_magnitudes(type(), bytes), m, n, k, numerics);
         for (const Door door : kDoors) {
@@ -444,7 +444,25 @@ TEST_P(Format, OutliersAndNonFiniteRows) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Matmul, Format, testing::Combine(testing::ValuesIn(device_names()), testing::ValuesIn(kWeightTypes)),
+// On the emulator one affine type for each width and type of scales, with all sizes of groups among them: the portable kernels
+// are the same for all types of a width.
+std::vector<std::tuple<std::string, DType>> formats() {
+  std::vector<std::tuple<std::string, DType>> list;
+  for (const std::string& name : device_names()) {
+    const bool emulated = device_named(name).capabilities().backend == "simt";
+    for (const DType type : kWeightTypes) {
+      const auto affine = affine_info(type);
+      const std::uint32_t group = !affine                        ? 0
+                                  : affine->scales == DType::f16 ? affine->bits * 16
+                                  : affine->scales == DType::f32 ? affine->bits * 8
+                                                                 : affine->bits == 4 ? 128 : 32;
+      if (!emulated || !affine || type == DType::q4_1 || affine->group == group) list.emplace_back(name, type);
+    }
+  }
+  return list;
+}
+
+INSTANTIATE_TEST_SUITE_P(Matmul, Format, testing::ValuesIn(formats()),
                          [](const auto& param) {
                            return test_name(std::get<0>(param.param) + "_" + std::string(to_string(std::get<1>(param.param))));
                          });
@@ -470,7 +488,7 @@ TEST_P(InstructionSet, EveryPathGivesTheSameGoodBits) {
     for (const Device& device : devices) {
       const Matrix w(device, type, n, k, bytes);
       for (const Numerics numerics : {Numerics::exact, Numerics::f16, Numerics::int8act}) {
-        if (numerics == Numerics::int8act && !is_block(type)) continue;
+        if (numerics == Numerics::int8act && !has_int8act(type)) continue;
         if (wanted[numerics].empty()) wanted[numerics] = matmul_reference(x, w.values, w.magnitudes, 70, n, k, numerics);
         for (const std::size_t m : {70, 1, 3, 12}) {
           for (const Door door : kDoors) {

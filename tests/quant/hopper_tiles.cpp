@@ -11,6 +11,7 @@
 #include "ops/matmul/cuda_tile_formats_sm90a.cuh"
 #include "ops/matmul/hopper_dense.h"
 #include "ops/matmul/hopper_tile.h"
+#include "ops/matmul/hopper_vector.h"
 #include "quant/gpu_weight.h"
 #include "quant/codec.h"
 #include "quant/random_blocks.h"
@@ -21,7 +22,11 @@ namespace {
 
 constexpr DType kTypes[] = {DType::q4_0,   DType::q4_1,   DType::q5_0, DType::q5_1, DType::q8_0,
                             DType::q2_K,   DType::q3_K,   DType::q4_K, DType::q5_K, DType::q6_K,
-                            DType::iq4_nl, DType::iq4_xs, DType::mxfp4};
+                            DType::iq4_nl, DType::iq4_xs, DType::mxfp4,
+#define MLXN_TYPE(name) DType::name,
+                            MLXN_HOPPER_VECTOR_AFFINE_TYPES(MLXN_TYPE)
+#undef MLXN_TYPE
+};
 
 constexpr std::uint32_t kN = 32, kK = 512;
 
@@ -141,6 +146,17 @@ TEST(HopperTiles, FragmentsAreTheWeights) {
     expect_fragments<tile::Iq4Nl>(DType::iq4_nl, spread);
     expect_fragments<tile::Iq4Xs>(DType::iq4_xs, spread);
     expect_fragments<tile::Mxfp4>(DType::mxfp4, spread);
+    expect_fragments<tile::Affine4G64>(DType::affine4_g64, spread);
+    expect_fragments<tile::Affine4G128>(DType::affine4_g128, spread);
+    expect_fragments<tile::Affine8G32>(DType::affine8_g32, spread);
+    expect_fragments<tile::Affine8G64>(DType::affine8_g64, spread);
+    expect_fragments<tile::Affine8G128>(DType::affine8_g128, spread);
+    expect_fragments<tile::Affine4G32Bf16>(DType::affine4_g32_bf16, spread);
+    expect_fragments<tile::Affine4G64Bf16>(DType::affine4_g64_bf16, spread);
+    expect_fragments<tile::Affine4G128Bf16>(DType::affine4_g128_bf16, spread);
+    expect_fragments<tile::Affine8G32Bf16>(DType::affine8_g32_bf16, spread);
+    expect_fragments<tile::Affine8G64Bf16>(DType::affine8_g64_bf16, spread);
+    expect_fragments<tile::Affine8G128Bf16>(DType::affine8_g128_bf16, spread);
   }
 }
 

@@ -216,6 +216,7 @@ TEST(ValidateBlocks, FindsEachScaleField) {
       {DType::q4_1, {0, 2}},     {DType::q5_0, {0}},    {DType::q5_1, {0, 2}},     {DType::q8_0, {0}},
       {DType::q2_K, {80, 82}},   {DType::q3_K, {108}},  {DType::q4_K, {0, 2}},     {DType::q5_K, {0, 2}},
       {DType::q6_K, {208}},      {DType::iq4_nl, {0}},  {DType::iq4_xs, {0}},
+      {DType::affine8_g64, {0, 2}}, {DType::affine4_g64_bf16, {0, 2}}, {DType::affine4_g128_f32, {2, 6}},
   };
   for (const auto& [type, offsets] : fields) {
     for (const std::size_t offset : offsets) {

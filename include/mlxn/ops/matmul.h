@@ -13,7 +13,9 @@ enum class Numerics : std::uint8_t {
   exact,      ///< f32 operands
   f16,        ///< x rounded to f16 (nearest even), weights exact or rounded to f16
   bf16,       ///< x rounded to bf16, weights exact; GPUs only
-  int8act,    ///< x quantised per 32 values: d = max|x| / 127, q = nearest even of x / d; block formats on CPUs only
+  /// x quantised per 32 values: d = max|x| / 127, q = nearest even of x / d; on CPUs only, for block formats but affine ones of 8
+  /// bits or with f32 scales
+  int8act,
 };
 [[nodiscard]] std::string_view to_string(Numerics numerics) noexcept;
 
@@ -43,7 +45,7 @@ struct MatmulShape {
 /// y     [m, n]  f32 f16 bf16; last axis contiguous, any row stride; must not overlap x or raw
 /// shape m, n, k > 0, k a multiple of the type's block; must agree with the tensors
 /// Numerics: MatmulOptions::numerics; sums in f32. Same call, same bits, whatever the number of threads.
-/// A class that the type does not have (int8act with f32, f16 or bf16 weights) runs as exact; plan_matmul says so.
+/// A class that the type does not have (int8act with f32, f16 or bf16 weights, see Numerics) runs as exact; plan_matmul says so.
 /// Errors: bad_shape, bad_dtype, aliased, unsupported (a type without kernels, a class that the device does not have),
 /// limit_exceeded (rows of raw of 4 GiB or more on a GPU), wrong_device, wrong_state, out_of_memory.
 /// Order: recorded on `encoder`, which keeps the arguments alive until its submission completes.

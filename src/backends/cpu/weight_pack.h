@@ -108,6 +108,27 @@ static PackGroup packer_of(DType type) {
     case DType::iq4_nl: return &Packer<V, DType::iq4_nl>::run;
     case DType::iq4_xs: return &Packer<V, DType::iq4_xs>::run;
     case DType::mxfp4: return &Packer<V, DType::mxfp4>::run;
+#define MLXN_AFFINE(name) \
+  case DType::name: return &Packer<V, DType::name>::run;
+    MLXN_AFFINE(affine4_g64)
+    MLXN_AFFINE(affine4_g128)
+    MLXN_AFFINE(affine8_g32)
+    MLXN_AFFINE(affine8_g64)
+    MLXN_AFFINE(affine8_g128)
+    MLXN_AFFINE(affine4_g32_f32)
+    MLXN_AFFINE(affine4_g64_f32)
+    MLXN_AFFINE(affine4_g128_f32)
+    MLXN_AFFINE(affine8_g32_f32)
+    MLXN_AFFINE(affine8_g64_f32)
+    MLXN_AFFINE(affine8_g128_f32)
+#undef MLXN_AFFINE
+    // Those with bf16 lie as those with f16 do.
+    case DType::affine4_g32_bf16: return &Packer<V, DType::q4_1>::run;
+    case DType::affine4_g64_bf16: return &Packer<V, DType::affine4_g64>::run;
+    case DType::affine4_g128_bf16: return &Packer<V, DType::affine4_g128>::run;
+    case DType::affine8_g32_bf16: return &Packer<V, DType::affine8_g32>::run;
+    case DType::affine8_g64_bf16: return &Packer<V, DType::affine8_g64>::run;
+    case DType::affine8_g128_bf16: return &Packer<V, DType::affine8_g128>::run;
     default: return nullptr;
   }
 }

@@ -34,13 +34,16 @@ struct Format {
 };
 
 [[nodiscard, gnu::always_inline]] inline constexpr Format format(DType type) {
+  if (const auto affine = affine_info(type)) {
+    const int bytes = static_cast<int>(affine->group * affine->bits / 8) + (affine->scales == DType::f32 ? 8 : 4);
+    return {static_cast<int>(affine->group), bytes, 0, bytes / 4, 0, 0};
+  }
   switch (type) {
     case DType::f32: return {16, 64, 0, 16, 0, 0};
     case DType::f16:
     case DType::bf16: return {16, 32, 0, 8, 0, 0};
     case DType::q4_0:
     case DType::iq4_nl: return {32, 18, 2, 4, 2, 0};
-    case DType::q4_1: return {32, 20, 0, 5, 0, 0};
     case DType::q5_0: return {32, 22, 2, 5, 2, 0};
     case DType::q5_1: return {32, 24, 0, 6, 0, 0};
     case DType::q8_0: return {32, 34, 2, 8, 2, 0};

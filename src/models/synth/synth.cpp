@@ -211,8 +211,9 @@ class Synthesis {
 
 Result<SynthReport> synthesize(const std::filesystem::path& target, const SynthModel& wanted, const SynthOptions& options) noexcept {
   return detail::guarded([&]() -> Result<SynthReport> {
-    if (!is_weight_type(options.type)) {
-      return make_error(ErrorCode::unsupported, "synth: type {} has no kernels", to_string(options.type));
+    if (!is_weight_type(options.type) || info(options.type).gguf_id < 0) {
+      return make_error(ErrorCode::unsupported, "synth: type {} {}", to_string(options.type),
+                        is_weight_type(options.type) ? "is none of GGUF's" : "has no kernels");
     }
     if (options.threads < 0 || options.threads > kMostThreads) {
       return make_error(ErrorCode::invalid_argument, "synth: {} threads, wanted 1 to {}, or 0 for one per core", options.threads, kMostThreads);

@@ -38,8 +38,11 @@ gpu::Kernel<EmbeddingGpuArgs> kernel_of(DType type) noexcept {
     case DType::iq4_nl: return embedding_iq4_nl;
     case DType::iq4_xs: return embedding_iq4_xs;
     case DType::mxfp4: return embedding_mxfp4;
-    default: return {};  // no weight type: a Weight is of one
+    default: break;
   }
+  const auto affine = affine_info(type);
+  if (!affine) return {};  // no weight type: a Weight is of one
+  return affine->bits == 4 ? embedding_affine4 : embedding_affine8;
 }
 
 }  // namespace

@@ -60,4 +60,6 @@ struct Embedding {
   KERNEL(embedding_q6_K, Embedding<Q6K>)           \
   KERNEL(embedding_iq4_nl, Embedding<Iq4Nl>)       \
   KERNEL(embedding_iq4_xs, Embedding<Iq4Xs>)       \
-  KERNEL(embedding_mxfp4, Embedding<Mxfp4>)
+  KERNEL(embedding_mxfp4, Embedding<Mxfp4>)        \
+  KERNEL(embedding_affine4, Embedding<Affine<4>>)  \
+  KERNEL(embedding_affine8, Embedding<Affine<8>>)

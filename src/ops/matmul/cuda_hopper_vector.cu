@@ -11,7 +11,7 @@ namespace {
    reinterpret_cast<const void*>(&hopper_vector<vector_formats::type, rows>), sizeof(HopperVectorArgs), 0, \
    ops::kHopperVectorThreads},
 #define MLXN_TYPE(type) MLXN_HOPPER_VECTOR_INSTANCES(MLXN_ENTRY, type)
-const cuda::KernelEntry kEntries[] = {MLXN_HOPPER_VECTOR_TYPES(MLXN_TYPE)};
+const cuda::KernelEntry kEntries[] = {MLXN_HOPPER_VECTOR_GGUF_TYPES(MLXN_TYPE)};
 
 }  // namespace
 }  // namespace sm90

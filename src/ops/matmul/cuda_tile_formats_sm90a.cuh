@@ -93,8 +93,9 @@ MLXN_TILE_FN RowScaling scaling_of_halves(int exponent, int below) {
 
 // ---- scales in f16
 
-/// w = d * (code - kZero), or d * code + m where kZero < 0; blocks of 32.
-template <class CodesT, int kZero, int kLargestLog2>
+/// w = d * (code - kZero), or d * code + m where kZero < 0; blocks of 32. kOwnIsScaled: Own has d and m times
+/// the row's powers of two already.
+template <class CodesT, int kZero, int kLargestLog2, bool kOwnIsScaled = false>
 struct Linear {
   static constexpr Nesting kNesting = Nesting::none;
   using Codes = CodesT;
@@ -136,8 +137,9 @@ struct Linear {
       if constexpr (kAdds) {
         MLXN_TILE_UNROLL
         for (int block = 0; block < 2; ++block) {
-          const std::uint32_t both = h2_mul(
-              h2_mul(own.w[4 * upper + 2 * kPlane + block], s.d[0] | s.m[0] << 16), s.d[1] | s.m[1] << 16);
+          std::uint32_t both = own.w[4 * upper + 2 * kPlane + block];
+          if constexpr (!kOwnIsScaled)
+            both = h2_mul(h2_mul(both, s.d[0] | s.m[0] << 16), s.d[1] | s.m[1] << 16);
           d[upper][block] = h2_low(both);
           m[upper][block] = h2_high(both);
         }
@@ -156,6 +158,61 @@ struct Linear {
       Codes::bits(raw, kPlane, step, a[step]);
       MLXN_TILE_UNROLL
       for (int i = 0; i < 4; ++i) a[step][i] = h2_fma(a[step][i], d[i % 2][step / 2], m[i % 2][step / 2]);
+    }
+  }
+};
+
+/// MLX's groups of 128 / kGroups weights: w = d * code + m, both numbers in f16 or in bf16, which f32 brings
+/// into the range of f16.
+template <class CodesT, std::uint32_t kGroups, bool kBf16, int kLargestLog2>
+struct Affine : Linear<CodesT, -1, kLargestLog2, kBf16> {
+  using Base = Linear<CodesT, -1, kLargestLog2, kBf16>;
+  using Own = typename Base::Own;
+  static MLXN_TILE_FN constexpr int below(int upper) { return 24 - CodesT::place(0, upper); }
+
+  static MLXN_TILE_FN RowScaling scaling(int exponent, int upper) {
+    if constexpr (!kBf16) return Base::scaling(exponent, upper);
+    const int power = within(15 + kLargestLog2 - exponent, -100, 100);
+    return {power_of_two(power), {0, 0}, {0, 0}, power_of_two(below(upper) - power)};
+  }
+  template <class Reader>
+  static MLXN_TILE_FN Own own(const Reader& from, std::uint32_t at, std::uint32_t lane,
+                              const Scaling& scaling) {
+    std::uint32_t groups[2 * kGroups];
+    load_groups(from, at + lane / 4 * (8 * kGroups), groups);
+    Own result;
+    MLXN_TILE_UNROLL
+    for (std::uint32_t upper = 0; upper < 2; ++upper) {
+      MLXN_TILE_UNROLL
+      for (std::uint32_t group = 0; group < kGroups; ++group) {
+        std::uint32_t both = groups[upper * kGroups + group];
+        if constexpr (kBf16) {
+          const float weight = scaling.rows[upper].weight;
+          both = h2_of(
+              float_of_bits(both << 16) * weight,
+              float_of_bits(both & 0xFFFF0000u) * (weight * power_of_two(-below(static_cast<int>(upper)))));
+        }
+        MLXN_TILE_UNROLL
+        for (std::uint32_t i = 0; i < 4 / kGroups; ++i)
+          result.w[4 * upper + group * (4 / kGroups) + i] = both;
+      }
+    }
+    return result;
+  }
+
+ private:
+  template <class Reader, int kCount>
+  static MLXN_TILE_FN void load_groups(const Reader& from, std::uint32_t at,
+                                       std::uint32_t (&groups)[kCount]) {
+    if constexpr (kCount == 2) {
+      from.words2(at, groups[0], groups[1]);
+    } else {
+      MLXN_TILE_UNROLL
+      for (int i = 0; i < kCount / 4; ++i) {
+        const Words4 words = from.words4(at + 16 * static_cast<unsigned>(i));
+        MLXN_TILE_UNROLL
+        for (int j = 0; j < 4; ++j) groups[4 * i + j] = words.w[j];
+      }
     }
   }
 };
@@ -569,6 +626,22 @@ struct Q4K : Sizes<1024, 256, true>, Nested<NibbleCodes<0>, PackedPairs, 2, 0, -
 struct Q5K : Sizes<1280, 256, true>, Nested<NibbleCodes<1>, PackedPairs, 2, 0, -1, 4> {};
 struct Q6K : Sizes<1536, 288, true>, Nested<NibbleCodes<2>, Q6KScales, 1, 128, 32, 5, true> {};
 struct Iq4Xs : Sizes<1024, 128, true>, Nested<TableCodes, Iq4XsScales, 2, 32, 128, 6, true> {};
+
+template <std::uint32_t kGroups, bool kBf16>
+struct Affine4 : Sizes<1024, 64 * kGroups, false>, Affine<NibbleCodes<0, 2>, kGroups, kBf16, 3> {};
+template <std::uint32_t kGroups, bool kBf16>
+struct Affine8 : Sizes<2048, 64 * kGroups, false>, Affine<ByteCodes, kGroups, kBf16, 7> {};
+using Affine4G64 = Affine4<2, false>;
+using Affine4G128 = Affine4<1, false>;
+using Affine8G32 = Affine8<4, false>;
+using Affine8G64 = Affine8<2, false>;
+using Affine8G128 = Affine8<1, false>;
+using Affine4G32Bf16 = Affine4<4, true>;
+using Affine4G64Bf16 = Affine4<2, true>;
+using Affine4G128Bf16 = Affine4<1, true>;
+using Affine8G32Bf16 = Affine8<4, true>;
+using Affine8G64Bf16 = Affine8<2, true>;
+using Affine8G128Bf16 = Affine8<1, true>;
 
 // ---- dense weights
 

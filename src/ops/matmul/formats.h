@@ -13,9 +13,11 @@
 ///   kCodes     codes lie below it (16 and 32: small enough for a table of floats)
 ///   kBias      w = scale * (code - kBias), for unsigned codes
 ///   kSigned    codes are signed bytes (kBias is 0)
+///   kUnsigned  codes are bytes above 127 too (kBias is 0); int8act has no kernels for such
 ///   kValues    codes are indices into this table of signed bytes, or null
 ///   kMinimum   w = scale * code + offset
 ///   kHalves    scales (and offsets) are per 16 elements, else per 32
+///   kUnrolled  groups of a block are straight code rather than a loop, where V likes that
 ///   kReady     codes come out as the integer kernel takes them, which adds x's `start` to their products
 ///   Block      what is read once per block; open(scale, q)
 ///   codes      w[i] = codes of elements 4i .. 4i+3 of group g, i < 8
@@ -60,7 +62,8 @@ struct Lanes {
 struct FormatBase {
   static constexpr int kGroups = 1, kCodes = 16, kBias = 0;
   static constexpr int kTogether = 1;
-  static constexpr bool kSigned = false, kMinimum = false, kHalves = false, kReady = false;
+  static constexpr bool kSigned = false, kUnsigned = false, kMinimum = false, kHalves = false, kReady = false;
+  static constexpr bool kUnrolled = true;
   static constexpr const std::int8_t* kValues = nullptr;
 };
 
@@ -132,41 +135,48 @@ struct Q8_0 : Scaled32<V> {
   }
 };
 
-/// Blocks with scale and minimum in their first dword.
-template <class V>
-struct Affine32 : FormatBase {
-  static constexpr bool kMinimum = true;
+/// Groups of MLX's affine weights, q4_1 among them.
+template <class V, DType kTypeOf>
+struct Affine : FormatBase {
   using F = typename V::F;
+  using I = typename V::I;
+  static constexpr DType kType = kTypeOf;
+  static constexpr AffineInfo kInfo = *affine_info(kType);
+  static constexpr int kGroups = static_cast<int>(kInfo.group) / 32, kCodes = kInfo.bits == 8 ? 256 : 16;
+  static constexpr bool kMinimum = true, kUnsigned = kInfo.bits == 8;
+  static constexpr bool kUnrolled = false;  // all groups are alike: many types, little code for each
   struct Block {
     F d, m;
     const std::uint8_t* q;
   };
   static MLXN_SIMD Block open(const std::uint8_t*, const std::uint8_t* q) {
-    const auto both = V::load(q);
-    return {V::f16_low(both), Lanes<V>::f16_high(both), q};
+    const I both = V::load(q);
+    if constexpr (kInfo.scales == DType::f32) return {V::as_f32(both), V::as_f32(V::load(q + 64)), q + 128};
+    else if constexpr (kInfo.scales == DType::f16) return {V::f16_low(both), Lanes<V>::f16_high(both), q + 64};
+    else return {V::as_f32(V::shl(both, 16)), V::as_f32(V::and_(both, V::set(static_cast<int>(0xFFFF0000u)))), q + 64};
   }
   static MLXN_SIMD void scales(const Block& b, int, F* s, F* o) {
     s[0] = b.d;
     o[0] = b.m;
   }
-};
-
-template <class V>
-struct Q4_1 : Affine32<V> {
-  static constexpr DType kType = DType::q4_1;
-  static MLXN_SIMD void codes(const typename Affine32<V>::Block& b, int, typename V::I* w) {
-    Lanes<V>::split_nibbles(b.q + 64, w);
+  static MLXN_SIMD void codes(const Block& b, int g, I* w) {
+    if constexpr (kUnsigned) {
+      MLXN_UNROLL
+      for (int i = 0; i < 8; ++i) w[i] = V::load(b.q + 64 * (8 * g + i));
+    } else {
+      Lanes<V>::split_nibbles(b.q + 256 * g, w);
+    }
   }
 };
 
 template <class V>
-struct Q5_1 : Affine32<V> {
+struct Q5_1 : Affine<V, DType::q4_1> {
   static constexpr DType kType = DType::q5_1;
   static constexpr int kCodes = 32;
-  static MLXN_SIMD void codes(const typename Affine32<V>::Block& b, int, typename V::I* w) {
+  static MLXN_SIMD void codes(const typename Affine<V, DType::q4_1>::Block& b, int, typename V::I* w) {
     using L = Lanes<V>;
-    const auto high = V::load(b.q + 64);
-    L::split_nibbles(b.q + 128, w);
+    const auto high = V::load(b.q);
+    L::split_nibbles(b.q + 64, w);
     MLXN_UNROLL
     for (int i = 0; i < 8; ++i) w[i] = V::or_(w[i], V::and_(V::spread_bits(high, i), L::bytes(16)));
   }

@@ -32,10 +32,13 @@ struct FormatKernels {
 FormatKernels kernels_of(DType type) noexcept {
   using namespace gpu;
   switch (type) {
-#define MLXN_FORMAT(name)                                                                                      \
-  case DType::name:                                                                                            \
-    return {matmul_vector1_##name,     matmul_vector4_##name,     matmul_vector8_##name, matmul_vector1_any_##name, \
-            matmul_vector8_any_##name, matmul_tile32_##name,      matmul_tile128_##name};
+#define MLXN_INSTANCES(name)                                                                                     \
+  FormatKernels {                                                                                              \
+    matmul_vector1_##name, matmul_vector4_##name, matmul_vector8_##name, matmul_vector1_any_##name,            \
+        matmul_vector8_any_##name, matmul_tile32_##name, matmul_tile128_##name                                 \
+  }
+#define MLXN_FORMAT(name) \
+  case DType::name: return MLXN_INSTANCES(name);
     MLXN_FORMAT(f32)
     MLXN_FORMAT(f16)
     MLXN_FORMAT(bf16)
@@ -53,8 +56,12 @@ FormatKernels kernels_of(DType type) noexcept {
     MLXN_FORMAT(iq4_xs)
     MLXN_FORMAT(mxfp4)
 #undef MLXN_FORMAT
-    default: return {};  // no weight type: excluded by the checks
+    default: break;
   }
+  const auto affine = affine_info(type);
+  if (!affine) return {};  // no weight type: excluded by the checks
+  return affine->bits == 4 ? MLXN_INSTANCES(affine4) : MLXN_INSTANCES(affine8);
+#undef MLXN_INSTANCES
 }
 
 constexpr std::uint32_t kVectorSimds = gpu::MatmulVector<gpu::Q4_0, true, 1, gpu::kVectorRows>::kSimds;  // of a group

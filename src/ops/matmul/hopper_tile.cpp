@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ops/matmul/hopper_vector.h"
 #include "quant/gpu_weight.h"
 #include "quant/records.h"
 
@@ -116,6 +117,7 @@ std::string_view hopper_tile_name(DType type, int kind) noexcept {
     MLXN_TILE_NAMES(iq4_nl)
     MLXN_TILE_NAMES(iq4_xs)
     MLXN_TILE_NAMES(mxfp4)
+    MLXN_HOPPER_VECTOR_AFFINE_TYPES(MLXN_TILE_NAMES)
     default:
       return {};  // has no records: excluded by the contract
   }

@@ -100,6 +100,10 @@ struct HopperVectorPlan {
 }  // namespace mlxn::ops
 
 /// The types with kernels, X(type), and the instances by rows of x, X(rows, type).
-#define MLXN_HOPPER_VECTOR_TYPES(X) \
+#define MLXN_HOPPER_VECTOR_TYPES(X) MLXN_HOPPER_VECTOR_GGUF_TYPES(X) MLXN_HOPPER_VECTOR_AFFINE_TYPES(X)
+#define MLXN_HOPPER_VECTOR_AFFINE_TYPES(X)                                                  \
+  X(affine4_g64) X(affine4_g128) X(affine8_g32) X(affine8_g64) X(affine8_g128)              \
+  X(affine4_g32_bf16) X(affine4_g64_bf16) X(affine4_g128_bf16) X(affine8_g32_bf16) X(affine8_g64_bf16) X(affine8_g128_bf16)
+#define MLXN_HOPPER_VECTOR_GGUF_TYPES(X) \
   X(q4_0) X(q4_1) X(q5_0) X(q5_1) X(q8_0) X(q2_K) X(q3_K) X(q4_K) X(q5_K) X(q6_K) X(iq4_nl) X(iq4_xs) X(mxfp4)
 #define MLXN_HOPPER_VECTOR_INSTANCES(X, type) X(1, type) X(2, type) X(4, type)

@@ -13,6 +13,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "cuda_blocks/ptx.cuh"
 #include "quant/records.h"
@@ -256,6 +257,24 @@ struct RowsDM {
   }
 };
 
+/// Scale and addend of kGroups groups, in f16 or bf16.
+template <std::uint32_t kGroups, bool kBf16>
+struct RowsAffine {
+  static constexpr int kParts = 1;
+  static constexpr bool kAdds = true;
+  using Head = NoHead;
+  static __device__ __forceinline__ void terms(const Head&, const std::uint8_t* rows, std::uint32_t g,
+                                               std::uint32_t, std::uint32_t block, Terms<1>& out) {
+#pragma unroll
+    for (std::uint32_t u = 0; u < 2; ++u) {
+      const std::uint32_t both =
+          load_as<std::uint32_t>(rows + ((g * 2 + u) * kGroups + block / (4 / kGroups)) * 4);
+      out.scale[0][u] = kBf16 ? __uint_as_float(both << 16) : half_of(both, 0);
+      out.addend[0][u] = kBf16 ? __uint_as_float(both & 0xffff0000u) : half_of(both, 1);
+    }
+  }
+};
+
 /// Exponents of four blocks; the scale is half of 2^(e - 127), since the codes are twice the values.
 struct RowsE8M0 {
   static constexpr int kParts = 1;
@@ -433,6 +452,22 @@ using q6_K = VectorFormat<DType::q6_K, NibblePairCodes, RowsQ6K, 32>;
 using iq4_nl = VectorFormat<DType::iq4_nl, Iq4Codes, RowsD, 0>;
 using iq4_xs = VectorFormat<DType::iq4_xs, Iq4Codes, RowsIq4Xs, 0>;
 using mxfp4 = VectorFormat<DType::mxfp4, E2m1Codes, RowsE8M0, 0>;
+
+template <DType kType>
+using Affine = VectorFormat<
+    kType, std::conditional_t<affine_info(kType)->bits == 4, NibbleCodes, ByteCodes>,
+    RowsAffine<quant::kRecordHalf / affine_info(kType)->group, affine_info(kType)->scales == DType::bf16>, 0>;
+using affine4_g64 = Affine<DType::affine4_g64>;
+using affine4_g128 = Affine<DType::affine4_g128>;
+using affine8_g32 = Affine<DType::affine8_g32>;
+using affine8_g64 = Affine<DType::affine8_g64>;
+using affine8_g128 = Affine<DType::affine8_g128>;
+using affine4_g32_bf16 = Affine<DType::affine4_g32_bf16>;
+using affine4_g64_bf16 = Affine<DType::affine4_g64_bf16>;
+using affine4_g128_bf16 = Affine<DType::affine4_g128_bf16>;
+using affine8_g32_bf16 = Affine<DType::affine8_g32_bf16>;
+using affine8_g64_bf16 = Affine<DType::affine8_g64_bf16>;
+using affine8_g128_bf16 = Affine<DType::affine8_g128_bf16>;
 }  // namespace vector_formats
 
 }  // namespace mlxn::sm90

@@ -306,4 +306,6 @@ constexpr uint32_t kVectorRows = 2;
   MLXN_MATMUL_FORMAT(KERNEL, q6_K, Q6K)            \
   MLXN_MATMUL_FORMAT(KERNEL, iq4_nl, Iq4Nl)        \
   MLXN_MATMUL_FORMAT(KERNEL, iq4_xs, Iq4Xs)        \
-  MLXN_MATMUL_FORMAT(KERNEL, mxfp4, Mxfp4)
+  MLXN_MATMUL_FORMAT(KERNEL, mxfp4, Mxfp4)         \
+  MLXN_MATMUL_FORMAT(KERNEL, affine4, Affine<4>)   \
+  MLXN_MATMUL_FORMAT(KERNEL, affine8, Affine<8>)

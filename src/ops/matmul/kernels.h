@@ -1,5 +1,7 @@
 #pragma once
 
+#include <utility>
+
 #include "backends/cpu/weight_rows16.h"
 #include "ops/matmul/formats.h"
 #include "ops/matmul/kernel_table.h"
@@ -44,10 +46,10 @@ static MLXN_SIMD void for_units(const std::uint8_t* slab, std::int64_t k, int pa
   for (std::int64_t i = 0; i < k / 32; ++i, unit += kCodeUnitBytes) body(unit, unit, i);
 }
 
-/// body(0) .. body(kCount - 1): straight code, or a loop where V is for portability rather than speed.
-template <class V, int kCount, class Body>
+/// body(0) .. body(kCount - 1): straight code, or a loop where V is for portability rather than speed or kUnrolled says so.
+template <class V, int kCount, bool kUnrolled = true, class Body>
 static MLXN_SIMD void repeat(Body&& body) {
-  if constexpr (V::kUnrolled) {
+  if constexpr (V::kUnrolled && (kUnrolled || kCount == 1)) {
     MLXN_UNROLL
     for (int i = 0; i < kCount; ++i) {
       if constexpr (V::kSettled) MLXN_SETTLE;
@@ -194,7 +196,7 @@ static void multiply_quantised(const std::uint8_t* group, std::int64_t k, const 
       const typename T::Block block = T::open(scale, q);
       const QuantisedX* xs = x + i * T::kGroups * kTile;
       F together[T::kTogether];
-      repeat<V, T::kGroups>([&](int g) MLXN_LAMBDA {
+      repeat<V, T::kGroups, T::kUnrolled>([&](int g) MLXN_LAMBDA {
         if constexpr (kAhead) {
           if (pass == 0) ask_ahead<T>(scale, q, g);
         }
@@ -243,7 +245,7 @@ static void unpack(const std::uint8_t* chunk, std::int64_t k, std::uint8_t* slab
   for (int pass = 0; pass < kPasses<V>; ++pass) {
     for_blocks<V, T::kType>(chunk, k, pass, [&](const std::uint8_t* scale, const std::uint8_t* q, std::int64_t i) MLXN_LAMBDA {
       const typename T::Block block = T::open(scale, q);
-      repeat<V, T::kGroups>([&](int g) MLXN_LAMBDA {
+      repeat<V, T::kGroups, T::kUnrolled>([&](int g) MLXN_LAMBDA {
         std::uint8_t* unit = slab + (i * T::kGroups + g) * kCodeUnitBytes + pass * V::kLanes * 4;
         I w[8];
         F s[2], o[2];
@@ -296,6 +298,7 @@ struct Values {
   template <class Table>
   static MLXN_SIMD F at(const Table& table, I w, int b) {
     if constexpr (kTabled) return V::template table<T::kCodes>(table, b ? V::shr(w, 8 * b) : w);
+    else if constexpr (T::kUnsigned) return V::to_f32(Lanes<V>::byte(w, b));
     else return V::to_f32(Lanes<V>::signed_byte(w, b));
   }
 };
@@ -312,7 +315,7 @@ static void multiply_exact(const std::uint8_t* group, std::int64_t k, const floa
     for (int m = 0; m < kTile; ++m) total[m] = V::load_f32(totals + 16 * m + pass * V::kLanes);
     for_blocks<V, T::kType>(group, k, pass, [&](const std::uint8_t* scale, const std::uint8_t* q, std::int64_t i) MLXN_LAMBDA {
       const typename T::Block block = T::open(scale, q);
-      repeat<V, T::kGroups>([&](int g) MLXN_LAMBDA {
+      repeat<V, T::kGroups, T::kUnrolled>([&](int g) MLXN_LAMBDA {
         const float* xs = x + (i * T::kGroups + g) * 2 * kUnitX * kTile;
         I w[8];
         F s[2], o[2];
@@ -355,7 +358,7 @@ static void decode(const std::uint8_t* chunk, std::int64_t k, float* slab) {
   for (int pass = 0; pass < kPasses<V>; ++pass) {
     for_blocks<V, T::kType>(chunk, k, pass, [&](const std::uint8_t* scale, const std::uint8_t* q, std::int64_t i) MLXN_LAMBDA {
       const typename T::Block block = T::open(scale, q);
-      repeat<V, T::kGroups>([&](int g) MLXN_LAMBDA {
+      repeat<V, T::kGroups, T::kUnrolled>([&](int g) MLXN_LAMBDA {
         float* units = slab + (i * T::kGroups + g) * 2 * kUnitFloats + pass * V::kLanes;
         I w[8];
         F s[2], o[2];
@@ -574,7 +577,7 @@ static void add_quantised(Kernels& to) {
 template <class V>
 static void fill_quantised(Kernels& to) {
   add_quantised<V, Q4_0<V>>(to);
-  add_quantised<V, Q4_1<V>>(to);
+  add_quantised<V, Affine<V, DType::q4_1>>(to);
   add_quantised<V, Q5_0<V>>(to);
   add_quantised<V, Q5_1<V>>(to);
   add_quantised<V, Q8_0<V>>(to);
@@ -586,6 +589,11 @@ static void fill_quantised(Kernels& to) {
   add_quantised<V, IQ4_NL<V>>(to);
   add_quantised<V, IQ4_XS<V>>(to);
   add_quantised<V, MXFP4<V>>(to);
+  add_quantised<V, Affine<V, DType::affine4_g64>>(to);
+  add_quantised<V, Affine<V, DType::affine4_g128>>(to);
+  add_quantised<V, Affine<V, DType::affine4_g32_bf16>>(to);
+  add_quantised<V, Affine<V, DType::affine4_g64_bf16>>(to);
+  add_quantised<V, Affine<V, DType::affine4_g128_bf16>>(to);
   to.quantise = to.quantise_for_codes = &quantise<V>;
   to.stretch = kStretch<V>;
   to.unpack_rows = 64;
@@ -610,6 +618,13 @@ static void add_dense(Kernels& to) {
   w.decode = &decode_dense<V, T>;
 }
 
+/// The affine types but q4_1.
+inline constexpr int kFirstAffine = static_cast<int>(DType::affine4_g64);
+template <class V, int... kIndex>
+static void add_affine_exact(Kernels& to, std::integer_sequence<int, kIndex...>) {
+  (add_exact<V, Affine<V, static_cast<DType>(kFirstAffine + kIndex)>>(to), ...);
+}
+
 template <class V, bool kMinimum>
 static void add_slab(Kernels& to) {
   to.slab[kMinimum][0] = &multiply_slab<V, kMinimum, 1>;
@@ -624,7 +639,7 @@ static void fill_exact(Kernels& to) {
   add_dense<V, DenseF16<V>>(to);
   add_dense<V, DenseBF16<V>>(to);
   add_exact<V, Q4_0<V>>(to);
-  add_exact<V, Q4_1<V>>(to);
+  add_exact<V, Affine<V, DType::q4_1>>(to);
   add_exact<V, Q5_0<V>>(to);
   add_exact<V, Q5_1<V>>(to);
   add_exact<V, Q8_0<V>>(to);
@@ -636,6 +651,7 @@ static void fill_exact(Kernels& to) {
   add_exact<V, IQ4_NL<V>>(to);
   add_exact<V, IQ4_XS<V>>(to);
   add_exact<V, MXFP4<V>>(to);
+  add_affine_exact<V>(to, std::make_integer_sequence<int, kDTypeCount - kFirstAffine>());
   add_slab<V, false>(to);
   add_slab<V, true>(to);
   to.copy = &copy_x<V>;

@@ -86,6 +86,12 @@ struct Place {
   WeightForm form = WeightForm::raw;
 };
 
+/// Whether there are kernels that multiply the type's codes with quantised x, on a CPU.
+constexpr bool has_int8act(DType type) noexcept {
+  const auto affine = affine_info(type);
+  return is_block(type) && (!affine || (affine->bits == 4 && affine->scales != DType::f32));
+}
+
 /// Of automatic, by how the weights lie: f16 where matrix units wait for them.
 constexpr Numerics default_numerics(WeightForm form) noexcept {
   return form == WeightForm::records || form == WeightForm::rows ? Numerics::f16 : Numerics::exact;
@@ -111,7 +117,7 @@ Result<MatmulChoice> choose(std::string_view op, const MatmulShape& shape, const
       if (!place.gpu) return make_error(ErrorCode::unsupported, "{}: the CPU has no class bf16", op);
       break;
     case Numerics::int8act:
-      if (!is_block(shape.type)) choice.numerics = Numerics::exact;
+      if (!has_int8act(shape.type)) choice.numerics = Numerics::exact;
       else if (place.gpu) return make_error(ErrorCode::unsupported, "{}: a GPU has no class int8act", op);
       break;
   }

@@ -57,7 +57,7 @@ static void unpack_pairs(const std::uint8_t* chunk, std::int64_t k, std::uint8_t
   for (int pass = 0; pass < kPasses<V>; ++pass) {
     for_blocks<V, T::kType>(chunk, k, pass, [&](const std::uint8_t* scale, const std::uint8_t* q, std::int64_t i) MLXN_LAMBDA {
       const typename T::Block block = T::open(scale, q);
-      repeat<V, T::kGroups>([&](int g) MLXN_LAMBDA {
+      repeat<V, T::kGroups, T::kUnrolled>([&](int g) MLXN_LAMBDA {
         std::uint8_t* unit = slab + (i * T::kGroups + g) * kCodeUnitBytes;
         I w[8];
         F s[2], o[2];
@@ -215,7 +215,7 @@ static void add_pairs(Kernels& to) {
 template <class V>
 static void fill_pairs(Kernels& to) {
   add_pairs<V, Q4_0<V>>(to);
-  add_pairs<V, Q4_1<V>>(to);
+  add_pairs<V, Affine<V, DType::q4_1>>(to);
   add_pairs<V, Q5_0<V>>(to);
   add_pairs<V, Q5_1<V>>(to);
   add_pairs<V, Q8_0<V>>(to);
@@ -227,6 +227,11 @@ static void fill_pairs(Kernels& to) {
   add_pairs<V, IQ4_NL<V>>(to);
   add_pairs<V, IQ4_XS<V>>(to);
   add_pairs<V, MXFP4<V>>(to);
+  add_pairs<V, Affine<V, DType::affine4_g64>>(to);
+  add_pairs<V, Affine<V, DType::affine4_g128>>(to);
+  add_pairs<V, Affine<V, DType::affine4_g32_bf16>>(to);
+  add_pairs<V, Affine<V, DType::affine4_g64_bf16>>(to);
+  add_pairs<V, Affine<V, DType::affine4_g128_bf16>>(to);
   to.quantise_for_codes = &quantise_pairs<V>;
   to.unpack_rows = 8;  // counted in instructions, not measured: up to five rows the kernels for packed weights take fewer
 }

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 
 #include "backends/gpu/launch.h"
 #include "base/error.h"
@@ -57,6 +58,10 @@ WeightLayout raw_layout(DType type, std::int64_t n, std::int64_t k) noexcept {
   WeightLayout layout;
   const auto fields = quant::block_fields(type);
   layout.view.row_blocks = k / block_elems(type);
+  if (const auto affine = affine_info(type)) {
+    layout.view.scale_type = static_cast<std::uint16_t>(element_type(affine->scales));
+    layout.view.group_shift = static_cast<std::uint16_t>(std::countr_zero(affine->group / 32));
+  }
   for (std::size_t f = 0; f < fields.size(); ++f) {
     layout.view.offset[f] = fields[f].offset;
     layout.view.step[f] = block_bytes(type);

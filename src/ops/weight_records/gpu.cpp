@@ -36,8 +36,11 @@ gpu::Kernel<WeightExponentsArgs> exponents_kernel(DType type) noexcept {
     case DType::iq4_xs: return weight_exponents_iq4_xs;
     case DType::mxfp4: return weight_exponents_mxfp4;
     case DType::bf16: return weight_exponents_bf16;
-    default: return {};  // has no records
+    default: break;
   }
+  const auto affine = affine_info(type);
+  if (!affine) return {};  // has no records
+  return affine->bits == 4 ? weight_exponents_affine4 : weight_exponents_affine8;
 }
 
 /// All but the pointers and the rows.

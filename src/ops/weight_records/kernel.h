@@ -203,20 +203,22 @@ struct WeightExponentsBf16 {
 }  // namespace gpu
 }  // namespace mlxn
 
-#define MLXN_KERNELS(KERNEL)                                   \
-  KERNEL(pack_records, PackRecords)                            \
-  KERNEL(unpack_records, UnpackRecords)                        \
-  KERNEL(weight_exponents_q4_0, WeightExponents<Q4_0, 8>)      \
-  KERNEL(weight_exponents_q4_1, WeightExponents<Q4_1, 15>)     \
-  KERNEL(weight_exponents_q5_0, WeightExponents<Q5_0, 16>)     \
-  KERNEL(weight_exponents_q5_1, WeightExponents<Q5_1, 31>)     \
-  KERNEL(weight_exponents_q8_0, WeightExponents<Q8_0, 128>)    \
-  KERNEL(weight_exponents_q2_K, WeightExponents<Q2K, 3>)       \
-  KERNEL(weight_exponents_q3_K, WeightExponents<Q3K, 4>)       \
-  KERNEL(weight_exponents_q4_K, WeightExponents<Q4K, 15>)      \
-  KERNEL(weight_exponents_q5_K, WeightExponents<Q5K, 31>)      \
-  KERNEL(weight_exponents_q6_K, WeightExponents<Q6K, 32>)      \
-  KERNEL(weight_exponents_iq4_nl, WeightExponents<Iq4Nl, 127>) \
-  KERNEL(weight_exponents_iq4_xs, WeightExponents<Iq4Xs, 127>) \
-  KERNEL(weight_exponents_mxfp4, WeightExponents<Mxfp4, 12>)   \
+#define MLXN_KERNELS(KERNEL)                                        \
+  KERNEL(pack_records, PackRecords)                                 \
+  KERNEL(unpack_records, UnpackRecords)                             \
+  KERNEL(weight_exponents_q4_0, WeightExponents<Q4_0, 8>)           \
+  KERNEL(weight_exponents_q4_1, WeightExponents<Q4_1, 15>)          \
+  KERNEL(weight_exponents_q5_0, WeightExponents<Q5_0, 16>)          \
+  KERNEL(weight_exponents_q5_1, WeightExponents<Q5_1, 31>)          \
+  KERNEL(weight_exponents_q8_0, WeightExponents<Q8_0, 128>)         \
+  KERNEL(weight_exponents_q2_K, WeightExponents<Q2K, 3>)            \
+  KERNEL(weight_exponents_q3_K, WeightExponents<Q3K, 4>)            \
+  KERNEL(weight_exponents_q4_K, WeightExponents<Q4K, 15>)           \
+  KERNEL(weight_exponents_q5_K, WeightExponents<Q5K, 31>)           \
+  KERNEL(weight_exponents_q6_K, WeightExponents<Q6K, 32>)           \
+  KERNEL(weight_exponents_iq4_nl, WeightExponents<Iq4Nl, 127>)      \
+  KERNEL(weight_exponents_iq4_xs, WeightExponents<Iq4Xs, 127>)      \
+  KERNEL(weight_exponents_mxfp4, WeightExponents<Mxfp4, 12>)        \
+  KERNEL(weight_exponents_affine4, WeightExponents<Affine<4>, 15>)  \
+  KERNEL(weight_exponents_affine8, WeightExponents<Affine<8>, 255>) \
   KERNEL(weight_exponents_bf16, WeightExponentsBf16)
