@@ -10,7 +10,7 @@
 #include "tests/conformance/variants.h"
 #include "tests/reference/attention.h"
 
-namespace mlxn::test {
+namespace mlxn::test::attention_suite {
 namespace {
 
 using ops::AttentionRoute;
@@ -560,4 +560,4 @@ TEST(Attention, errors) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::attention_suite

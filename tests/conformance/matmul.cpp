@@ -23,7 +23,7 @@
 #include "tests/support/random.h"
 #include "tests/support/weights.h"
 
-namespace mlxn::test {
+namespace mlxn::test::matmul_suite {
 namespace {
 
 enum class Door { raw, prepared };
@@ -855,4 +855,4 @@ INSTANTIATE_TEST_SUITE_P(Matmul, Contract, testing::ValuesIn(device_names()),
                          [](const auto& param) { return test_name(param.param); });
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::matmul_suite
