@@ -62,7 +62,7 @@ std::string number_text(const GgufValue& value, std::uint64_t index) {
   return fmt::format("{}", static_cast<float>(value.float_at(index).value()));
 }
 
-std::string show(const GgufValue& value) {
+std::string text_of(const GgufValue& value) {
   if (!value.is_array()) {
     return value.type() == GgufType::string ? one_line(value.as_string().value()) : number_text(value, 0);
   }
@@ -158,7 +158,7 @@ std::string as_text(const GgufFile& file, bool tensors) {
   }
   out += fmt::format("{} metadata entries\n", file.values().size());
   for (const GgufValue& v : file.values()) {
-    out += fmt::format("  {:{}}  {:{}}  {}\n", v.key(), key_width, type_of(v), type_width, show(v));
+    out += fmt::format("  {:{}}  {:{}}  {}\n", v.key(), key_width, type_of(v), type_width, text_of(v));
   }
   out += fmt::format("{} tensors, {} parameters, {}", file.tensors().size(), totals.elems,
                      human_bytes(totals.bytes));

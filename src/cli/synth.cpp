@@ -16,15 +16,15 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-volatile sig_atomic_t interrupted = 0;
-void on_interrupt(int) { interrupted = 1; }
+volatile sig_atomic_t stop_requested = 0;
+void request_stop(int) { stop_requested = 1; }
 
 /// A signal that the caller had ignored, as nohup does, stays ignored.
 void stop_cleanly_on(int signal) {
   struct sigaction action = {};
   if (sigaction(signal, nullptr, &action) != 0 || action.sa_handler == SIG_IGN) return;
   action = {};
-  action.sa_handler = on_interrupt;
+  action.sa_handler = request_stop;
   action.sa_flags = static_cast<int>(SA_RESETHAND);  // the second one ends the program at once
   sigaction(signal, &action, nullptr);
 }
@@ -110,7 +110,7 @@ Result<int> synth(const SynthFlags& f) {
       shown = Clock::now();
       show(fmt::format("\r{}", progress_bar(done, all)));
     }
-    return interrupted == 0;
+    return stop_requested == 0;
   };
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) stop_cleanly_on(signal);
   const auto report = synthesize(f.output, model, options);

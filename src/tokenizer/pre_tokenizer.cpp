@@ -99,16 +99,16 @@ Result<std::string> expand(std::string_view pattern, const SplitRule& rule) {
   return out;
 }
 
-struct Pattern {
+struct CompiledPattern {
   Code code;
   bool compiled = false;  // to machine code
 };
 
-Result<Pattern> compile(std::string_view text, const SplitRule& rule, pcre2_compile_context* context) {
+Result<CompiledPattern> compile(std::string_view text, const SplitRule& rule, pcre2_compile_context* context) {
   MLXN_TRY(const std::string expanded, expand(text, rule));
   int error = 0;
   PCRE2_SIZE at = 0;
-  Pattern pattern;
+  CompiledPattern pattern;
   pattern.code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(expanded.data()), expanded.size(),
                                    PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_UTF, &error, &at, context));
   if (!pattern.code) {
@@ -153,7 +153,7 @@ void classes_of(std::string_view text, std::span<const CharSet> sets, std::strin
 
 struct PreTokenizer::Impl {
   GeneralContext memory;
-  std::vector<Pattern> steps;
+  std::vector<CompiledPattern> steps;
   std::span<const CharSet> sets;
 };
 
@@ -169,7 +169,7 @@ namespace {
 /// no list of pieces is kept.
 class Splitter {
  public:
-  Splitter(std::span<const Pattern> steps, pcre2_match_data* data, pcre2_match_context* context, std::string_view text,
+  Splitter(std::span<const CompiledPattern> steps, pcre2_match_data* data, pcre2_match_context* context, std::string_view text,
            std::string_view classes, const PreTokenizer::Visit& visit)
       : steps_(steps), data_(data), context_(context), text_(text), classes_(classes), visit_(visit) {}
 
@@ -196,7 +196,7 @@ class Splitter {
     PCRE2_SIZE begin, end;
   };
   /// The first match in `length` characters from `begin` on that starts at `at` or later.
-  Result<Match> find(const Pattern& pattern, std::size_t begin, PCRE2_SIZE length, PCRE2_SIZE at) {
+  Result<Match> find(const CompiledPattern& pattern, std::size_t begin, PCRE2_SIZE length, PCRE2_SIZE at) {
     const auto subject = reinterpret_cast<PCRE2_SPTR>(classes_.data() + begin);
     int found = PCRE2_ERROR_JIT_STACKLIMIT;
     if (pattern.compiled) {
@@ -235,7 +235,7 @@ class Splitter {
     return visit_(word);
   }
 
-  std::span<const Pattern> steps_;
+  std::span<const CompiledPattern> steps_;
   pcre2_match_data* data_;
   pcre2_match_context* context_;
   std::string_view text_;
@@ -260,7 +260,7 @@ Result<PreTokenizer> PreTokenizer::make(const SplitRule& rule) {
   const CompileContext context(pcre2_compile_context_create(impl->memory.get()));
   if (!context) return Error(ErrorCode::out_of_memory);
   for (const std::string_view step : rule.steps) {
-    MLXN_TRY(Pattern pattern, compile(step, rule, context.get()));
+    MLXN_TRY(CompiledPattern pattern, compile(step, rule, context.get()));
     impl->steps.push_back(std::move(pattern));
   }
   return PreTokenizer(std::move(impl));

@@ -5,7 +5,7 @@
 #include "tests/conformance/variants.h"
 #include "tests/reference/add_rms_norm.h"
 
-namespace mlxn::test {
+namespace mlxn::test::add_rms_norm_suite {
 namespace {
 
 struct Case {
@@ -168,4 +168,4 @@ TEST(AddRmsNorm, errors) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::add_rms_norm_suite

@@ -3,7 +3,7 @@
 #include "tests/conformance/variants.h"
 #include "tests/reference/argmax.h"
 
-namespace mlxn::test {
+namespace mlxn::test::argmax_suite {
 namespace {
 
 const float kInf = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
@@ -127,4 +127,4 @@ TEST(Argmax, errors) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::argmax_suite

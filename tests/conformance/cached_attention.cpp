@@ -12,7 +12,7 @@
 #include "tests/reference/attention.h"
 #include "tests/reference/rope.h"
 
-namespace mlxn::test {
+namespace mlxn::test::cached_attention_suite {
 namespace {
 
 using ops::CachedAttentionRoute;
@@ -547,4 +547,4 @@ TEST(CachedAttention, DISABLED_times) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::cached_attention_suite

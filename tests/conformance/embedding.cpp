@@ -4,7 +4,7 @@
 #include "tests/reference/embedding.h"
 #include "tests/support/weights.h"
 
-namespace mlxn::test {
+namespace mlxn::test::embedding_suite {
 namespace {
 
 std::vector<std::byte> id_bytes(const std::vector<std::uint32_t>& ids) {
@@ -193,4 +193,4 @@ TEST(Embedding, errors) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::embedding_suite

@@ -12,7 +12,7 @@
 #include "tests/reference/silu_mul.h"
 #include "tests/support/weights.h"
 
-namespace mlxn::test {
+namespace mlxn::test::fused_matmul_suite {
 namespace {
 
 constexpr float kEps = 1e-5f;
@@ -314,4 +314,4 @@ TEST(FusedMatmul, errors) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::fused_matmul_suite

@@ -3,7 +3,7 @@
 #include "tests/conformance/elementwise.h"
 #include "tests/reference/gelu_mul.h"
 
-namespace mlxn::test {
+namespace mlxn::test::gelu_mul_suite {
 namespace {
 
 const ElementwiseOp kOp = {
@@ -20,4 +20,4 @@ const ElementwiseOp kOp = {
 MLXN_ELEMENTWISE_SUITE(GeluMul, kOp)
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::gelu_mul_suite

@@ -5,7 +5,7 @@
 #include "gtest/gtest.h"
 #include "tests/support/devices.h"
 
-namespace mlxn::test {
+namespace mlxn::test::instruction_sets_suite {
 namespace {
 
 // All levels up to the best one. Who starts the suite on a processor that he knows, as ./test arm64 does, names the best in
@@ -25,4 +25,4 @@ TEST(InstructionSets, are_those_of_the_processor) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::instruction_sets_suite

@@ -7,7 +7,7 @@
 #include "tests/conformance/variants.h"
 #include "tests/reference/kv_append.h"
 
-namespace mlxn::test {
+namespace mlxn::test::kv_append_suite {
 namespace {
 
 struct Case {
@@ -150,4 +150,4 @@ TEST(KvAppend, errors) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::kv_append_suite

@@ -5,7 +5,7 @@
 #include "gtest/gtest.h"
 #include "tests/conformance/variants.h"
 
-namespace mlxn::test {
+namespace mlxn::test::measure_suite {
 namespace {
 
 // Less than one tile of a group, tiles and a part of one, and more tiles than a device has groups.
@@ -56,4 +56,4 @@ TEST(Measure, ceilings_and_costs_of_every_device) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::measure_suite

@@ -3,7 +3,7 @@
 #include "tests/conformance/variants.h"
 #include "tests/reference/rms_norm.h"
 
-namespace mlxn::test {
+namespace mlxn::test::rms_norm_suite {
 namespace {
 
 struct Case {
@@ -164,4 +164,4 @@ TEST(RmsNorm, errors) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::rms_norm_suite

@@ -7,7 +7,7 @@
 #include "tests/conformance/variants.h"
 #include "tests/reference/rope.h"
 
-namespace mlxn::test {
+namespace mlxn::test::rope_suite {
 namespace {
 
 std::vector<std::byte> position_bytes(const std::vector<std::int32_t>& positions) {
@@ -277,4 +277,4 @@ TEST(Rope, errors) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::rope_suite

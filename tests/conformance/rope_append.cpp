@@ -3,7 +3,7 @@
 #include "mlxn/graph.h"
 #include "tests/conformance/variants.h"
 
-namespace mlxn::test {
+namespace mlxn::test::rope_append_suite {
 namespace {
 
 struct Case {
@@ -149,4 +149,4 @@ TEST(RopeAppend, errors) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::rope_append_suite

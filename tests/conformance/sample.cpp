@@ -7,7 +7,7 @@
 #include "tests/conformance/variants.h"
 #include "tests/reference/sample.h"
 
-namespace mlxn::test {
+namespace mlxn::test::sample_suite {
 namespace {
 
 const float kInf = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
@@ -407,4 +407,4 @@ TEST(Sample, errors) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::sample_suite

@@ -3,7 +3,7 @@
 #include "tests/conformance/elementwise.h"
 #include "tests/reference/scale.h"
 
-namespace mlxn::test {
+namespace mlxn::test::scale_suite {
 namespace {
 
 constexpr float kFactor = 0.1f;
@@ -29,4 +29,4 @@ TEST(Scale, factor_must_be_finite) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::scale_suite

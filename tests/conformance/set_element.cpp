@@ -5,7 +5,7 @@
 #include "mlxn/graph.h"
 #include "tests/conformance/variants.h"
 
-namespace mlxn::test {
+namespace mlxn::test::set_element_suite {
 namespace {
 
 std::vector<std::uint32_t> words(const Guarded& guarded) {
@@ -89,4 +89,4 @@ TEST(SetElement, errors) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::set_element_suite

@@ -3,7 +3,7 @@
 #include "tests/conformance/elementwise.h"
 #include "tests/reference/silu_mul.h"
 
-namespace mlxn::test {
+namespace mlxn::test::silu_mul_suite {
 namespace {
 
 const ElementwiseOp kOp = {
@@ -20,4 +20,4 @@ const ElementwiseOp kOp = {
 MLXN_ELEMENTWISE_SUITE(SiluMul, kOp)
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::silu_mul_suite

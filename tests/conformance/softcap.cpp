@@ -3,7 +3,7 @@
 #include "tests/conformance/elementwise.h"
 #include "tests/reference/softcap.h"
 
-namespace mlxn::test {
+namespace mlxn::test::softcap_suite {
 namespace {
 
 /// The suites' values reach to 8 and beyond: both branches of the tanh, and where it is 1.
@@ -31,4 +31,4 @@ TEST(Softcap, cap_must_be_finite_and_above_zero) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::softcap_suite

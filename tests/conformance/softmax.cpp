@@ -6,7 +6,7 @@
 #include "tests/conformance/variants.h"
 #include "tests/reference/softmax.h"
 
-namespace mlxn::test {
+namespace mlxn::test::softmax_suite {
 namespace {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
@@ -116,4 +116,4 @@ TEST(Softmax, errors) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::softmax_suite

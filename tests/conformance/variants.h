@@ -37,13 +37,15 @@ struct Variant {
 
 inline const Device& cpu(int threads);
 
-/// Every variant of operations on floats: the instruction sets with one and two threads each, then the GPUs.
+/// Every variant of operations on floats: the instruction sets with one and two threads each, then the GPUs. Where sizes are to
+/// be small, two threads for the best instruction set only: how work is divided does not depend on it.
 inline const std::vector<Variant>& variants() {
   static const std::vector<Variant> all = [] {
     std::vector<Variant> list;
     for (const int threads : {1, 2}) {
       for (const CpuIsa isa : isas()) {
         if (!wants_device("cpu")) break;
+        if (threads > 1 && isa != isas().back() && wants_small_sizes("cpu")) continue;
         list.push_back({"cpu " + std::string(to_string(isa)) + ", threads " + std::to_string(threads), cpu(threads), isa, "cpu"});
       }
     }
@@ -54,6 +56,11 @@ inline const std::vector<Variant>& variants() {
     return list;
   }();
   return all;
+}
+/// Whether all of them are to have the smallest sizes that reach every branch.
+inline bool wants_small_sizes() {
+  return std::all_of(variants().begin(), variants().end(),
+                     [](const Variant& v) { return wants_small_sizes(v.device.capabilities().backend); });
 }
 /// One variant of each family: the CPU with its best instruction set and two threads, then the GPUs.
 inline const std::vector<Variant>& families() {

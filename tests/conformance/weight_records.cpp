@@ -15,7 +15,7 @@
 #include "tests/conformance/variants.h"
 #include "tests/support/weights.h"
 
-namespace mlxn::test {
+namespace mlxn::test::weight_records_suite {
 namespace {
 
 std::vector<Device> gpus() {
@@ -437,4 +437,4 @@ TEST(WeightRows, BatchInvariantTilesOfHopper) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::weight_records_suite

@@ -74,7 +74,7 @@ void mutate(Bytes& bytes, std::mt19937_64& random) {
 }
 
 /// Each replays one share of a corpus, so that several processes do it beside each other.
-class FuzzReplay : public testing::TestWithParam<std::size_t> {
+class FuzzReplay : public ::testing::TestWithParam<std::size_t> {
  protected:
   static constexpr std::size_t kShares = 4;
 
@@ -100,7 +100,7 @@ TEST_P(FuzzReplay, GgufParts) { replay("gguf_parts", check_gguf_parts); }
 TEST_P(FuzzReplay, Tokenizer) { replay("tokenizer", check_tokenizer); }
 TEST_P(FuzzReplay, BytePairs) { replay("byte_pairs", check_byte_pairs); }
 
-INSTANTIATE_TEST_SUITE_P(Share, FuzzReplay, testing::Range<std::size_t>(0, 4));
+INSTANTIATE_TEST_SUITE_P(Share, FuzzReplay, ::testing::Range<std::size_t>(0, 4));
 
 }  // namespace
 }  // namespace mlxn::fuzz

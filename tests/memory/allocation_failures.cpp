@@ -36,7 +36,7 @@
 #include "tests/support/must.h"
 #include "tests/support/source_dir.h"
 
-namespace mlxn {
+namespace mlxn::allocation_failures_suite {
 namespace {
 
 using test::FailMode;
@@ -342,4 +342,4 @@ TEST(OutOfMemory, Models) {
 }
 
 }  // namespace
-}  // namespace mlxn
+}  // namespace mlxn::allocation_failures_suite

@@ -6,7 +6,7 @@
 #include "mlxn/weight.h"
 #include "tests/support/must.h"
 
-namespace mlxn {
+namespace mlxn::counters_suite {
 namespace {
 
 using test::must;
@@ -31,4 +31,4 @@ TEST(MemoryLimit, LeavesNothingBehindWhereItStopsACall) {
 }
 
 }  // namespace
-}  // namespace mlxn
+}  // namespace mlxn::counters_suite

@@ -42,7 +42,7 @@
 #include "tests/formats/temp_file.h"
 #include "tests/tokenizer/vocab_builder.h"
 
-namespace mlxn {
+namespace mlxn::same_objects_suite {
 namespace {
 
 using test::FailMode;
@@ -368,4 +368,4 @@ TEST_P(SameObjects, FailsCleanly) {
 INSTANTIATE_TEST_SUITE_P(Of, SameObjects, ::testing::ValuesIn(kCases), [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace
-}  // namespace mlxn
+}  // namespace mlxn::same_objects_suite

@@ -2,7 +2,7 @@
 
 #include "tests/property/elementwise_property.h"
 
-namespace mlxn::test {
+namespace mlxn::test::add_suite {
 namespace {
 
 TEST(AddProperty, elements_are_independent) {
@@ -28,4 +28,4 @@ TEST(AddProperty, one_row_equals_that_row_repeated) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::add_suite

@@ -5,7 +5,7 @@
 #include "mlxn/ops/sample.h"
 #include "tests/conformance/variants.h"
 
-namespace mlxn::test {
+namespace mlxn::test::argmax_suite {
 namespace {
 
 std::vector<std::uint32_t> ids_of(const Device& device, std::int64_t rows, const std::vector<float>& x, bool by_sample = false) {
@@ -60,4 +60,4 @@ TEST(ArgmaxProperty, sampling_at_temperature_zero_is_argmax) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::argmax_suite

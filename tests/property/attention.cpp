@@ -4,7 +4,7 @@
 
 #include "tests/conformance/variants.h"
 
-namespace mlxn::test {
+namespace mlxn::test::attention_suite {
 namespace {
 
 using ops::AttentionRoute;
@@ -144,4 +144,4 @@ TEST(AttentionProperty, lse_merges_two_halves_of_the_keys) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::attention_suite

@@ -3,7 +3,7 @@
 #include "tests/conformance/variants.h"
 #include "tests/support/weights.h"
 
-namespace mlxn::test {
+namespace mlxn::test::embedding_suite {
 namespace {
 
 std::vector<float> rows(const Weight& table, const std::vector<std::uint32_t>& ids, float scale = 1) {
@@ -34,4 +34,4 @@ TEST(EmbeddingProperty, a_token_equals_itself_in_any_sequence) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::embedding_suite

@@ -3,7 +3,7 @@
 #include "mlxn/ops/mul.h"
 #include "tests/property/elementwise_property.h"
 
-namespace mlxn::test {
+namespace mlxn::test::gelu_mul_suite {
 namespace {
 
 TEST(GeluMulProperty, elements_are_independent) {
@@ -27,4 +27,4 @@ TEST(GeluMulProperty, gate_of_g_and_of_minus_g_differ_by_g) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::gelu_mul_suite

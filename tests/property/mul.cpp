@@ -2,7 +2,7 @@
 
 #include "tests/property/elementwise_property.h"
 
-namespace mlxn::test {
+namespace mlxn::test::mul_suite {
 namespace {
 
 TEST(MulProperty, elements_are_independent) {
@@ -28,4 +28,4 @@ TEST(MulProperty, one_row_equals_that_row_repeated) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::mul_suite

@@ -2,7 +2,7 @@
 
 #include "tests/conformance/variants.h"
 
-namespace mlxn::test {
+namespace mlxn::test::rms_norm_suite {
 namespace {
 
 std::vector<float> norm(DType type, std::int64_t rows, const std::vector<float>& x, const std::vector<float>& w,
@@ -46,4 +46,4 @@ TEST(RmsNormProperty, powers_of_two_cancel) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::rms_norm_suite

@@ -4,7 +4,7 @@
 
 #include "tests/conformance/variants.h"
 
-namespace mlxn::test {
+namespace mlxn::test::rope_suite {
 namespace {
 
 std::vector<float> rope_of(const Device& device, const RopeConfig& config, std::int64_t heads, const std::vector<float>& x,
@@ -98,4 +98,4 @@ TEST(RopeProperty, a_row_equals_itself_in_any_batch) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::rope_suite

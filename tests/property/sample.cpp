@@ -2,7 +2,7 @@
 
 #include "tests/conformance/variants.h"
 
-namespace mlxn::test {
+namespace mlxn::test::sample_suite {
 namespace {
 
 std::vector<std::uint32_t> draw(const Device& device, std::int64_t rows, const std::vector<float>& logits, const SampleOptions& options) {
@@ -60,4 +60,4 @@ TEST(SampleProperty, filters_that_keep_all_equal_no_filter) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::sample_suite

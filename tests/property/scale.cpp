@@ -2,7 +2,7 @@
 
 #include "tests/property/elementwise_property.h"
 
-namespace mlxn::test {
+namespace mlxn::test::scale_suite {
 namespace {
 
 Binary by(float factor) {
@@ -22,4 +22,4 @@ TEST(ScaleProperty, powers_of_two_undo_each_other) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::scale_suite

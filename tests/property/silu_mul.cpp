@@ -3,7 +3,7 @@
 #include "mlxn/ops/mul.h"
 #include "tests/property/elementwise_property.h"
 
-namespace mlxn::test {
+namespace mlxn::test::silu_mul_suite {
 namespace {
 
 TEST(SiluMulProperty, elements_are_independent) {
@@ -27,4 +27,4 @@ TEST(SiluMulProperty, gate_of_g_and_of_minus_g_differ_by_g) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::silu_mul_suite

@@ -4,7 +4,7 @@
 
 #include "tests/property/elementwise_property.h"
 
-namespace mlxn::test {
+namespace mlxn::test::softcap_suite {
 namespace {
 
 Binary by(float cap) {
@@ -43,4 +43,4 @@ TEST(SoftcapProperty, is_odd_and_scales_with_its_cap) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::softcap_suite

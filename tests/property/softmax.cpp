@@ -2,7 +2,7 @@
 
 #include "tests/conformance/variants.h"
 
-namespace mlxn::test {
+namespace mlxn::test::softmax_suite {
 namespace {
 
 std::vector<float> softmax_of(const Device& device, DType type, std::int64_t rows, const std::vector<float>& x) {
@@ -66,4 +66,4 @@ TEST(SoftmaxProperty, rows_sum_to_one_and_keep_their_order) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::softmax_suite

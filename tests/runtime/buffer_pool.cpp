@@ -7,7 +7,7 @@
 #include "mlxn/encoder.h"
 #include "tests/runtime/callables.h"
 
-namespace mlxn {
+namespace mlxn::buffer_pool_suite {
 namespace {
 
 using test::cpu;
@@ -234,4 +234,4 @@ TEST(BufferPool, OfOneThreadTakesBlocksBackFromTheLane) {
 }
 
 }  // namespace
-}  // namespace mlxn
+}  // namespace mlxn::buffer_pool_suite

@@ -10,7 +10,7 @@
 #include "mlxn/kernel.h"
 #include "tests/support/must.h"
 
-namespace mlxn {
+namespace mlxn::device_suite {
 namespace {
 
 using test::fails_with;
@@ -319,4 +319,4 @@ TEST(Counters, AreKeptPerDeviceQueueSubmissionAndProcess) {
 }
 
 }  // namespace
-}  // namespace mlxn
+}  // namespace mlxn::device_suite

@@ -6,7 +6,7 @@
 #include "ops/op_table.h"
 #include "tests/support/must.h"
 
-namespace mlxn {
+namespace mlxn::explain_suite {
 namespace {
 
 using test::must;
@@ -62,4 +62,4 @@ TEST(Explain, SaysWhatWasAskedFor) {
 }
 
 }  // namespace
-}  // namespace mlxn
+}  // namespace mlxn::explain_suite

@@ -6,7 +6,7 @@
 #include "gtest/gtest.h"
 #include "tests/runtime/callables.h"
 
-namespace mlxn {
+namespace mlxn::graph_suite {
 namespace {
 
 using test::callable;
@@ -265,4 +265,4 @@ TEST(Graph, OutlivesEverythingElse) {
 }
 
 }  // namespace
-}  // namespace mlxn
+}  // namespace mlxn::graph_suite

@@ -8,7 +8,7 @@
 #include "mlxn/graph.h"
 #include "tests/runtime/callables.h"
 
-namespace mlxn {
+namespace mlxn::hazards_suite {
 namespace {
 
 using test::callable;
@@ -208,4 +208,4 @@ TEST(Scratch, GivesWayWhenMemoryIsShort) {
 }
 
 }  // namespace
-}  // namespace mlxn
+}  // namespace mlxn::hazards_suite

@@ -9,7 +9,7 @@
 #include "mlxn/kernel.h"
 #include "tests/runtime/callables.h"
 
-namespace mlxn {
+namespace mlxn::kernels_suite {
 namespace {
 
 using test::callable;
@@ -277,4 +277,4 @@ TEST(Faults, KernelsThatWaitForWorkAreToldSo) {
 }
 
 }  // namespace
-}  // namespace mlxn
+}  // namespace mlxn::kernels_suite

@@ -9,7 +9,7 @@
 #include "mlxn/graph.h"
 #include "tests/runtime/callables.h"
 
-namespace mlxn {
+namespace mlxn::submission_suite {
 namespace {
 
 using namespace std::chrono_literals;
@@ -379,4 +379,4 @@ TEST(Threads, TwoQueuesOfOneDevice) {
 }
 
 }  // namespace
-}  // namespace mlxn
+}  // namespace mlxn::submission_suite

@@ -9,7 +9,7 @@
 #include "tests/support/must.h"
 #include "tests/support/random.h"
 
-namespace mlxn {
+namespace mlxn::tensor_suite {
 namespace {
 
 using test::fails_with;
@@ -256,4 +256,4 @@ TEST(DType, CanBeHashed) {
 }
 
 }  // namespace
-}  // namespace mlxn
+}  // namespace mlxn::tensor_suite

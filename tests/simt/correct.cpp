@@ -9,7 +9,7 @@
 #include "mlxn/dtype.h"
 #include "tests/simt/launch.h"
 
-namespace mlxn::test {
+namespace mlxn::test::correct_suite {
 namespace {
 
 constexpr std::uint64_t kSeeds = 40;
@@ -232,4 +232,4 @@ TEST(Simt, SeedsShuffle) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::correct_suite

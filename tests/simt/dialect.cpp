@@ -9,7 +9,7 @@
 #include "portable/dialect.h"
 #include "tests/support/random.h"
 
-namespace mlxn {
+namespace mlxn::dialect_suite {
 namespace {
 
 void expect_same_bits(float value) {
@@ -73,4 +73,4 @@ TEST(Dialect, WordsFromAnyAddress) {
 }
 
 }  // namespace
-}  // namespace mlxn
+}  // namespace mlxn::dialect_suite

@@ -7,7 +7,7 @@
 #include "gtest/gtest.h"
 #include "tests/simt/launch.h"
 
-namespace mlxn::test {
+namespace mlxn::test::faults_suite {
 namespace {
 
 constexpr std::uint64_t kSeeds = 20;
@@ -310,4 +310,4 @@ TEST(Simt, RaceInGlobalMemory) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::faults_suite

@@ -5,7 +5,7 @@
 #include "gtest/gtest.h"
 #include "tests/simt/launch.h"
 
-namespace mlxn::test {
+namespace mlxn::test::launches_suite {
 namespace {
 
 TEST(Simt, RunsOnAfterEveryKindOfFault) {
@@ -77,4 +77,4 @@ TEST(Simt, FullGroups) {
 }
 
 }  // namespace
-}  // namespace mlxn::test
+}  // namespace mlxn::test::launches_suite

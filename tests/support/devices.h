@@ -25,11 +25,12 @@ inline bool wants_device(std::string_view backend) {
   return false;
 }
 
-/// Whether cases on such a device are to have the smallest sizes that reach every branch: on the emulator, and on GPUs where
-/// MLXN_TEST_SIZES is "small", as the GPU bundle sets it for compute-sanitizer.
+/// Whether cases on such a device are to have the smallest sizes that reach every branch: on the emulator, and everywhere where
+/// MLXN_TEST_SIZES is "small": as the GPU bundle sets it for compute-sanitizer, and `./test --full` for emulated processors and
+/// the address sanitizer.
 inline bool wants_small_sizes(std::string_view backend) {
   const char* sizes = std::getenv("MLXN_TEST_SIZES");
-  return backend == "simt" || (backend != "cpu" && sizes != nullptr && std::string_view(sizes) == "small");
+  return backend == "simt" || (sizes != nullptr && std::string_view(sizes) == "small");
 }
 
 /// The names of the devices that a suite runs on: the CPU, every GPU that this build can open and, in programs that link

@@ -9,7 +9,7 @@
 #include "tokenizer/pre_tokenizer.h"
 #include "tokenizer/split_rules.h"
 
-namespace mlxn {
+namespace mlxn::bpe_suite {
 namespace {
 
 using testing::BpeBuilder;
@@ -373,4 +373,4 @@ TEST(BytePairs, RepeatedWordsKeepTheirTokens) {
 }
 
 }  // namespace
-}  // namespace mlxn
+}  // namespace mlxn::bpe_suite

@@ -11,7 +11,7 @@
 #include "tests/support/source_dir.h"
 #include "tests/tokenizer/vocab_builder.h"
 
-namespace mlxn {
+namespace mlxn::chat_template_suite {
 namespace {
 
 using test::must;
@@ -255,4 +255,4 @@ TEST(ChatTemplate, TheBeginningOfSequenceIsTheTokenizersChoice) {
 }
 
 }  // namespace
-}  // namespace mlxn
+}  // namespace mlxn::chat_template_suite

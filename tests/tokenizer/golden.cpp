@@ -16,7 +16,7 @@
 #include "tests/tokenizer/vocab_builder.h"
 #include "tokenizer/split_rules.h"
 
-namespace mlxn {
+namespace mlxn::golden_suite {
 namespace {
 
 std::string read_file(const std::filesystem::path& path) {
@@ -155,4 +155,4 @@ TEST(TokenizerGolden, DemoModel) {
 }
 
 }  // namespace
-}  // namespace mlxn
+}  // namespace mlxn::golden_suite

@@ -4,7 +4,7 @@
 #include "tests/support/seconds.h"
 #include "tests/tokenizer/vocab_builder.h"
 
-namespace mlxn {
+namespace mlxn::sentencepiece_suite {
 namespace {
 
 using testing::GgufBuilder;
@@ -313,4 +313,4 @@ TEST(Vocabulary, IdsOutsideAreErrors) {
 }
 
 }  // namespace
-}  // namespace mlxn
+}  // namespace mlxn::sentencepiece_suite

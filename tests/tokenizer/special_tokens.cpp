@@ -7,7 +7,7 @@
 #include "tests/support/seconds.h"
 #include "tests/tokenizer/vocab_builder.h"
 
-namespace mlxn {
+namespace mlxn::special_tokens_suite {
 namespace {
 
 using testing::BpeBuilder;
@@ -192,4 +192,4 @@ TEST(Tokenizer, ErrorsAreShortHoweverLongTheText) {
 }
 
 }  // namespace
-}  // namespace mlxn
+}  // namespace mlxn::special_tokens_suite

@@ -4,7 +4,7 @@
 #include "gtest/gtest.h"
 #include "tests/tokenizer/vocab_builder.h"
 
-namespace mlxn {
+namespace mlxn::stream_decoder_suite {
 namespace {
 
 using testing::load_tokenizer;
@@ -88,4 +88,4 @@ TEST(StreamDecoder, AnIdOutsideChangesNothing) {
 }
 
 }  // namespace
-}  // namespace mlxn
+}  // namespace mlxn::stream_decoder_suite
