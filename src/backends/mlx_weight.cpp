@@ -66,10 +66,11 @@ Result<DType> check_form(const MlxWeight& source) {
 
 Result<Tensor> make_blocks(const MlxWeight& source) {
   MLXN_TRY(const DType type, check_form(source));
-  const std::int64_t n = source.codes.dim(0), words = source.codes.dim(1), k = words * (32 / source.bits);
+  const std::int64_t n = source.codes.dim(0), words = source.codes.dim(1);
   if (n == 0 || words == 0) {
     return make_error(ErrorCode::bad_shape, "mlx_blocks: codes is [{}, {}], wanted at least one word", n, words);
   }
+  const std::int64_t k = words * (32 / source.bits);
   if (k % source.group_size != 0) {
     return make_error(ErrorCode::bad_shape, "mlx_blocks: codes is [{}, {}], rows of {} weights of {} bits, wanted a multiple of {}", n,
                       words, k, source.bits, source.group_size);
@@ -79,6 +80,7 @@ Result<Tensor> make_blocks(const MlxWeight& source) {
 
   AllocateOptions allocate;
   allocate.zero = false;
+  allocate.kind = MemoryKind::shared;  // written here, by the CPU
   MLXN_TRY(Tensor blocks, source.codes.device().allocate(type, {n, k}, allocate));
   MLXN_TRY(const auto codes, source.codes.read<std::uint32_t>());
   MLXN_TRY(const auto scales, source.scales.read<std::byte>());

@@ -250,7 +250,8 @@ TEST(FusedMatmul, OneKernelForFewRowsOnHopper) {
     EXPECT_EQ(must(fuses_matmul(v.device, {4, 4096, 4096, DType::q8_0}, MatmulGate::none)), hopper);
     EXPECT_EQ(must(fuses_matmul(v.device, {1, 4096, 14336, DType::q8_0}, MatmulGate::none)), hopper);
     EXPECT_FALSE(must(fuses_matmul(v.device, {5, 4096, 4096, DType::q8_0}, MatmulGate::none)));
-    EXPECT_FALSE(must(fuses_matmul(v.device, {4, 4096, 14336, DType::q8_0}, MatmulGate::none)));
+    EXPECT_EQ(must(fuses_matmul(v.device, {4, 4096, 14336, DType::q8_0}, MatmulGate::none)), hopper);
+    EXPECT_FALSE(must(fuses_matmul(v.device, {4, 4096, 28672, DType::q8_0}, MatmulGate::none)));
     EXPECT_FALSE(must(fuses_matmul(v.device, {1, 4112, 4096, DType::q8_0}, MatmulGate::silu)));
     EXPECT_FALSE(must(fuses_matmul(v.device, {1, 4096, 4096, DType::f16}, MatmulGate::none)));
     MatmulOptions exact;

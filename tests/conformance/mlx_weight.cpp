@@ -131,6 +131,27 @@ TEST_P(MlxDevice, ProductsAreThoseOfMlx) {
   });
 }
 
+// Arrays that lie with the device, in memory that the CPU sees, become blocks there.
+TEST_P(MlxDevice, ArraysOfTheDevice) {
+  for_goldens([&](const Golden& g) {
+    const auto there = [&](const Tensor& t) {
+      if (!t.defined()) return t;
+      AllocateOptions options;
+      options.kind = MemoryKind::shared;
+      Tensor copy = must(device().allocate(t.dtype(), {t.dim(0), t.dim(1)}, options));
+      const auto bytes = must(t.read<std::byte>());
+      must(device().upload(copy, std::span(bytes.data(), bytes.size())));
+      return copy;
+    };
+    MlxWeight weight = g.weight;
+    weight.codes = there(weight.codes), weight.scales = there(weight.scales), weight.biases = there(weight.biases);
+    const Tensor blocks = must(mlx_blocks(weight)), wanted = must(mlx_blocks(g.weight));
+    EXPECT_EQ(blocks.device(), device());
+    const auto a = must(blocks.read<std::byte>()), b = must(wanted.read<std::byte>());
+    EXPECT_TRUE(std::equal(a.begin(), a.end(), b.begin(), b.end()));
+  });
+}
+
 TEST_P(MlxDevice, TablesOfEmbeddings) {
   for_goldens([&](const Golden& g) {
     for (const PrepareMode mode : {PrepareMode::on, PrepareMode::off}) {

@@ -240,7 +240,7 @@ TEST(WeightRecords, EveryTileKernelOfHopper) {
   for (const Device& device : gpus()) {
     if (!device.impl()->is_hopper()) continue;
     for (const DType type : types_with_records()) {
-      const std::int64_t n = 150, k = block_elems(type) == 256 ? 1280 : 1312;
+      const std::int64_t block = block_elems(type), n = 150, k = block == 256 ? 1280 : (1311 + block) / block * block;
       const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
       const Weight weight = in_records(device, {&raw, 1});
       for (int kind = 0; kind < tile::kKinds; ++kind) {

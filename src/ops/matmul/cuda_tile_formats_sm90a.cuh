@@ -8,8 +8,9 @@
 //
 // Codes come as f16 subnormals. Types with a scale (and a minimum) in f16 take one multiply-add, which rounds
 // once, scales being exact. Types with whole numbers for scales in a super-block take two:
-//   v = scale * code - c    exact, whole numbers below 2^11 (but for a few large ones of q6_K and iq4_xs)
-//   w = d * v + b           rounded once; b is what c leaves of the minimum, at most half of d
+//   v = scale * code - c    exact while c is below 2^11, that is the minimum below about 2^11 d; else rounded
+//   w = d * v + b           rounded; b is what c leaves of the minimum, at most half of d
+// q6_K and iq4_xs, whose v would be 2^11 and more: (code - zero) * (d * scale), the scale's product in two f16.
 //
 // Instructions per half record and lane (of 64 registers of A, two weights each) are what a multiprocessor's
 // time with few tokens goes by: see docs/benchmarks.md.
@@ -146,9 +147,15 @@ struct Linear {
       } else {
         constexpr int kZeroLog2 = kZero == 8 ? 3 : kZero == 16 ? 4 : 7;
         static_assert(kZero == 1 << kZeroLog2);
-        const std::uint32_t scales = h2_mul(h2_mul(own.w[2 * upper + kPlane], twice(s.d[0])), twice(s.d[1]));
-        const std::uint32_t zeros =
-            h2_mul(scales, twice(0x8000u | half_power(kZeroLog2 + Codes::place(0, upper) - 24)));
+        constexpr int kStep = 12;  // of the way back, since f16's powers end at 2^15
+        const int below = 24 - kZeroLog2 - Codes::place(0, upper);
+        const std::uint32_t exact =
+            h2_mul(h2_mul(own.w[2 * upper + kPlane], twice(s.d[0])), twice(s.d[1]));
+        // Of small scales the zero's share loses bits. The scale loses the same ones, so that a code of zero is
+        // zero whatever x is.
+        const std::uint32_t zeros = h2_mul(exact, twice(0x8000u | half_power(-below)));
+        const std::uint32_t scales =
+            h2_mul(h2_mul(zeros, twice(0x8000u | half_power(kStep))), twice(half_power(below - kStep)));
         d[upper][0] = h2_low(scales), d[upper][1] = h2_high(scales);
         m[upper][0] = h2_low(zeros), m[upper][1] = h2_high(zeros);
       }
@@ -172,7 +179,7 @@ struct Affine : Linear<CodesT, -1, kLargestLog2, kBf16> {
 
   static MLXN_TILE_FN RowScaling scaling(int exponent, int upper) {
     if constexpr (!kBf16) return Base::scaling(exponent, upper);
-    const int power = within(15 + kLargestLog2 - exponent, -100, 100);
+    const int power = within(15 + kLargestLog2 - exponent, -100, 126);
     return {power_of_two(power), {0, 0}, {0, 0}, power_of_two(below(upper) - power)};
   }
   template <class Reader>

@@ -34,15 +34,14 @@ constexpr Rates rates_of(const Shape& s) noexcept {
 
 /// What a step of few tokens takes longer than q4_0's: on an H200 about 1.7 ns for every instruction that
 /// half a record takes more, of which q4_0 takes 171. q3_K, q5_0, q5_1 and iq4_xs (weights made whole) are
-/// counted, not measured.
+/// counted, not measured; affine types are taken for q4_1 and q8_0.
 struct Unpacking {
   double whole;      ///< operands are weights
   double by_record;  ///< Shape::by_record
 };
 constexpr Unpacking unpacking_of(DType type) noexcept {
+  if (const auto affine = affine_info(type)) return {affine->bits == 8 ? 0.20 : 0.01, 0};
   switch (type) {
-    case DType::q4_1:
-      return {0.01, 0};
     case DType::q5_0:
     case DType::q5_1:
       return {0.10, 0};

@@ -15,7 +15,7 @@ constexpr std::uint32_t kMostStage = 28672, kMostTurns = 2;
 // 65 against 61 us, of q6_K 62 against 56).
 constexpr std::uint32_t kPrefetch = 36 << 10, kInFlight = 45 << 10;
 constexpr std::uint32_t kFewStages = 20480;
-constexpr std::int64_t kLeastSharedK = 8192;
+constexpr std::int64_t kMostAlone = 7168;
 constexpr std::uint32_t kLeastStages = 4, kMostStages = 24;
 
 std::string_view kernel_name(DType type, std::uint32_t rows) noexcept {
@@ -53,7 +53,7 @@ HopperVectorPlan plan_hopper_vector(DType type, std::int64_t m, std::int64_t n, 
   args.tile_records = static_cast<std::uint32_t>(grid.tile_records);
   const std::uint32_t halves = format.elems / quant::kRecordHalf;
   // Two blocks make ready half of x each where that takes longer than the weights' way into the ring.
-  args.parts = k >= kLeastSharedK ? 2 : 1;
+  args.parts = k > kMostAlone ? 2 : 1;
   args.part_records = (args.tile_records + args.parts - 1) / args.parts;
   const std::uint32_t units = args.part_records * halves;
 

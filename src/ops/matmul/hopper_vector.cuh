@@ -663,6 +663,8 @@ __device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, st
   for (std::uint32_t i = 0; i < n_tiles; ++i) {
     typename Math::Sums sums;
     Math::clear(sums);
+    // Where its sums go: those of the team that has the tile's first stage come first.
+    const std::uint32_t place = tile_stage * kTeamWarps + warp % kTeamWarps;
     for (; tile_stage < part.stages; tile_stage += kTeams) {
       const std::uint32_t first = tile_stage * args.stage_records;
       const std::uint32_t units = min(args.stage_records, part.records - first) * F::kHalves;
@@ -697,7 +699,7 @@ __device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, st
     const std::uint32_t buffer = i % kPartials, round = i / kPartials;
     if (round > 0) barrier_wait(partial_empty + 8 * buffer, (round - 1) & 1);
     Math::store(sums,
-                reinterpret_cast<float*>(memory + args.at.partial) + (buffer * kWarps + warp) * kM * 16);
+                reinterpret_cast<float*>(memory + args.at.partial) + (buffer * kWarps + place) * kM * 16);
     __syncwarp();
     if (lane == 0) barrier_arrive(partial_full + 8 * buffer);
   }

@@ -41,7 +41,7 @@ struct HopperVectorLayout {
   at.x = ring_bytes;
   at.meta = at.x + units * m * 256;
   at.low = at.meta + units * m * 32;
-  at.flags = at.low + units * m * 288 + units % 2 * 4;  // so that the bytes behind begin at a multiple of 8
+  at.flags = at.low + units * m * 288;
   at.partial = (at.flags + units * 4 + kHopperVectorWarps + 15) / 16 * 16;
   at.sums = at.partial + kHopperVectorPartials * kHopperVectorWarps * m * 64;
   at.other = at.sums + kHopperVectorWarps * m * 4;
@@ -87,7 +87,7 @@ struct HopperVectorPlan {
 /// The launch for m rows of x and w[n, k] in records of the type.
 ///
 /// It fits if m is 1 to 4, the type has records, and x fits into shared memory beside a ring: k up to 14336 for 3 and 4 rows,
-/// twice as much for 2 and again for one. From k = 8192 on two blocks share a tile's k.
+/// twice as much for 2 and again for one. Above k = 7168 two blocks share a tile's k.
 /// gated: the first half of w's rows is a gate for the products with the second, n counts the rows of both halves and has to be a multiple of 32.
 /// batch_invariant: the instance for 4 rows, or for fewer if they do not fit, whatever m is, so that a row's sums are the same
 /// bits in any company; it fits if m is at most the instance's rows, and more rows are several launches. Beyond that, bits
