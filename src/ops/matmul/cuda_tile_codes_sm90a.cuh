@@ -129,9 +129,10 @@ struct PairCodes {
   }
 };
 
-/// Bytes.
+/// Bytes, out of the subnormals: the smallest weights of types of 8 bits have the bits of f16.
 struct ByteCodes {
-  static MLXN_TILE_FN constexpr int place(int, int) { return 0; }
+  static constexpr int kLift = 14;
+  static MLXN_TILE_FN constexpr int place(int, int) { return kLift; }
   using Raw = RawWords<16>;
 
   template <class Reader>
@@ -144,8 +145,9 @@ struct ByteCodes {
     MLXN_TILE_UNROLL
     for (int upper = 0; upper < 2; ++upper) {
       const std::uint32_t word = raw.w[8 * plane + 2 * step + upper];
-      a[upper] = word & 0x00FF00FFu;
-      a[upper + 2] = sm90::permute(word, 0, 0x4341);
+      constexpr std::uint32_t kFactor = (15u + kLift) * 0x04000400u;  // 2^kLift, twice
+      a[upper] = sm90::h2_mul(word & 0x00FF00FFu, kFactor);
+      a[upper + 2] = sm90::h2_mul(sm90::permute(word, 0, 0x4341), kFactor);
     }
   }
 };

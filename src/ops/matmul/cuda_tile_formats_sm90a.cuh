@@ -3,8 +3,8 @@
 // A lane reads its share of half a record, 16 rows x 128 k: words of codes that are its own
 // (cuda_tile_codes_sm90a.cuh), and row data of rows g and g + 8, which the four lanes of a row share. Per
 // plane of 64 k it makes four fragments of 16 k of f16 numbers w * 2^s, where the power keeps the row's
-// largest weight between 2^-6 and 2^3 (mxfp4: 2^4), so that no f16 scale overflows and weights lose bits only
-// far below the row's largest.
+// largest weight between 2^-6 and 2^3 (mxfp4: 2^4; bytes: 2^12), so that no f16 scale overflows and weights lose
+// bits only far below the row's largest.
 //
 // Codes come as f16 subnormals. Types with a scale (and a minimum) in f16 take one multiply-add, which rounds
 // once, scales being exact. Types with whole numbers for scales in a super-block take two:
@@ -147,7 +147,6 @@ struct Linear {
       } else {
         constexpr int kZeroLog2 = kZero == 8 ? 3 : kZero == 16 ? 4 : 7;
         static_assert(kZero == 1 << kZeroLog2);
-        constexpr int kStep = 12;  // of the way back, since f16's powers end at 2^15
         const int below = 24 - kZeroLog2 - Codes::place(0, upper);
         const std::uint32_t exact =
             h2_mul(h2_mul(own.w[2 * upper + kPlane], twice(s.d[0])), twice(s.d[1]));
@@ -155,7 +154,7 @@ struct Linear {
         // zero whatever x is.
         const std::uint32_t zeros = h2_mul(exact, twice(0x8000u | half_power(-below)));
         const std::uint32_t scales =
-            h2_mul(h2_mul(zeros, twice(0x8000u | half_power(kStep))), twice(half_power(below - kStep)));
+            h2_mul(h2_mul(zeros, twice(0x8000u | half_power(below / 2))), twice(half_power(below - below / 2)));
         d[upper][0] = h2_low(scales), d[upper][1] = h2_high(scales);
         m[upper][0] = h2_low(zeros), m[upper][1] = h2_high(zeros);
       }
