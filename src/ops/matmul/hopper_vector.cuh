@@ -700,8 +700,7 @@ __device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, st
     if (round > 0) barrier_wait(partial_empty + 8 * buffer, (round - 1) & 1);
     Math::store(sums,
                 reinterpret_cast<float*>(memory + args.at.partial) + (buffer * kWarps + place) * kM * 16);
-    __syncwarp();
-    if (lane == 0) barrier_arrive(partial_full + 8 * buffer);
+    barrier_arrive(partial_full + 8 * buffer);  // every lane for what it wrote
   }
 }
 
@@ -856,7 +855,7 @@ __device__ __forceinline__ void vector_block(const HopperVectorArgs& args, std::
       barrier_init(empty + 8 * i, kTeamWarps);
     }
     for (std::uint32_t i = 0; i < kPartials; ++i) {
-      barrier_init(partial_full + 8 * i, kWarps);
+      barrier_init(partial_full + 8 * i, kWarps * 32);
       barrier_init(partial_empty + 8 * i, 32);
       barrier_init(other_full + 8 * i, 1);
       barrier_init(other_empty + 8 * i, 1);
