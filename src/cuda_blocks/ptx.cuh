@@ -84,9 +84,6 @@ __device__ __forceinline__ float exp2_approx(float x) {
   return y;
 }
 
-/// The compiler does not look through this: it knows nothing of the value afterwards.
-__device__ __forceinline__ void opaque(std::uint32_t& value) { asm("" : "+r"(value)); }
-
 /// Zero, which the compiler does not know: a constant plus it lies in a register that instructions read, where a
 /// constant may be copied to one for each of them.
 __device__ __forceinline__ std::uint32_t unknown_zero() {

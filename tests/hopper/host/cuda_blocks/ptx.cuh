@@ -41,7 +41,6 @@ inline std::uint32_t permute_bytes(std::uint32_t a, std::uint32_t b, std::uint32
 }
 
 inline std::uint32_t multiply_add(std::uint32_t a, std::uint32_t b, std::uint32_t c) { return a * b + c; }
-inline void opaque(std::uint32_t&) {}
 inline std::uint32_t unknown_zero() { return 0; }
 
 inline float larger_magnitude(float a, float b) {
