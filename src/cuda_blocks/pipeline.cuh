@@ -29,9 +29,10 @@ struct StageBarriers {
   __device__ __forceinline__ Barrier empty(std::uint32_t slot) const { return base + (kStages + slot) * 8; }
 
   /// By one thread; then a barrier of the block, or of the cluster where copies cross blocks.
-  __device__ __forceinline__ void init(std::uint32_t consumer_arrivals) const {
+  /// producers: threads that arrive for copies of theirs.
+  __device__ __forceinline__ void init(std::uint32_t consumer_arrivals, std::uint32_t producers = 1) const {
     for (std::uint32_t slot = 0; slot < kStages; ++slot) {
-      barrier_init(full(slot), 1);
+      barrier_init(full(slot), producers);
       barrier_init(empty(slot), consumer_arrivals);
     }
     barrier_init_fence();

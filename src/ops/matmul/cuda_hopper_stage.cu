@@ -80,13 +80,6 @@ __device__ __forceinline__ uint4 halves(const Eight& e, float scale, bool is_bf1
       sm90::f32_to_f16x2(e.v[0] * scale, e.v[1] * scale), sm90::f32_to_f16x2(e.v[2] * scale, e.v[3] * scale),
       sm90::f32_to_f16x2(e.v[4] * scale, e.v[5] * scale), sm90::f32_to_f16x2(e.v[6] * scale, e.v[7] * scale));
 }
-
-/// The sum of eight halves.
-__device__ __forceinline__ float sum_of(const uint4& halves) {
-  const float2 a = sm90::f16x2_to_f32(halves.x), b = sm90::f16x2_to_f32(halves.y),
-               c = sm90::f16x2_to_f32(halves.z), d = sm90::f16x2_to_f32(halves.w);
-  return ((a.x + a.y) + (b.x + b.y)) + ((c.x + c.y) + (d.x + d.y));
-}
 #endif
 
 }  // namespace
@@ -113,24 +106,9 @@ __global__ void __launch_bounds__(kStageThreads)
   auto place = [&](std::uint32_t run) {
     return reinterpret_cast<uint4*>(image + run / 8 * plane_bytes + ((run ^ token) & 7) * 16);
   };
-  // Runs 2 i and 2 i + 1 are a group of 16: its sum as f16 goes to the first thread's place, the rest to the
-  // second's.
-  std::uint8_t* sums = args.image.ptr + std::uint64_t(gridDim.x) * args.planes * 128 +
-                       std::uint64_t(token / args.tile_tokens) * args.planes * args.tile_tokens * 16;
-  auto put_sum = [&](std::uint32_t run, const uint4& halves) {
-    float sum = sum_of(halves);
-    sum = (sum + __shfl_xor_sync(3u << (threadIdx.x & 30), sum, 1)) * 0.0625f;
-    const std::uint32_t first = sm90::f32_to_f16x2(sum, 0.0f);
-    const std::uint32_t rest = sm90::f32_to_f16x2(sum - sm90::f16_to_f32(std::uint16_t(first)), 0.0f);
-    const std::uint32_t row = (run / 16 * 2 + run % 2) * args.tile_tokens + token % args.tile_tokens;
-    *reinterpret_cast<std::uint16_t*>(sums + std::uint64_t(row) * 16 + run % 16 / 2 * 2) =
-        std::uint16_t(run % 2 == 0 ? first : rest);
-  };
   if (token >= args.m) {
-    for (std::uint32_t run = threadIdx.x; run < runs; run += kStageThreads) {
+    for (std::uint32_t run = threadIdx.x; run < runs; run += kStageThreads)
       *place(run) = make_uint4(0, 0, 0, 0);
-      if (args.with_sums != 0) put_sum(run, make_uint4(0, 0, 0, 0));
-    }
     if (threadIdx.x == 0) args.scales.ptr[token] = 0.0f;
     return;
   }
@@ -164,26 +142,13 @@ __global__ void __launch_bounds__(kStageThreads)
   if (exponent < 255) power = 266 - exponent < 253 ? 266 - exponent : 253;
   const float scale = __uint_as_float(power << 23);
   const bool is_bf16 = args.image_type == quant::kElementBf16;
-  uint4 made[kHeld];
 #pragma unroll
   for (std::uint32_t i = 0; i < kHeld; ++i) {
     const std::uint32_t run = threadIdx.x + i * kStageThreads;
-    made[i] = make_uint4(0, 0, 0, 0);
-    if (run < runs) *place(run) = made[i] = halves(held[i], scale, is_bf16);
+    if (run < runs) *place(run) = halves(held[i], scale, is_bf16);
   }
-  if (args.with_sums != 0) {
-    // Apart from the stores before, which nothing shall hold up.
-#pragma unroll
-    for (std::uint32_t i = 0; i < kHeld; ++i) {
-      const std::uint32_t run = threadIdx.x + i * kStageThreads;
-      if (run < runs) put_sum(run, made[i]);
-    }
-  }
-  for (std::uint32_t run = threadIdx.x + kHeld * kStageThreads; run < runs; run += kStageThreads) {
-    const uint4 eight = halves(load8(args, row, run * 8, wide), scale, is_bf16);
-    *place(run) = eight;
-    if (args.with_sums != 0) put_sum(run, eight);
-  }
+  for (std::uint32_t run = threadIdx.x + kHeld * kStageThreads; run < runs; run += kStageThreads)
+    *place(run) = halves(load8(args, row, run * 8, wide), scale, is_bf16);
   if (threadIdx.x == 0) args.scales.ptr[token] = __uint_as_float((254 - power) << 23);
 #endif
 }

@@ -48,7 +48,7 @@ using sm90::permute;
 
 /// Powers of two of a row of weights.
 struct RowScaling {
-  float weight;        // bf16: what its weights are multiplied by
+  float weight;        // what weights in bf16, and scales beyond f16, are multiplied by
   std::uint32_t d[2];  // the same for scales, in two f16 factors; mxfp4: what is added to exponents
   std::uint32_t m[2];  // the same for minimums
   float back;          // what the row's sums are multiplied by
@@ -238,7 +238,7 @@ struct Mxfp4Scales {
   /// Codes of E2M1 stand for value * 2^-14, and the scale's byte for 2^(byte - 127).
   static MLXN_TILE_FN RowScaling scaling(int exponent, int) {
     const int power = within(4 - exponent, -126, 126);
-    return {1.0f, {static_cast<std::uint32_t>(14 + power - 127), 0}, {0, 0}, power_of_two(-power)};
+    return {power_of_two(power), {static_cast<std::uint32_t>(14 + power - 127), 0}, {0, 0}, power_of_two(-power)};
   }
   template <class Reader>
   static MLXN_TILE_FN Own own(const Reader& from, std::uint32_t at, std::uint32_t lane,

@@ -8,18 +8,22 @@
 
 namespace mlxn::tile {
 template <class F, int kKind>
-using Instance = Config<F, shape_of(kKind, F::kCodeBytes + F::kRowBytes, F::kNesting)>;
+using Instance = Config<F, shape_of(kKind, F::kCodeBytes + F::kRowBytes, F::kNesting, Few<F>::Addend::kAdds)>;
 template <class F, int kKind>
 using DenseInstance = Config<F, dense_shape_of(kKind)>;
 }  // namespace mlxn::tile
 
-#define MLXN_TILE_LIST(DO, type, Format)      \
-  DO(matmul_hopper_tile16_##type, Format, 0)  \
-  DO(matmul_hopper_tile32_##type, Format, 1)  \
-  DO(matmul_hopper_tile64_##type, Format, 2)  \
-  DO(matmul_hopper_tile128_##type, Format, 3) \
-  DO(matmul_hopper_tile256_##type, Format, 4) \
-  DO(matmul_hopper_pair256_##type, Format, 5)
+#define MLXN_KIND_LIST(DO, type, Format, first)       \
+  DO(matmul_hopper_tile16_##type, Format, first)      \
+  DO(matmul_hopper_tile32_##type, Format, first + 1)  \
+  DO(matmul_hopper_tile64_##type, Format, first + 2)  \
+  DO(matmul_hopper_tile128_##type, Format, first + 3) \
+  DO(matmul_hopper_tile256_##type, Format, first + 4) \
+  DO(matmul_hopper_pair256_##type, Format, first + 5)
+#define MLXN_TILE_LIST(DO, type, Format)    \
+  DO(matmul_hopper_tile8_##type, Format, 0) \
+  MLXN_KIND_LIST(DO, type, Format, 1)
+#define MLXN_DENSE_LIST(DO, type, Format) MLXN_KIND_LIST(DO, type, Format, 0)
 
 #define MLXN_KERNEL_OF(name, ...)                                                     \
   __global__ void __launch_bounds__(__VA_ARGS__::kThreads, __VA_ARGS__::kBlocksPerSm) \
@@ -37,8 +41,8 @@ using DenseInstance = Config<F, dense_shape_of(kKind)>;
 #define MLXN_TILE_TYPE(type, Format) MLXN_TILE_LIST(MLXN_TILE_KERNEL, type, Format)
 #define MLXN_TILE_ENTRIES(type, Format) MLXN_TILE_LIST(MLXN_TILE_ENTRY, type, Format)
 
-#define MLXN_DENSE_TYPE(type, Format) MLXN_TILE_LIST(MLXN_DENSE_KERNEL, type, Format)
-#define MLXN_DENSE_ENTRIES(type, Format) MLXN_TILE_LIST(MLXN_DENSE_ENTRY, type, Format)
+#define MLXN_DENSE_TYPE(type, Format) MLXN_DENSE_LIST(MLXN_DENSE_KERNEL, type, Format)
+#define MLXN_DENSE_ENTRIES(type, Format) MLXN_DENSE_LIST(MLXN_DENSE_ENTRY, type, Format)
 
 /// A file of kernels: its table and the kernels of TYPES(DO), DO(type, Format).
 #define MLXN_KERNEL_FILE(table, TYPES, TYPE, ENTRIES)                           \

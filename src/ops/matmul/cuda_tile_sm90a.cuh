@@ -68,11 +68,15 @@ struct Config {
   static constexpr std::uint32_t kXBytes = kShape.x_stage_bytes();
   static constexpr std::uint32_t kWBytes = kShape.w_stage_bytes();
   static constexpr bool kByRecord = kShape.by_record != Nesting::none;
+  static constexpr bool kIsFew = kShape.few;
+  static constexpr bool kHasSums = kShape.x_sums;
+  static constexpr int kSumWarps = 2;  // of the producers' warpgroup
   static constexpr std::uint32_t kSumBytes = kShape.sum_stage_bytes();
   static constexpr std::uint32_t kSumOffset = kShape.sum_offset();
   static constexpr std::uint32_t kWOffset = kShape.w_offset();
   static constexpr std::uint32_t kXBarriers = kShape.ring_bytes();
   static constexpr std::uint32_t kWBarriers = kXBarriers + sm90::StageBarriers<kXStages>::kBytes;
+  static constexpr std::uint32_t kSummed = kWBarriers + sm90::StageBarriers<kWStages>::kBytes;  // one a stage of x
   static constexpr int kCopies = kShape.copies();
   static constexpr std::uint32_t kPieceBytes =
       kShape.half_bytes / kCopies;  // of a record, that one copy moves
@@ -85,13 +89,13 @@ struct Config {
   // Registers are handed out to whole warpgroups: all start with the same share, the producer gives most
   // back.
   static constexpr int kStartRegisters = 65536 / (kThreads * kBlocksPerSm) / 8 * 8;
-  static constexpr int kProducerRegisters = kTokens == 256 ? 24 : 32;
+  static constexpr int kProducerRegisters = kTokens == 256 ? 24 : kIsFew ? 56 : kHasSums ? 40 : 32;
   static constexpr int kConsumerShare =
       (kStartRegisters * (kGroups + 1) - kProducerRegisters) / kGroups / 8 * 8;
   static constexpr int kConsumerRegisters = kConsumerShare > 240 ? 240 : kConsumerShare;
 
   static_assert(kShape.half_bytes == int(F::kCodeBytes + F::kRowBytes));
-  static_assert(kTokens % 16 == 0 && kTokens <= 256 && kShape.shared_bytes() <= kSharedBytes);
+  static_assert(kTokens % (kIsFew ? 8 : 16) == 0 && kTokens <= (kIsFew ? 16 : 256) && kShape.shared_bytes() <= kSharedBytes);
   static_assert(!kIsDense || (kWBytes == 2 * kWPlaneBytes && kCopies == 2 && kXPlanes == 1 && kKGroups == 1));
   static_assert(kXBytes % 1024 == 0 && kWBytes / kCopies % 128 == 0 && kPieceBytes % 16 == 0);
   static_assert(!kByRecord || (kXPlanes == 2 && kKGroups == 1));
@@ -174,19 +178,13 @@ __device__ __forceinline__ void copy_x(const HopperTileArgs& args, std::uint32_t
   for_each_item<C>(args, [&](const Item& item) {
     const std::uint64_t planes = args.steps * 2;
     const std::uint8_t* from = args.x.ptr + (item.token_tile * planes + item.begin * 2) * C::kPlaneBytes;
-    const std::uint8_t* sums = args.x.ptr + args.token_tiles * planes * C::kPlaneBytes +
-                               (std::uint64_t(item.token_tile) * args.steps + item.begin) * C::kSumBytes;
     const std::uint32_t stages = (item.end - item.begin) * (2 / C::kXPlanes);
 #pragma unroll 1
     for (std::uint32_t i = 0; i < stages; ++i) {
       const std::uint32_t full = ring.full(at.slot);
       const std::uint32_t to = shared + at.slot * C::kXBytes;
       sm90::barrier_wait(ring.empty(at.slot), at.parity ^ 1);
-      sm90::barrier_arrive_expect(full, C::kXBytes + C::kSumBytes);
-      if constexpr (C::kSumBytes != 0) {
-        sm90::bulk_load(shared + C::kSumOffset + at.slot * C::kSumBytes, sums, C::kSumBytes, full);
-        sums += C::kSumBytes;
-      }
+      sm90::barrier_arrive_expect(full, C::kXBytes);
       if constexpr (C::kForm == Form::pair) {
         // The half of the tokens that this block finishes comes first.
         const std::uint32_t own = (blockIdx.x & 1) * (C::kXBytes / 2);
@@ -265,6 +263,9 @@ __device__ __forceinline__ void free_stage(sm90::StageBarriers<kStages> ring, st
   if (me.lane == 0) sm90::barrier_arrive(ring.empty(slot));
 }
 
+/// The producers' warp that begins the sums of x, of kSumWarps.
+constexpr std::uint32_t kFirstSumWarp = 2;
+
 /// Starts the four instructions of one plane of x, as part of a group; keep: 0 begins sums anew.
 template <class C>
 __device__ __forceinline__ void add_plane(float (&sums)[C::kSums], std::uint32_t (&a)[4][4], std::uint64_t x,
@@ -297,6 +298,12 @@ __device__ __forceinline__ Scaling scaling_of(const HopperTileArgs& args, std::u
   }
   return scaling;
 }
+
+}  // namespace mlxn::tile
+
+#include "ops/matmul/cuda_tile_few_sm90a.cuh"
+
+namespace mlxn::tile {
 
 /// A half of a record.
 template <int kIndex>
@@ -445,6 +452,7 @@ __device__ __forceinline__ void multiply_by_record(float (&sums)[C::kSums], cons
     Record::template unpack<kHalf, 1>(raw, own, share, odd);
     if constexpr (kAdds) {
       Record::template minimums<kHalf>(own, minimums);
+      sm90::barrier_wait(shared + C::kSummed + x_at.slot * 8, x_at.parity);
       sm90::wgmma::pin(minimums);
     }
     add_plane<C>(of_record, odd, sm90::wgmma::advance(x, C::kPlaneBytes));
@@ -635,7 +643,15 @@ __device__ __forceinline__ float4 plus(const float4& a, const float4& b) {
 /// What the sums of rows row and row + 8 are multiplied by.
 template <class C>
 __device__ __forceinline__ float2 back_of(const HopperTileArgs& args, std::uint32_t row) {
-  if constexpr (C::kByRecord) {
+  if constexpr (C::kIsFew) {
+    using Type = Few<typename C::Format>;
+    float2 back = make_float2(Type::back(0), Type::back(1));
+    if constexpr (Type::kIsScaled) {
+      const Scaling scaling = scaling_of<typename C::Format>(args, row);
+      back.x *= inverse_power(scaling.rows[0].weight), back.y *= inverse_power(scaling.rows[1].weight);
+    }
+    return back;
+  } else if constexpr (C::kByRecord) {
     return make_float2(ByRecord<typename C::Format>::back(0), ByRecord<typename C::Format>::back(1));
   } else if constexpr (C::kIsScaled) {
     const Scaling scaling = scaling_of<typename C::Format>(args, row);
@@ -771,7 +787,10 @@ __device__ __forceinline__ void consume(const HopperTileArgs& args, std::uint32_
     float sums[C::kSums];
 #pragma unroll
     for (int i = 0; i < C::kSums; ++i) sums[i] = 0.0f;
-    if constexpr (C::kByRecord) {
+    if constexpr (C::kIsFew) {
+      multiply_few<C, kGroup>(sums, args, shared, reinterpret_cast<const unsigned char*>(memory), w_ring,
+                              shared + C::kSummed, item, me);
+    } else if constexpr (C::kByRecord) {
       multiply_by_record<C>(sums, args, shared, x_ring, w_ring, x_at, w_at, item, me);
     } else if constexpr (!C::kIsDense) {
       multiply<C, kGroup>(sums, args, shared, x_ring, w_ring, x_at, w_at, item, me);
@@ -824,12 +843,17 @@ __device__ __forceinline__ void tile_matmul(const HopperTileArgs& args) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
   extern __shared__ __align__(1024) unsigned char memory[];
   const std::uint32_t shared = sm90::shared_address(memory);
-  const sm90::StageBarriers<C::kXStages> x_ring{shared + C::kXBarriers};
+  const sm90::StageBarriers<C::kXStages> x_ring{shared + (C::kIsFew ? C::kWBarriers : C::kXBarriers)};
   const sm90::StageBarriers<C::kWStages> w_ring{shared + C::kWBarriers};
   if (threadIdx.x == 0) {
     if (shared % 1024 != 0) __trap();  // the swizzle and the descriptors count from multiples of 1024
-    x_ring.init(4 * C::kShape.row_groups);
-    w_ring.init(4 * C::kShape.row_groups);
+    if constexpr (!C::kIsFew) x_ring.init(4 * C::kShape.row_groups);
+    w_ring.init(4 * C::kShape.row_groups, C::kIsFew ? 2 : 1);
+    if constexpr (C::kHasSums) {
+      for (std::uint32_t slot = 0; slot < C::kXStages; ++slot)
+        sm90::barrier_init(shared + C::kSummed + slot * 8, 32);
+      sm90::barrier_init_fence();
+    }
   }
   if constexpr (C::kHasCluster)
     sm90::cluster_sync();
@@ -840,6 +864,13 @@ __device__ __forceinline__ void tile_matmul(const HopperTileArgs& args) {
     sm90::give_registers<C::kProducerRegisters>();
     if (threadIdx.x == 0) copy_weights<C>(args, shared, w_ring);
     if (threadIdx.x == 32) copy_x<C>(args, shared, x_ring);
+    if constexpr (C::kHasSums) {
+      const std::uint32_t warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
+      if (warp >= kFirstSumWarp && warp < kFirstSumWarp + C::kSumWarps)
+        for_each_item<C>(args, [&](const Item& item) {
+          sum_x<C>(shared, x_ring, shared + C::kSummed, item.end - item.begin, warp - kFirstSumWarp);
+        });
+    }
     __syncwarp();
     if constexpr (C::kForm == Form::pair) {
       sm90::cluster_sync();

@@ -42,15 +42,17 @@ constexpr gpu::KernelInfo tile_info(std::string_view name, const tile::Shape& sh
 }
 // By type and kind.
 const gpu::KernelInfo kTileKernels[] = {
-#define MLXN_KINDS(type, shape_of)                                                                                \
-  tile_info("matmul_hopper_tile16_" #type, shape_of(0)), tile_info("matmul_hopper_tile32_" #type, shape_of(1)),       \
-      tile_info("matmul_hopper_tile64_" #type, shape_of(2)), tile_info("matmul_hopper_tile128_" #type, shape_of(3)),  \
-      tile_info("matmul_hopper_tile256_" #type, shape_of(4)), tile_info("matmul_hopper_pair256_" #type, shape_of(5)),
-#define MLXN_INFOS(type) MLXN_KINDS(type, [](int kind) { return hopper_tile_shape(DType::type, kind); })
+#define MLXN_KINDS(type, shape_of, first)                                                                                         \
+  tile_info("matmul_hopper_tile16_" #type, shape_of(first)), tile_info("matmul_hopper_tile32_" #type, shape_of(first + 1)),        \
+      tile_info("matmul_hopper_tile64_" #type, shape_of(first + 2)), tile_info("matmul_hopper_tile128_" #type, shape_of(first + 3)), \
+      tile_info("matmul_hopper_tile256_" #type, shape_of(first + 4)), tile_info("matmul_hopper_pair256_" #type, shape_of(first + 5)),
+#define MLXN_INFOS(type)                                                      \
+  tile_info("matmul_hopper_tile8_" #type, hopper_tile_shape(DType::type, 0)), \
+      MLXN_KINDS(type, [](int kind) { return hopper_tile_shape(DType::type, kind); }, 1)
     MLXN_HOPPER_VECTOR_TYPES(MLXN_INFOS)
-    MLXN_KINDS(f16, tile::dense_shape_of)
-    MLXN_KINDS(bf16, tile::dense_shape_of)
-    MLXN_KINDS(bf16_narrow, tile::dense_shape_of)
+    MLXN_KINDS(f16, tile::dense_shape_of, 0)
+    MLXN_KINDS(bf16, tile::dense_shape_of, 0)
+    MLXN_KINDS(bf16_narrow, tile::dense_shape_of, 0)
 #undef MLXN_INFOS
 #undef MLXN_KINDS
 };

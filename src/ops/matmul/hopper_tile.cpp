@@ -29,6 +29,7 @@ constexpr Rates rates_of(const Shape& s) noexcept {
   if (s.tokens == 128) return {0.668, 5.3, 1.5, 0.58, 0.8};
   if (s.tokens == 64) return {0.48, 4.1, 0.8, 0.2, 0.9};
   if (s.tokens == 32) return {0.38, 3.3, 0.7, 0.2, 1.0};
+  if (s.few) return {0.23, 3.6, 0.8, 0.3, 0.9};
   return {0.33, 3.0, 1.15, 0.17, 1.0};
 }
 
@@ -85,7 +86,7 @@ double cost(DType type, const HopperTilePlan& plan, std::uint32_t multiprocessor
   if (s.tokens < 128 && plan.args.token_tiles > 1) multiply *= 1.1;
   const double read = s.w_stage_bytes() / 33.3e3;  // a multiprocessor's share of 4.4 TB/s
   const Unpacking unpacking = unpacking_of(type);
-  const double unpack = s.by_record != tile::Nesting::none ? unpacking.by_record : unpacking.whole;
+  const double unpack = s.few || s.by_record != tile::Nesting::none ? unpacking.by_record : unpacking.whole;
   const double step = std::max(multiply + rates.unpack * unpack, read);
   const double parts =
       s.form == Form::parts && plan.splits > 1 ? rates.parts + rates.each_part * plan.splits : 0.0;
@@ -98,8 +99,9 @@ std::string_view hopper_tile_name(DType type, int kind) noexcept {
 #define MLXN_TILE_NAMES(name)                                                                            \
   case DType::name: {                                                                                    \
     static constexpr std::string_view kNames[tile::kKinds] = {                                           \
-        "matmul_hopper_tile16_" #name,  "matmul_hopper_tile32_" #name,  "matmul_hopper_tile64_" #name,   \
-        "matmul_hopper_tile128_" #name, "matmul_hopper_tile256_" #name, "matmul_hopper_pair256_" #name}; \
+        "matmul_hopper_tile8_" #name,   "matmul_hopper_tile16_" #name,  "matmul_hopper_tile32_" #name,   \
+        "matmul_hopper_tile64_" #name,  "matmul_hopper_tile128_" #name, "matmul_hopper_tile256_" #name,  \
+        "matmul_hopper_pair256_" #name};                                                                 \
     return kNames[kind];                                                                                 \
   }
   switch (type) {
@@ -170,9 +172,8 @@ HopperTilePlan plan_tiles(const Shape& shape, std::uint32_t m, std::uint32_t n, 
   plan.stage.image_type = quant::kElementF16;
   plan.stage.counter_count = plan.counters;
   plan.stage_grid = args.token_tiles * tile_tokens;
-  plan.stage.with_sums = shape.by_record == tile::Nesting::minimums;
   plan.image_bytes =
-      std::uint64_t{plan.stage_grid} * plan.stage.planes * (128 + (plan.stage.with_sums != 0 ? 16 : 0));
+      std::uint64_t{plan.stage_grid} * plan.stage.planes * 128;
   plan.scale_bytes = std::uint64_t{plan.stage_grid} * 4;
   return plan;
 }
@@ -202,8 +203,8 @@ HopperTilePlan plan_hopper_tile(DType type, std::uint32_t m, std::uint32_t n, st
   double least = 0;
   for (int kind = 0; kind < tile::kKinds; ++kind) {
     const Shape shape = hopper_tile_shape(type, kind);
-    // k in halves, or rounded by records: not so in other kernels.
-    if (batch_invariant && (shape.form == Form::pair || shape.by_record != tile::Nesting::none)) continue;
+    // k in halves, or rounded otherwise than in other kernels.
+    if (batch_invariant && (shape.form == Form::pair || shape.few || shape.by_record != tile::Nesting::none)) continue;
     const std::uint32_t most = shape.form == Form::parts && !batch_invariant ? kMaxSplits : 1;
     for (std::uint32_t splits = 1; splits <= most; ++splits) {
       HopperTilePlan plan = plan_hopper_shape(type, shape, m, n, k, splits, multiprocessors);

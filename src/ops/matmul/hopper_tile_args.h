@@ -14,9 +14,6 @@ namespace ops {
 ///   image  [tiles of tile_tokens tokens][planes of 64 k][tile_tokens][128 bytes], each row of 128 bytes in
 ///   the 128-byte
 ///          swizzle: its 16-byte pieces change places by xor with token % 8
-///   and, if with_sums, behind it
-///          [tiles][steps of 128 k][2][tile_tokens][8 groups of 16 k]: sums of these f16 numbers, times 2^-4, as f16, and what
-///          rounding took from them
 /// A row is multiplied by a power of two that brings its largest magnitude into [2^12, 2^13); `scales` has
 /// the powers that undo it. Rows that are not finite stay so. Tokens from m on and k from x's end on are
 /// zeros.
@@ -32,7 +29,6 @@ struct HopperStageArgs {
   uint32_t x_type;       ///< quant::kElementF32...
   uint32_t image_type;   ///< kElementF16 or kElementBf16
   uint32_t counter_count;
-  uint32_t with_sums;
 };
 
 /// y[m, n] = x * w^T; set by the plan (hopper_tile.h), the pointers by the caller.

@@ -27,18 +27,20 @@ struct Shape {
   /// Sums over a super-block are whole numbers times x, and multiplied by its scale then; minimums take part as products with sums
   /// of x. Twice or three times the registers for sums, and each record ends in a wait for the matrix instructions: for few tokens.
   Nesting by_record = Nesting::none;
+  bool few = false;     ///< 8 or 16 tokens: instructions of a warp, scales in f32 (cuda_tile_few_sm90a.cuh)
+  bool x_sums = false;  ///< whether the producers sum up x over 16 k
 
   [[nodiscard]] constexpr int rows() const noexcept { return 64 * row_groups; }
   [[nodiscard]] constexpr int threads() const noexcept { return 128 * (1 + row_groups * k_groups); }
   [[nodiscard]] constexpr int x_stage_bytes() const noexcept { return x_planes * tokens * 128; }
   [[nodiscard]] constexpr int w_stage_bytes() const noexcept { return rows() / 16 * half_bytes; }
   /// Sums of x over every 16 k of a stage, as pairs of f16: what rounding takes from the first is the second.
-  [[nodiscard]] constexpr int sum_stage_bytes() const noexcept { return by_record == Nesting::minimums ? tokens * 32 : 0; }
+  [[nodiscard]] constexpr int sum_stage_bytes() const noexcept { return x_sums ? tokens * 32 : 0; }
   [[nodiscard]] constexpr int sum_offset() const noexcept { return x_stages * x_stage_bytes(); }
   [[nodiscard]] constexpr int w_offset() const noexcept { return sum_offset() + x_stages * sum_stage_bytes(); }
   [[nodiscard]] constexpr int ring_bytes() const noexcept { return w_offset() + w_stages * w_stage_bytes(); }
   [[nodiscard]] constexpr int shared_bytes() const noexcept {
-    return ring_bytes() + 16 * (x_stages + w_stages);
+    return ring_bytes() + 16 * (x_stages + w_stages) + (x_sums ? 8 * x_stages : 0);
   }
   /// A row of a tensor copy's box has at most 256 elements of 8 bytes; of dense weights 128 bytes.
   [[nodiscard]] constexpr int copies() const noexcept { return half_bytes > 2048 ? 2 : 1; }
@@ -63,15 +65,18 @@ inline constexpr int kSharedBytes = 232448;  ///< what a block may have
   return s;
 }
 
-inline constexpr int kKinds = 6;
-/// The library's kernels of a type with records.
-[[nodiscard]] constexpr Shape shape_of(int kind, int half_bytes, Nesting nesting) noexcept {
-  constexpr int kTokens[kKinds] = {16, 32, 64, 128, 256, 256};
+inline constexpr int kKinds = 7;
+/// The library's kernels of a type with records. adds: whether weights are more than scale * code.
+[[nodiscard]] constexpr Shape shape_of(int kind, int half_bytes, Nesting nesting, bool adds = true) noexcept {
+  constexpr int kTokens[kKinds] = {8, 16, 32, 64, 128, 256, 256};
   Shape s;
   s.tokens = kTokens[kind];
-  s.form = kind == 5 ? Form::pair : kind == 4 ? Form::tiles : Form::parts;
+  s.form = kind == 6 ? Form::pair : kind == 5 ? Form::tiles : Form::parts;
   s.half_bytes = half_bytes;
-  if (s.tokens <= (nesting == Nesting::minimums ? 32 : 64)) s.by_record = nesting;
+  s.few = s.tokens == 8;
+  if (s.few) s.k_groups = 2;
+  if (!s.few && s.tokens <= (nesting == Nesting::minimums ? 32 : 64)) s.by_record = nesting;
+  s.x_sums = (s.few && adds) || s.by_record == Nesting::minimums;
   return with_stages(s);
 }
 

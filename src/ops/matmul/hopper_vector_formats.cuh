@@ -332,15 +332,16 @@ struct RowsIq4Xs {
       h = load_as<uint4>(rows + g * 16);
     }
   };
+  /// With 32 more; block: 0..7.
+  static __device__ __forceinline__ std::uint32_t scale(const Head& head, int u, std::uint32_t block) {
+    const std::uint32_t d_high = u ? head.h.z : head.h.x, low = u ? head.h.w : head.h.y;
+    return (low >> 4 * block & 15u) | (d_high >> (16 + 2 * block) & 3u) << 4;
+  }
   static __device__ __forceinline__ void terms(const Head& head, const std::uint8_t*, std::uint32_t,
                                                std::uint32_t half, std::uint32_t block, Terms<1>& out) {
-    const std::uint32_t at = half * 4 + block;
 #pragma unroll
-    for (int u = 0; u < 2; ++u) {
-      const std::uint32_t d_high = u ? head.h.z : head.h.x, low = u ? head.h.w : head.h.y;
-      const std::uint32_t sc = (low >> 4 * at & 15u) | (d_high >> (16 + 2 * at) & 3u) << 4;
-      out.scale[0][u] = half_of(d_high, 0) * small_less<32>(sc);
-    }
+    for (int u = 0; u < 2; ++u)
+      out.scale[0][u] = half_of(u ? head.h.z : head.h.x, 0) * small_less<32>(scale(head, u, half * 4 + block));
   }
 };
 
@@ -376,14 +377,18 @@ struct RowsQ3K {
   static constexpr int kParts = 2;
   static constexpr bool kAdds = false;
   using Head = HeadD<192>;
+  /// Both of a block, in bytes, with 32 more.
+  static __device__ __forceinline__ std::uint32_t scales(const std::uint8_t* row, std::uint32_t half,
+                                                         std::uint32_t block) {
+    const std::uint32_t low = load_u16(row + block * 2) >> 4 * half & 0x0f0fu;
+    const std::uint32_t high = load_u16(row + 8 + (block & 1) * 2) >> (4 * half + (block & 2)) & 0x0303u;
+    return low | high << 4;
+  }
   static __device__ __forceinline__ void terms(const Head& head, const std::uint8_t* rows, std::uint32_t g,
                                                std::uint32_t half, std::uint32_t block, Terms<2>& out) {
 #pragma unroll
     for (int u = 0; u < 2; ++u) {
-      const std::uint8_t* row = rows + g * 24 + u * 12;
-      const std::uint32_t low = load_u16(row + block * 2) >> 4 * half & 0x0f0fu;
-      const std::uint32_t high = load_u16(row + 8 + (block & 1) * 2) >> (4 * half + (block & 2)) & 0x0303u;
-      const std::uint32_t sc = low | high << 4;
+      const std::uint32_t sc = scales(rows + g * 24 + u * 12, half, block);
 #pragma unroll
       for (int part = 0; part < 2; ++part) out.scale[part][u] = head.d[u] * byte_less<32>(sc, part);
     }

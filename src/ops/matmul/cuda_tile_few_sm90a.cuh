@@ -1,0 +1,402 @@
+// The consumers of tiles of up to 16 tokens: matrix instructions of one warp (m16n8k16), so that nothing is
+// rounded but x: codes are whole numbers of f16, their products with a block of x are summed from zero, and
+// the block's scale is multiplied to these sums in f32. A warp has 16 rows of w, all tokens, and every
+// kKGroups-th half record; no warp waits for another but at the end.
+//
+// What weights add to scale * code (a centre, a minimum) is one more instruction per half record, against
+// sums of x over 16 k (sum_x).
+//
+// A type is Few<F>:
+//   Codes             bits and place as in cuda_tile_codes_sm90a.cuh: whole numbers times 2^(place - 24)
+//   Rows              scales in f32, as the few-row kernel has them (hopper_vector_formats.cuh)
+//   Addend            words(...): of rows g and g + 8, addends of groups 2t and 2t + 1 of 16 k, in f16; either
+//                     times a constant over all of k (kIsWhole), or times factors of the half record
+#pragma once
+
+#include <cstdint>
+
+#include "cuda_blocks/mma.cuh"
+#include "ops/matmul/cuda_tile_formats_sm90a.cuh"
+#include "ops/matmul/hopper_vector_formats.cuh"
+
+namespace mlxn::tile {
+
+// ---- codes
+
+/// Bytes as the f16 subnormals that they are.
+struct WholeByteCodes {
+  static __device__ constexpr int place(int, int) { return 0; }
+  using Raw = RawWords<16>;
+
+  template <class Reader>
+  static __device__ __forceinline__ Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
+    return ByteCodes::load(from, at, lane);
+  }
+  static __device__ __forceinline__ void bits(const Raw& raw, int plane, int step, std::uint32_t (&a)[4]) {
+#pragma unroll
+    for (int upper = 0; upper < 2; ++upper) {
+      const std::uint32_t word = raw.w[8 * plane + 2 * step + upper];
+      a[upper] = word & 0x00FF00FFu;
+      a[upper + 2] = permute(word, 0, 0x4341);
+    }
+  }
+};
+
+/// E2M1, value * 2^-14; its scales are half of what they stand for (RowsE8M0).
+struct SignedE2m1Codes : E2m1Codes {
+  static __device__ constexpr int place(int, int) { return 9; }
+  static __device__ __forceinline__ void bits(const Raw& raw, int plane, int step, std::uint32_t (&a)[4]) {
+    numbers(raw, plane, step, a);
+  }
+};
+
+// ---- addends
+
+/// A pair of bytes of `word`, each less kBias, as f16.
+template <int kBias>
+__device__ __forceinline__ std::uint32_t bytes_as_halves(std::uint32_t word, std::uint32_t first,
+                                                         std::uint32_t second) {
+  constexpr std::uint32_t kLess = 0xE400u + kBias;  // -(1024 + kBias): a unit is 1 up to 2048
+  return h2_add(permute(word, 0x64646464u, 0x4040u | second << 8 | first), twice(kLess));
+}
+
+/// What Addend::words sees of a half record.
+struct RowPlace {
+  const std::uint8_t* rows;
+  std::uint32_t g, t, half;
+};
+
+struct NoAddend {
+  static constexpr bool kAdds = false, kIsWhole = true;
+};
+/// -kZero times a scale in f16, of blocks of 32.
+template <int kZero>
+struct ZeroOfD {
+  static constexpr bool kAdds = true, kIsWhole = true;
+  static constexpr float kFactor = -kZero;
+  static __device__ __forceinline__ void words(const sm90::NoHead&, const RowPlace& at, const Scaling&,
+                                               std::uint32_t (&a)[2]) {
+#pragma unroll
+    for (std::uint32_t u = 0; u < 2; ++u)
+      a[u] = twice(sm90::load_u16(at.rows + at.g * 16 + u * 8 + at.t * 2));
+  }
+};
+/// The second of pairs in f16 or bf16, of groups of 128 / kGroups.
+template <std::uint32_t kGroups, bool kBf16 = false>
+struct SecondOfPair {
+  static constexpr bool kAdds = true, kIsWhole = true;
+  static constexpr float kFactor = 1.0f;
+  static __device__ __forceinline__ void words(const sm90::NoHead&, const RowPlace& at, const Scaling& scaling,
+                                               std::uint32_t (&a)[2]) {
+#pragma unroll
+    for (std::uint32_t u = 0; u < 2; ++u) {
+      const std::uint32_t m =
+          sm90::load_u16(at.rows + ((at.g * 2 + u) * kGroups + at.t / (4 / kGroups)) * 4 + 2);
+      if constexpr (kBf16) {
+        const float v = float_of_bits(m << 16) * scaling.rows[u].weight;
+        a[u] = h2_of(v, v);
+      } else {
+        a[u] = twice(m);
+      }
+    }
+  }
+};
+/// Minimums of 6 bits times -dmin (q4_K, q5_K).
+struct MinimumsK4 {
+  static constexpr bool kAdds = true, kIsWhole = false;
+  static __device__ __forceinline__ void words(const sm90::RowsK4::Head& head, const RowPlace& at,
+                                               const Scaling&, std::uint32_t (&a)[2]) {
+#pragma unroll
+    for (int u = 0; u < 2; ++u) a[u] = bytes_as_halves<0>(head.mn[u], at.t, at.t);
+  }
+  static __device__ __forceinline__ float factor(const sm90::RowsK4::Head& head, int u) {
+    return head.minus_dmin[u];
+  }
+};
+/// Minimums of 4 bits times -dmin.
+struct MinimumsQ2K {
+  static constexpr bool kAdds = true, kIsWhole = false;
+  static __device__ __forceinline__ void words(const sm90::RowsQ2K::Head&, const RowPlace& at, const Scaling&,
+                                               std::uint32_t (&a)[2]) {
+#pragma unroll
+    for (std::uint32_t u = 0; u < 2; ++u) {
+      const std::uint32_t both = sm90::load_u16(at.rows + at.g * 32 + u * 16 + at.half * 8 + at.t * 2);
+      a[u] = bytes_as_halves<0>(both >> 4 & 0x0f0fu, 0, 1);
+    }
+  }
+  static __device__ __forceinline__ float factor(const sm90::RowsQ2K::Head& head, int u) {
+    return head.minus_dmin[u];
+  }
+};
+/// -32 times a scale of a byte times d.
+struct ZeroOfQ6K {
+  static constexpr bool kAdds = true, kIsWhole = false;
+  static __device__ __forceinline__ void words(const sm90::RowsQ6K::Head&, const RowPlace& at, const Scaling&,
+                                               std::uint32_t (&a)[2]) {
+#pragma unroll
+    for (std::uint32_t u = 0; u < 2; ++u) {
+      const std::uint32_t both = sm90::load_u16(at.rows + at.g * 32 + u * 16 + at.half * 8 + at.t * 2);
+      a[u] = bytes_as_halves<128>(both ^ 0x8080u, 0, 1);
+    }
+  }
+  static __device__ __forceinline__ float factor(const sm90::RowsQ6K::Head& head, int u) {
+    return -32.0f * head.d[u];
+  }
+};
+/// -4 times a scale of 6 bits, less 32, times d.
+struct ZeroOfQ3K {
+  static constexpr bool kAdds = true, kIsWhole = false;
+  static __device__ __forceinline__ void words(const sm90::RowsQ3K::Head&, const RowPlace& at, const Scaling&,
+                                               std::uint32_t (&a)[2]) {
+#pragma unroll
+    for (std::uint32_t u = 0; u < 2; ++u)
+      a[u] = bytes_as_halves<32>(sm90::RowsQ3K::scales(at.rows + at.g * 24 + u * 12, at.half, at.t), 0, 1);
+  }
+  static __device__ __forceinline__ float factor(const sm90::RowsQ3K::Head& head, int u) {
+    return -4.0f * head.d[u];
+  }
+};
+/// -128 times a scale of 6 bits, less 32, times d.
+struct ZeroOfIq4Xs {
+  static constexpr bool kAdds = true, kIsWhole = false;
+  static __device__ __forceinline__ void words(const sm90::RowsIq4Xs::Head& head, const RowPlace& at,
+                                               const Scaling&, std::uint32_t (&a)[2]) {
+#pragma unroll
+    for (int u = 0; u < 2; ++u)
+      a[u] = bytes_as_halves<32>(sm90::RowsIq4Xs::scale(head, u, at.half * 4 + at.t), 0, 0);
+  }
+  static __device__ __forceinline__ float factor(const sm90::RowsIq4Xs::Head& head, int u) {
+    return -128.0f * sm90::half_of(u ? head.h.z : head.h.x, 0);
+  }
+};
+
+// ---- types
+
+/// 1 / power, which is a power of two.
+__device__ __forceinline__ float inverse_power(float power) {
+  return __uint_as_float(0x7F000000u - __float_as_uint(power));
+}
+
+template <class CodesT, class RowsT, class AddendT, bool kIsScaledT = false>
+struct FewOf {
+  using Codes = CodesT;
+  using Rows = RowsT;
+  using Addend = AddendT;
+  /// Whether scales are multiplied by the row's power of two (Scaling) first: those beyond f16.
+  static constexpr bool kIsScaled = kIsScaledT;
+  /// What makes values of sums of row g or g + 8.
+  static __device__ constexpr float back(int upper) {
+    return static_cast<float>(1 << (24 - Codes::place(0, upper)));
+  }
+};
+template <class F>
+struct Few;
+template <>
+struct Few<Q4_0> : FewOf<NibbleCodes<0>, sm90::RowsD, ZeroOfD<8>> {};
+template <>
+struct Few<Q4_1> : FewOf<NibbleCodes<0>, sm90::RowsDM, SecondOfPair<4>> {};
+template <>
+struct Few<Q5_0> : FewOf<NibbleCodes<1>, sm90::RowsD, ZeroOfD<16>> {};
+template <>
+struct Few<Q5_1> : FewOf<NibbleCodes<1>, sm90::RowsDM, SecondOfPair<4>> {};
+template <>
+struct Few<Q8_0> : FewOf<WholeByteCodes, sm90::RowsD, ZeroOfD<128>> {};
+template <>
+struct Few<Q2K> : FewOf<PairCodes<0>, sm90::RowsQ2K, MinimumsQ2K> {};
+template <>
+struct Few<Q3K> : FewOf<PairCodes<1>, sm90::RowsQ3K, ZeroOfQ3K> {};
+template <>
+struct Few<Q4K> : FewOf<NibbleCodes<0>, sm90::RowsK4, MinimumsK4> {};
+template <>
+struct Few<Q5K> : FewOf<NibbleCodes<1>, sm90::RowsK4, MinimumsK4> {};
+template <>
+struct Few<Q6K> : FewOf<NibbleCodes<2>, sm90::RowsQ6K, ZeroOfQ6K> {};
+template <>
+struct Few<Iq4Nl> : FewOf<TableCodes, sm90::RowsD, ZeroOfD<128>> {};
+template <>
+struct Few<Iq4Xs> : FewOf<TableCodes, sm90::RowsIq4Xs, ZeroOfIq4Xs> {};
+template <>
+struct Few<Mxfp4> : FewOf<SignedE2m1Codes, sm90::RowsE8M0, NoAddend, true> {};
+template <std::uint32_t kGroups, bool kBf16>
+struct Few<Affine4<kGroups, kBf16>>
+    : FewOf<NibbleCodes<0>, sm90::RowsAffine<kGroups, kBf16>, SecondOfPair<kGroups, kBf16>, kBf16> {};
+template <std::uint32_t kGroups, bool kBf16>
+struct Few<Affine8<kGroups, kBf16>>
+    : FewOf<WholeByteCodes, sm90::RowsAffine<kGroups, kBf16>, SecondOfPair<kGroups, kBf16>, kBf16> {};
+
+// ---- sums of x
+
+/// By warp `first` of kSumWarps, which take stages of x by turns: the sums of a stage's f16 numbers over 16 k, times
+/// 2^-4, as f16 and what rounding took from them: [2][tokens][8 groups]. A matrix of ones in row s alone adds
+/// group s into row s of the result.
+template <class C>
+__device__ __forceinline__ void sum_x(std::uint32_t shared, sm90::StageBarriers<C::kXStages> ring, std::uint32_t summed,
+                                      std::uint32_t stages, std::uint32_t first) {
+  constexpr std::uint32_t kTiles = C::kTokens == 8 ? 1 : 2;  // at a time
+  const std::uint32_t lane = threadIdx.x % 32, g = lane / 4;
+  // Four matrices: k 0..7, 8..15 of two steps of 16 k.
+  const std::uint32_t row = shared + lane % 8 * 128, piece = (lane / 8 ^ lane) & 7;
+  const std::uint32_t out = shared + C::kSumOffset + lane % 4 * 32 + g * 2;  // of tokens 2t and 2t + 1
+  sm90::RingPosition at{first, 0};
+#pragma unroll 1
+  for (std::uint32_t i = first; i < stages; i += C::kSumWarps) {
+    sm90::barrier_wait(ring.full(at.slot), at.parity);
+#pragma unroll 1
+    for (std::uint32_t pair = 0; pair < C::kTokens; pair += 8 * kTiles) {
+      const std::uint32_t x = row + at.slot * C::kXBytes + pair * 128;
+      float sums[kTiles][2][4];
+#pragma unroll
+      for (std::uint32_t step = 0; step < 8; step += 2) {
+#pragma unroll
+        for (std::uint32_t tile = 0; tile < kTiles; ++tile) {
+          std::uint32_t b[4];
+          sm90::load_matrix_x4(b, x + (piece ^ step % 4 * 2) * 16 + step / 4 * C::kPlaneBytes + tile * 1024);
+#pragma unroll
+          for (std::uint32_t odd = 0; odd < 2; ++odd) {
+            const std::uint32_t a = g == step + odd ? 0x2C002C00u : 0;
+            if (step == 0)
+              sm90::mma_f16_first(sums[tile][odd], a, 0, a, 0, b[2 * odd], b[2 * odd + 1]);
+            else
+              sm90::mma_f16(sums[tile][odd], a, 0, a, 0, b[2 * odd], b[2 * odd + 1]);
+          }
+        }
+      }
+#pragma unroll
+      for (std::uint32_t tile = 0; tile < kTiles; ++tile) {
+        const std::uint32_t to = out + at.slot * C::kSumBytes + (pair + 8 * tile) * 16;
+        const float sum0 = sums[tile][0][0] + sums[tile][1][0], sum1 = sums[tile][0][1] + sums[tile][1][1];
+        const std::uint32_t whole = sm90::f32_to_f16x2(sum0, sum1);
+        const float2 kept = sm90::f16x2_to_f32(whole);
+        const std::uint32_t rest = sm90::f32_to_f16x2(sum0 - kept.x, sum1 - kept.y);
+        sm90::store_u16(to, whole);
+        sm90::store_u16(to + 16, whole >> 16);
+        sm90::store_u16(to + C::kTokens * 16, rest);
+        sm90::store_u16(to + C::kTokens * 16 + 16, rest >> 16);
+      }
+    }
+    // Matrix instructions of warpgroups read them as copies do.
+    if constexpr (!C::kIsFew) asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    sm90::barrier_arrive(summed + at.slot * 8);  // every lane for what it wrote
+#pragma unroll
+    for (int turn = 0; turn < C::kSumWarps; ++turn) at.advance(C::kXStages);
+  }
+}
+
+// ---- products
+
+template <class C, int kGroup>
+__device__ __forceinline__ void multiply_few(float (&sums)[C::kSums], const HopperTileArgs& args,
+                                             std::uint32_t shared, const unsigned char* memory,
+                                             sm90::StageBarriers<C::kWStages> ring, std::uint32_t summed,
+                                             const Item& item, const Place& me) {
+  using F = typename C::Format;
+  using Type = Few<F>;
+  using Codes = typename Type::Codes;
+  using Rows = typename Type::Rows;
+  using Addend = typename Type::Addend;
+  constexpr int kTiles = C::kTokens / 8, kParts = Rows::kParts;
+  constexpr int kHalf = F::kSuper ? kGroup : 0;
+  static_assert(C::kKGroups == 2 && C::kXPlanes == 2 && C::kXStages == C::kWStages && C::kForm == Form::parts, "the groups take the halves of records by turns");
+  constexpr std::uint32_t kGap = C::kCopies == 1 ? 0 : C::kWBytes / 2 - C::kPieceBytes;
+  std::uint32_t lane = me.lane;
+  asm("" : "+r"(lane));  // else it is read from its special register in every step
+  const std::uint32_t g = lane / 4, t = lane % 4;
+  const std::uint32_t record = C::kWOffset + me.thread / 32 * C::kPieceBytes;
+  // Four matrices of x, of 8 tokens x 8 k: with 16 tokens, both halves of a step of 16 k of both; with 8, those
+  // of two steps.
+  const std::uint32_t token = kTiles == 2 ? lane % 8 + lane / 16 * 8 : lane % 8;
+  const std::uint32_t piece = kTiles == 2 ? lane / 8 % 2 : lane / 8;
+  constexpr int kLoads = kTiles == 2 ? 4 : 2;  // of a plane
+  std::uint32_t x_rows[kLoads];
+#pragma unroll
+  for (std::uint32_t i = 0; i < kLoads; ++i)
+    x_rows[i] = shared + token * 128 + ((piece ^ token ^ i * (8 / kLoads)) & 7) * 16;
+  const std::uint32_t sums_row = shared + C::kSumOffset + (kTiles == 2 ? lane : lane % 16) * 16;
+  Scaling scaling{};
+  if constexpr (Type::kIsScaled) scaling = scaling_of<F>(args, item.row_tile * C::kRows + me.row);
+  float added[kTiles][4] = {};  // addends' sums over all of k
+
+  std::uint32_t slot = kGroup, parity = 0;
+#pragma unroll 1
+  for (std::uint32_t step = item.begin + kGroup; step < item.end; step += 2) {
+    sm90::barrier_wait(ring.full(slot), parity);
+    const std::uint32_t stage = record + slot * C::kWBytes;
+    const typename Codes::Raw raw = Codes::load(SharedReader<C::kPieceBytes, kGap>{shared + stage},
+                                                kHalf * F::kRowBytes, lane);
+    const std::uint8_t* rows = memory + stage + (kHalf == 0 ? F::kCodeBytes + kGap : 0);
+    typename Rows::Head head;
+    head.load(rows, g, kHalf);
+    const std::uint32_t x = slot * C::kXBytes;
+#pragma unroll
+    for (int block = 0; block < 4; ++block) {
+      std::uint32_t b[kTiles][4];
+#pragma unroll
+      for (int i = 0; i < kTiles; ++i)
+        sm90::load_matrix_x4(b[i], x_rows[block % 2 * kTiles + i] + x + block / 2 * C::kPlaneBytes);
+      std::uint32_t a[2][4];
+#pragma unroll
+      for (int i = 0; i < 2; ++i) Codes::bits(raw, block / 2, block % 2 * 2 + i, a[i]);
+      sm90::Terms<kParts> terms;
+      Rows::terms(head, rows, g, kHalf, block, terms);
+#pragma unroll
+      for (int part = 0; part < kParts; ++part) {
+#pragma unroll
+        for (int u = 0; u < 2; ++u) {
+          float& scale = terms.scale[part][u];
+          if constexpr (Type::kIsScaled) scale *= scaling.rows[u].weight;
+          const int up = Codes::place(part, u) - Codes::place(0, u);
+          if (up != 0) scale *= 1.0f / static_cast<float>(1 << up);
+        }
+      }
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+        float c[kParts][4];
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const std::uint32_t b0 = kTiles == 2 ? b[i][2 * tile] : b[0][2 * i];
+          const std::uint32_t b1 = kTiles == 2 ? b[i][2 * tile + 1] : b[0][2 * i + 1];
+          if (i == 0 || kParts == 2)
+            sm90::mma_f16_first(c[kParts == 2 ? i : 0], a[i][0], a[i][1], a[i][2], a[i][3], b0, b1);
+          else
+            sm90::mma_f16(c[0], a[i][0], a[i][1], a[i][2], a[i][3], b0, b1);
+        }
+#pragma unroll
+        for (int part = 0; part < kParts; ++part) {
+#pragma unroll
+          for (int j = 0; j < 4; ++j) sums[4 * tile + j] += terms.scale[part][j / 2] * c[part][j];
+        }
+      }
+    }
+    if constexpr (Addend::kAdds) {
+      sm90::barrier_wait(summed + slot * 8, parity);
+      std::uint32_t a[2];
+      Addend::words(head, RowPlace{rows, g, t, kHalf}, scaling, a);
+      std::uint32_t s[4];  // with 16 tokens: both tiles, then what rounding took; with 8 the matrices come twice
+      sm90::load_matrix_x4(s, sums_row + slot * C::kSumBytes);
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+        if constexpr (Addend::kIsWhole) {
+          sm90::mma_f16(added[tile], a[0], a[1], a[0], a[1], s[tile], s[tile + kTiles]);
+        } else {
+          float c[4];
+          sm90::mma_f16_first(c, a[0], a[1], a[0], a[1], s[tile], s[tile + kTiles]);
+#pragma unroll
+          for (int j = 0; j < 4; ++j)
+            sums[4 * tile + j] += Addend::factor(head, j / 2) * (16.0f / Type::back(j / 2)) * c[j];
+        }
+      }
+    }
+    // All that was loaded has been used.
+    __syncwarp();
+    free_stage(ring, slot, me);
+    slot += 2;
+    if (slot >= C::kWStages) slot -= C::kWStages, parity ^= 1;
+  }
+  if constexpr (Addend::kAdds && Addend::kIsWhole) {
+#pragma unroll
+    for (int i = 0; i < C::kSums; ++i)
+      sums[i] += Addend::kFactor * (16.0f / Type::back(i % 4 / 2)) * added[i / 4][i % 4];
+  }
+}
+
+}  // namespace mlxn::tile
