@@ -99,9 +99,8 @@ __device__ __forceinline__ std::uint32_t multiply_add(std::uint32_t a, std::uint
   return d;
 }
 
-/// The lower half of `bits` to shared memory.
-__device__ __forceinline__ void store_u16(std::uint32_t shared, std::uint32_t bits) {
-  asm volatile("st.shared.u16 [%0], %1;" ::"r"(shared), "h"(static_cast<std::uint16_t>(bits)) : "memory");
+__device__ __forceinline__ void store_u32(std::uint32_t shared, std::uint32_t bits) {
+  asm volatile("st.shared.u32 [%0], %1;" ::"r"(shared), "r"(bits) : "memory");
 }
 
 }  // namespace mlxn::sm90

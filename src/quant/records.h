@@ -85,8 +85,9 @@ struct RecordPlace {
 /// row 0..15, k 0..127. Lane 4 g + t of a warp owns rows g and g + 8 and, in every step of 16 k, k = 2t, 2t + 8, 2t + 1, 2t + 9:
 /// bytes 0..3 of its words. Per step: of 4 bits half a byte (low: row g), of 2 bits a quarter (step pairs (s, g), (s, g + 8),
 /// (s + 1, g), (s + 1, g + 8)), of 1 bit an eighth (bit 2 i: step i of four, row g; bit 2 i + 1: row g + 8), of 8 bits two words
-/// (row g, row g + 8). A lane's words lie in fours, those of 1 bit in twos. If rows_apart, the four k of row g are the half bytes
-/// 0..3 of a word, as selectors of a byte permute, and those of row g + 8 the half bytes 4..7.
+/// (row g, row g + 8). A lane's words lie in fours, those of 1 bit in twos. If rows_apart, k 2t, 2t + 1, 2t + 8, 2t + 9 of row g are
+/// the half bytes 0..3 of a word, as selectors of a byte permute, and those of row g + 8 the half bytes 4..7: a byte names two
+/// neighbours.
 [[nodiscard]] constexpr RecordPlace record_place(const RecordPlane& plane, std::uint32_t row, std::uint32_t k) noexcept {
   const std::uint32_t bits = plane.bits;
   const std::uint32_t lane = row % 8 * 4 + k % 8 / 2, upper = row / 8, step = k / 16;
@@ -95,7 +96,7 @@ struct RecordPlace {
   const std::uint32_t steps = 4 / bits > 0 ? 4 / bits : 1;  // that share a word
   const std::uint32_t word = bits == 8 ? step * 2 + upper : step / steps;
   const std::uint32_t first = word / words * (32 * words * 4) + lane * words * 4 + word % words * 4;
-  if (plane.rows_apart) return {first + upper * 2 + at / 2, at % 2 * 4};
+  if (plane.rows_apart) return {first + upper * 2 + k % 16 / 8, k % 2 * 4};
   return {first + at, bits == 8 ? 0 : step % steps * 2 * bits + upper * bits};
 }
 

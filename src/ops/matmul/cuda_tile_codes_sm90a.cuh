@@ -152,53 +152,83 @@ struct ByteCodes {
   }
 };
 
-/// Nibbles that stand for the values of iq4_nl and iq4_xs, rows apart: as bytes, 128 more than the value.
-struct TableCodes {
-  static MLXN_TILE_FN constexpr int place(int, int) { return 0; }
-  using Raw = RawWords<8>;
+/// The f16 numbers of two half bytes, by the byte that they are: in shared memory each 32 times, a copy for every
+/// bank, so that a warp's look-ups never wait for each other. A look-up is a shift, a mask and a load, where
+/// byte permutes take twice a logic instruction's time.
+struct PairTable {
+  static constexpr std::uint32_t kBytes = 256 * 128;
+#if defined(__CUDA_ARCH__)
+  std::uint32_t column;  // shared address, a multiple of kBytes, with 4 * lane
 
+  /// Of byte i of word.
+  MLXN_TILE_FN std::uint32_t operator()(std::uint32_t word, int i) const {
+    const std::uint32_t at = ((i == 0 ? word << 7 : word >> (8 * i - 7)) & 0x7F80u) | column;
+    std::uint32_t pair;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(pair) : "r"(at));
+    return pair;
+  }
+#else
+  const std::uint32_t* pairs;
+  MLXN_TILE_FN std::uint32_t operator()(std::uint32_t word, int i) const {
+    return pairs[word >> 8 * i & 0xFF];
+  }
+#endif
+};
+
+/// Nibbles that name one of sixteen f16 numbers, rows apart. ValuesT::half(code): its bits.
+template <class ValuesT>
+struct LookUpCodes {
+  using Values = ValuesT;
+  static constexpr bool kLooksUp = true;
+  static MLXN_TILE_FN constexpr int place(int, int) { return Values::kPlace; }
+  struct Raw {
+    std::uint32_t w[8];
+    PairTable table;
+  };
+
+  /// The table's entry of a byte.
+  static MLXN_TILE_FN std::uint32_t pair(std::uint32_t byte) {
+    return Values::half(byte & 15) | Values::half(byte >> 4) << 16;
+  }
   template <class Reader>
   static MLXN_TILE_FN Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
+    RawWords<8> words;
+    load_words<2>(from, at, lane, words);
     Raw raw;
-    load_words<2>(from, at, lane, raw);
+    MLXN_TILE_UNROLL
+    for (int i = 0; i < 8; ++i) raw.w[i] = words.w[i];
+    raw.table = from.table();
     return raw;
   }
   static MLXN_TILE_FN void bits(const Raw& raw, int plane, int step, std::uint32_t (&a)[4]) {
-    constexpr std::uint32_t kT0 = 0x3f2d1801u, kT1 = 0x766a5d4fu, kT2 = 0xa6998d81u, kT3 = 0xf1d9c5b5u;
     const std::uint32_t word = raw.w[4 * plane + step];
-    const std::uint32_t index = word & 0x77777777u;
-    const std::uint32_t choice = (word >> 1 & 0x44444444u) | 0x32103210u;
-    MLXN_TILE_UNROLL
-    for (int upper = 0; upper < 2; ++upper) {
-      const std::uint32_t at = index >> 16 * upper;
-      // k 2t, 2t + 8, 2t + 1, 2t + 9.
-      const std::uint32_t values =
-          sm90::permute(sm90::permute(kT0, kT1, at), sm90::permute(kT2, kT3, at), choice >> 16 * upper);
-      a[upper] = values & 0x00FF00FFu;
-      a[upper + 2] = sm90::permute(values, 0, 0x4341);
-    }
+    a[0] = raw.table(word, 0);
+    a[2] = raw.table(word, 1);
+    a[1] = raw.table(word, 2);
+    a[3] = raw.table(word, 3);
   }
 };
 
-/// Nibbles of E2M1, rows apart: their bits are those of the f16 of value * 2^-14.
-struct E2m1Codes {
-  using Raw = RawWords<8>;
-
-  template <class Reader>
-  static MLXN_TILE_FN Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
-    Raw raw;
-    load_words<2>(from, at, lane, raw);
-    return raw;
-  }
-  static MLXN_TILE_FN void numbers(const Raw& raw, int plane, int step, std::uint32_t (&a)[4]) {
-    // Half a word for k 2t and k 2t + 1 each: rows g, g with k + 8, rows g + 8, g + 8 with k + 8.
-    const std::uint32_t word = sm90::permute(raw.w[4 * plane + step], 0, 0x3120);
-    MLXN_TILE_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const int at = 4 * (i / 2 + i % 2 * 2);  // of the nibble in its half of the word
-      a[i] = (moved(word, 9 - at) & 0x0E000E00u) | (moved(word, 12 - at) & 0x80008000u);
-    }
+/// iq4_nl and iq4_xs: whole numbers times 2^-24.
+struct Iq4Values {
+  static constexpr int kPlace = 0;
+  static MLXN_TILE_FN std::uint32_t half(std::uint32_t code) {
+    // Magnitudes.
+    const std::uint32_t four = code < 8 ? code < 4 ? 0x4153687Fu : 0x0A162331u : code < 12 ? 0x26190D01u : 0x71594535u;
+    return (four >> code % 4 * 8 & 0xFF) | (code < 8 ? 0x8000u : 0u);
   }
 };
+/// E2M1, value * 2^-14: the nibble's bits are those of the number.
+struct E2m1Values {
+  static constexpr int kPlace = 10;
+  static MLXN_TILE_FN std::uint32_t half(std::uint32_t code) { return (code & 7) << 9 | (code & 8) << 12; }
+};
+
+/// Whether codes look pairs up.
+template <class Codes>
+constexpr bool looks_up() {
+  if constexpr (requires { Codes::kLooksUp; }) return true;
+  return false;
+}
 
 }  // namespace mlxn::tile

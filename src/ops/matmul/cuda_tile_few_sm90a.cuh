@@ -42,14 +42,6 @@ struct WholeByteCodes {
   }
 };
 
-/// E2M1, value * 2^-14; its scales are half of what they stand for (RowsE8M0).
-struct SignedE2m1Codes : E2m1Codes {
-  static __device__ constexpr int place(int, int) { return 9; }
-  static __device__ __forceinline__ void bits(const Raw& raw, int plane, int step, std::uint32_t (&a)[4]) {
-    numbers(raw, plane, step, a);
-  }
-};
-
 // ---- addends
 
 /// A pair of bytes of `word`, each less kBias, as f16.
@@ -156,19 +148,6 @@ struct ZeroOfQ3K {
     return -4.0f * head.d[u];
   }
 };
-/// -128 times a scale of 6 bits, less 32, times d.
-struct ZeroOfIq4Xs {
-  static constexpr bool kAdds = true, kIsWhole = false;
-  static __device__ __forceinline__ void words(const sm90::RowsIq4Xs::Head& head, const RowPlace& at,
-                                               const Scaling&, std::uint32_t (&a)[2]) {
-#pragma unroll
-    for (int u = 0; u < 2; ++u)
-      a[u] = bytes_as_halves<32>(sm90::RowsIq4Xs::scale(head, u, at.half * 4 + at.t), 0, 0);
-  }
-  static __device__ __forceinline__ float factor(const sm90::RowsIq4Xs::Head& head, int u) {
-    return -128.0f * sm90::half_of(u ? head.h.z : head.h.x, 0);
-  }
-};
 
 // ---- types
 
@@ -187,6 +166,22 @@ struct FewOf {
   /// What makes values of sums of row g or g + 8.
   static __device__ constexpr float back(int upper) {
     return static_cast<float>(1 << (24 - Codes::place(0, upper)));
+  }
+
+  /// Scales of a block, in units of its sums.
+  static __device__ __forceinline__ void terms(const typename Rows::Head& head, const std::uint8_t* rows,
+                                               std::uint32_t g, std::uint32_t half, std::uint32_t block,
+                                               const Scaling& scaling, sm90::Terms<Rows::kParts>& out) {
+    Rows::terms(head, rows, g, half, block, out);
+#pragma unroll
+    for (int part = 0; part < Rows::kParts; ++part) {
+#pragma unroll
+      for (int u = 0; u < 2; ++u) {
+        if constexpr (kIsScaled) out.scale[part][u] *= scaling.rows[u].weight;
+        const int up = Codes::place(part, u) - Codes::place(0, u);
+        if (up != 0) out.scale[part][u] *= 1.0f / static_cast<float>(1 << up);
+      }
+    }
   }
 };
 template <class F>
@@ -212,11 +207,24 @@ struct Few<Q5K> : FewOf<NibbleCodes<1>, sm90::RowsK4, MinimumsK4> {};
 template <>
 struct Few<Q6K> : FewOf<NibbleCodes<2>, sm90::RowsQ6K, ZeroOfQ6K> {};
 template <>
-struct Few<Iq4Nl> : FewOf<TableCodes, sm90::RowsD, ZeroOfD<128>> {};
+struct Few<Iq4Nl> : FewOf<LookUpCodes<Iq4Values>, sm90::RowsD, NoAddend> {};
 template <>
-struct Few<Iq4Xs> : FewOf<TableCodes, sm90::RowsIq4Xs, ZeroOfIq4Xs> {};
+struct Few<Iq4Xs> : FewOf<LookUpCodes<Iq4Values>, sm90::RowsIq4Xs, NoAddend> {};
 template <>
-struct Few<Mxfp4> : FewOf<SignedE2m1Codes, sm90::RowsE8M0, NoAddend, true> {};
+struct Few<Mxfp4> : FewOf<LookUpCodes<E2m1Values>, sm90::RowsE8M0, NoAddend, true> {
+  /// 2^(e - 127) times the row's power, which keeps the row's largest far from the ends of f32: what is lost is
+  /// 2^-126 of it.
+  static __device__ __forceinline__ void terms(const Rows::Head&, const std::uint8_t* rows, std::uint32_t g,
+                                               std::uint32_t, std::uint32_t block, const Scaling& scaling,
+                                               sm90::Terms<1>& out) {
+#pragma unroll
+    for (int u = 0; u < 2; ++u) {
+      const auto power = static_cast<std::uint32_t>(__float_as_int(scaling.rows[u].weight)) - (127u << 23);
+      const auto bits = static_cast<std::int32_t>(sm90::multiply_add(rows[g * 8 + u * 4 + block], 1u << 23, power));
+      out.scale[0][u] = __int_as_float(bits > 0 ? bits : 0);
+    }
+  }
+};
 template <std::uint32_t kGroups, bool kBf16>
 struct Few<Affine4<kGroups, kBf16>>
     : FewOf<NibbleCodes<0>, sm90::RowsAffine<kGroups, kBf16>, SecondOfPair<kGroups, kBf16>, kBf16> {};
@@ -227,51 +235,49 @@ struct Few<Affine8<kGroups, kBf16>>
 // ---- sums of x
 
 /// By warp `first` of kSumWarps, which take stages of x by turns: the sums of a stage's f16 numbers over 16 k, times
-/// 2^-4, as f16 and what rounding took from them: [2][tokens][8 groups]. A matrix of ones in row s alone adds
-/// group s into row s of the result.
+/// 2^-4, as f16 and what rounding took from them: [2][tokens][8 groups]. Tokens are the instruction's rows; a
+/// matrix of ones in column s alone adds group s into column s of the result. Of 8 tokens, the other eight rows
+/// are the same tokens' k from 64 on.
 template <class C>
 __device__ __forceinline__ void sum_x(std::uint32_t shared, sm90::StageBarriers<C::kXStages> ring, std::uint32_t summed,
                                       std::uint32_t stages, std::uint32_t first) {
-  constexpr std::uint32_t kTiles = C::kTokens == 8 ? 1 : 2;  // at a time
-  const std::uint32_t lane = threadIdx.x % 32, g = lane / 4;
-  // Four matrices: k 0..7, 8..15 of two steps of 16 k.
-  const std::uint32_t row = shared + lane % 8 * 128, piece = (lane / 8 ^ lane) & 7;
-  const std::uint32_t out = shared + C::kSumOffset + lane % 4 * 32 + g * 2;  // of tokens 2t and 2t + 1
+  constexpr bool kIsEight = C::kTokens == 8;
+  constexpr std::uint32_t kSteps = kIsEight ? 4 : 8;  // instructions
+  const std::uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  // Four matrices: rows 0..7 and 8..15 of k 0..7, then of k 8..15.
+  const std::uint32_t token = kIsEight ? lane % 8 : lane % 16, piece = (lane / 16 ^ lane) & 7;
+  const std::uint32_t row = shared + token * 128 + (kIsEight && lane / 8 % 2 != 0 ? C::kPlaneBytes : 0);
+  const std::uint32_t out = shared + C::kSumOffset + g * 16 + t * 4;
   sm90::RingPosition at{first, 0};
 #pragma unroll 1
   for (std::uint32_t i = first; i < stages; i += C::kSumWarps) {
     sm90::barrier_wait(ring.full(at.slot), at.parity);
 #pragma unroll 1
-    for (std::uint32_t pair = 0; pair < C::kTokens; pair += 8 * kTiles) {
-      const std::uint32_t x = row + at.slot * C::kXBytes + pair * 128;
-      float sums[kTiles][2][4];
+    for (std::uint32_t tokens = 0; tokens < C::kTokens; tokens += 16) {
+      const std::uint32_t x = row + at.slot * C::kXBytes + tokens * 128;
+      float even[4], odd[4];
 #pragma unroll
-      for (std::uint32_t step = 0; step < 8; step += 2) {
-#pragma unroll
-        for (std::uint32_t tile = 0; tile < kTiles; ++tile) {
-          std::uint32_t b[4];
-          sm90::load_matrix_x4(b, x + (piece ^ step % 4 * 2) * 16 + step / 4 * C::kPlaneBytes + tile * 1024);
-#pragma unroll
-          for (std::uint32_t odd = 0; odd < 2; ++odd) {
-            const std::uint32_t a = g == step + odd ? 0x2C002C00u : 0;
-            if (step == 0)
-              sm90::mma_f16_first(sums[tile][odd], a, 0, a, 0, b[2 * odd], b[2 * odd + 1]);
-            else
-              sm90::mma_f16(sums[tile][odd], a, 0, a, 0, b[2 * odd], b[2 * odd + 1]);
-          }
-        }
+      for (std::uint32_t step = 0; step < kSteps; ++step) {
+        std::uint32_t a[4];
+        sm90::load_matrix_x4(a, x + (piece ^ step % 4 * 2) * 16 + step / 4 * C::kPlaneBytes);
+        const std::uint32_t ones = g == step ? 0x2C002C00u : 0;
+        float(&sums)[4] = step % 2 == 0 ? even : odd;
+        if (step < 2)
+          sm90::mma_f16_first(sums, a[0], a[1], a[2], a[3], ones, ones);
+        else
+          sm90::mma_f16(sums, a[0], a[1], a[2], a[3], ones, ones);
       }
+      // Of token g groups 2t and 2t + 1, then of token g + 8, or groups 2t + 4 and 2t + 5.
 #pragma unroll
-      for (std::uint32_t tile = 0; tile < kTiles; ++tile) {
-        const std::uint32_t to = out + at.slot * C::kSumBytes + (pair + 8 * tile) * 16;
-        const float sum0 = sums[tile][0][0] + sums[tile][1][0], sum1 = sums[tile][0][1] + sums[tile][1][1];
+      for (int upper = 0; upper < 2; ++upper) {
+        const float sum0 = even[2 * upper] + odd[2 * upper], sum1 = even[2 * upper + 1] + odd[2 * upper + 1];
         const std::uint32_t whole = sm90::f32_to_f16x2(sum0, sum1);
         const float2 kept = sm90::f16x2_to_f32(whole);
-        const std::uint32_t rest = sm90::f32_to_f16x2(sum0 - kept.x, sum1 - kept.y);
-        sm90::store_u16(to, whole);
-        sm90::store_u16(to + 16, whole >> 16);
-        sm90::store_u16(to + C::kTokens * 16, rest);
-        sm90::store_u16(to + C::kTokens * 16 + 16, rest >> 16);
+        const std::uint32_t to =
+            out + at.slot * C::kSumBytes + tokens * 16 + static_cast<std::uint32_t>(upper) * (kIsEight ? 8 : 128);
+        if (kIsEight && t >= 2) continue;  // columns that no step has
+        sm90::store_u32(to, whole);
+        sm90::store_u32(to + C::kTokens * 16, sm90::f32_to_f16x2(sum0 - kept.x, sum1 - kept.y));
       }
     }
     // Matrix instructions of warpgroups read them as copies do.
@@ -312,6 +318,7 @@ __device__ __forceinline__ void multiply_few(float (&sums)[C::kSums], const Hopp
   for (std::uint32_t i = 0; i < kLoads; ++i)
     x_rows[i] = shared + token * 128 + ((piece ^ token ^ i * (8 / kLoads)) & 7) * 16;
   const std::uint32_t sums_row = shared + C::kSumOffset + (kTiles == 2 ? lane : lane % 16) * 16;
+  const PairTable table{table_of<C>(shared) | lane * 4};
   Scaling scaling{};
   if constexpr (Type::kIsScaled) scaling = scaling_of<F>(args, item.row_tile * C::kRows + me.row);
   float added[kTiles][4] = {};  // addends' sums over all of k
@@ -321,7 +328,7 @@ __device__ __forceinline__ void multiply_few(float (&sums)[C::kSums], const Hopp
   for (std::uint32_t step = item.begin + kGroup; step < item.end; step += 2) {
     sm90::barrier_wait(ring.full(slot), parity);
     const std::uint32_t stage = record + slot * C::kWBytes;
-    const typename Codes::Raw raw = Codes::load(SharedReader<C::kPieceBytes, kGap>{shared + stage},
+    const typename Codes::Raw raw = Codes::load(SharedReader<C::kPieceBytes, kGap>{shared + stage, table},
                                                 kHalf * F::kRowBytes, lane);
     const std::uint8_t* rows = memory + stage + (kHalf == 0 ? F::kCodeBytes + kGap : 0);
     typename Rows::Head head;
@@ -337,17 +344,7 @@ __device__ __forceinline__ void multiply_few(float (&sums)[C::kSums], const Hopp
 #pragma unroll
       for (int i = 0; i < 2; ++i) Codes::bits(raw, block / 2, block % 2 * 2 + i, a[i]);
       sm90::Terms<kParts> terms;
-      Rows::terms(head, rows, g, kHalf, block, terms);
-#pragma unroll
-      for (int part = 0; part < kParts; ++part) {
-#pragma unroll
-        for (int u = 0; u < 2; ++u) {
-          float& scale = terms.scale[part][u];
-          if constexpr (Type::kIsScaled) scale *= scaling.rows[u].weight;
-          const int up = Codes::place(part, u) - Codes::place(0, u);
-          if (up != 0) scale *= 1.0f / static_cast<float>(1 << up);
-        }
-      }
+      Type::terms(head, rows, g, kHalf, block, scaling, terms);
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
         float c[kParts][4];

@@ -94,7 +94,7 @@ MLXN_TILE_FN RowScaling scaling_of_halves(int exponent, int below) {
 
 // ---- scales in f16
 
-/// w = d * (code - kZero), or d * code + m where kZero < 0; blocks of 32. kOwnIsScaled: Own has d and m times
+/// w = d * (code - kZero), or d * code + m where kZero < 0, or d * code where it is 0; blocks of 32. kOwnIsScaled: Own has d and m times
 /// the row's powers of two already.
 template <class CodesT, int kZero, int kLargestLog2, bool kOwnIsScaled = false>
 struct Linear {
@@ -144,6 +144,10 @@ struct Linear {
           d[upper][block] = h2_low(both);
           m[upper][block] = h2_high(both);
         }
+      } else if constexpr (kZero == 0) {
+        const std::uint32_t scales =
+            h2_mul(h2_mul(own.w[2 * upper + kPlane], twice(s.d[0])), twice(s.d[1]));
+        d[upper][0] = h2_low(scales), d[upper][1] = h2_high(scales);
       } else {
         constexpr int kZeroLog2 = kZero == 8 ? 3 : kZero == 16 ? 4 : 7;
         static_assert(kZero == 1 << kZeroLog2);
@@ -163,7 +167,9 @@ struct Linear {
     for (int step = 0; step < 4; ++step) {
       Codes::bits(raw, kPlane, step, a[step]);
       MLXN_TILE_UNROLL
-      for (int i = 0; i < 4; ++i) a[step][i] = h2_fma(a[step][i], d[i % 2][step / 2], m[i % 2][step / 2]);
+      for (int i = 0; i < 4; ++i)
+        a[step][i] = kZero == 0 ? h2_mul(a[step][i], d[i % 2][step / 2])
+                                : h2_fma(a[step][i], d[i % 2][step / 2], m[i % 2][step / 2]);
     }
   }
 };
@@ -226,19 +232,20 @@ struct Affine : Linear<CodesT, -1, kLargestLog2, kBf16> {
 /// Powers of two as scales: exact, and made of bits, since they go beyond f32's powers together with 2^s.
 struct Mxfp4Scales {
   static constexpr Nesting kNesting = Nesting::none;
-  using Raw = E2m1Codes::Raw;
+  using Codes = LookUpCodes<E2m1Values>;
+  using Raw = Codes::Raw;
   struct Own {
     std::uint32_t w[1];
   };
 
   template <class Reader>
   static MLXN_TILE_FN Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
-    return E2m1Codes::load(from, at, lane);
+    return Codes::load(from, at, lane);
   }
   /// Codes of E2M1 stand for value * 2^-14, and the scale's byte for 2^(byte - 127).
   static MLXN_TILE_FN RowScaling scaling(int exponent, int) {
     const int power = within(4 - exponent, -126, 126);
-    return {power_of_two(power), {static_cast<std::uint32_t>(14 + power - 127), 0}, {0, 0}, power_of_two(-power)};
+    return {power_of_two(power), {static_cast<std::uint32_t>(14 + power), 0}, {0, 0}, power_of_two(-power)};
   }
   template <class Reader>
   static MLXN_TILE_FN Own own(const Reader& from, std::uint32_t at, std::uint32_t lane,
@@ -247,7 +254,8 @@ struct Mxfp4Scales {
     const int low = static_cast<int>(from.u8(at + slot * 4 + block)) + static_cast<int>(scaling.rows[0].d[0]);
     const int high =
         static_cast<int>(from.u8(at + (slot + 1) * 4 + block)) + static_cast<int>(scaling.rows[1].d[0]);
-    return {{half_power(low) | half_power(high) << 16}};
+    return {{h2_of(float_of_bits(static_cast<std::uint32_t>(low > 0 ? low : 0) << 23),
+                   float_of_bits(static_cast<std::uint32_t>(high > 0 ? high : 0) << 23))}};
   }
   template <int kHalf, int kPlane, class Share>
   static MLXN_TILE_FN void unpack(const Raw& raw, const Own& own, const Scaling&, const Share& share,
@@ -255,7 +263,7 @@ struct Mxfp4Scales {
     MLXN_TILE_UNROLL
     for (int step = 0; step < 4; ++step) {
       const std::uint32_t d = share(own, 0, kPlane * 2 + step / 2);
-      E2m1Codes::numbers(raw, kPlane, step, a[step]);
+      Codes::bits(raw, kPlane, step, a[step]);
       MLXN_TILE_UNROLL
       for (int i = 0; i < 4; ++i) a[step][i] = h2_mul(a[step][i], i % 2 == 0 ? h2_low(d) : h2_high(d));
     }
@@ -273,7 +281,7 @@ MLXN_TILE_FN std::uint32_t low_halves(std::uint32_t a, std::uint32_t b) { return
 MLXN_TILE_FN std::uint32_t high_halves(std::uint32_t a, std::uint32_t b) { return permute(a, b, 0x7632); }
 
 /// kGroup: steps of 16 k that share a scale. kScaleZero: the bits that stand for a scale of zero. kZero: the
-/// code that is zero, a power of two; none where the type has minimums. v = scale * code is made in units of
+/// code that is zero, a power of two or 0; none where the type has minimums. v = scale * code is made in units of
 /// 2^-19 (row g). kWide: v may be 2^11 or more. Then w = (code - zero) * (d * scale), the product in two f16.
 template <class CodesT, class PackedT, int kGroup, int kScaleZero, int kZero, int kLargestLog2,
           bool kWide = false>
@@ -282,6 +290,7 @@ struct Nested {
   using Packed = PackedT;
   using Raw = typename Codes::Raw;
   static constexpr bool kAdds = kZero < 0;
+  static constexpr bool kHasZero = kZero > 0;
   static constexpr Nesting kNesting = kAdds ? Nesting::minimums : Nesting::scales;
   static constexpr int kOwnGroups = 2 / kGroup;  // of a lane, in each half
   static constexpr int kGroupWords = kAdds ? 3 : kWide ? 2 : 1;
@@ -323,8 +332,8 @@ struct Nested {
   static MLXN_TILE_FN std::uint32_t of_row(int i, std::uint32_t pair) {
     return i % 2 == 0 ? h2_low(pair) : h2_high(pair);
   }
-  static constexpr int kZeroLog2 = kZero == 4 ? 2 : kZero == 32 ? 5 : 7;
-  static_assert(kAdds || kZero == 1 << kZeroLog2);
+  static constexpr int kZeroLog2 = kZero == 4 ? 2 : 5;
+  static_assert(kAdds || kZero == 0 || kZero == 1 << kZeroLog2);
   /// -zero * scale in the units of v.
   static MLXN_TILE_FN std::uint32_t zero_of(std::uint32_t scale, int step) {
     const int place = kZeroLog2 - 24 + Codes::place(step, 0);
@@ -405,8 +414,10 @@ struct Nested {
       for (int i = 0; i < 4; ++i) {
         if constexpr (kWide) {
           const int place = kCodePower + Codes::place(step, i % 2) - 24;
-          const std::uint32_t code = h2_fma(a[step][i], twice(half_power(kCodePower)),
-                                            twice(0x8000u | half_power(kZeroLog2 + place)));
+          const std::uint32_t code =
+              kZero == 0 ? h2_mul(a[step][i], twice(half_power(kCodePower)))
+                         : h2_fma(a[step][i], twice(half_power(kCodePower)),
+                                  twice(0x8000u | half_power(kZeroLog2 + place)));
           a[step][i] = h2_fma(code, of_row(i, scale), h2_mul(code, of_row(i, b)));
           continue;
         }
@@ -426,7 +437,7 @@ struct ByRecord {
   using Codes = typename F::Codes;
   using Packed = typename F::Packed;
   using Raw = typename F::Raw;
-  static constexpr bool kAdds = F::kAdds;
+  static constexpr bool kAdds = F::kAdds, kZeros = F::kHasZero;
   static constexpr int kScales = 2 * F::kOwnGroups, kD = kScales * (kAdds ? 2 : 1);
   struct Own {
     std::uint32_t w[kD + (kAdds ? 2 : 1)];  // per half and group: scales; minimums; d, m
@@ -483,13 +494,13 @@ struct ByRecord {
       if (step % kGroup == 0) {
         const int group = (kPlane * 4 + step) / kGroup;
         scale = share(own, kHalf * F::kOwnGroups + group % F::kOwnGroups, group / F::kOwnGroups);
-        if constexpr (!kAdds) zero = F::zero_of(scale, step);
+        if constexpr (kZeros) zero = F::zero_of(scale, step);
       }
       Codes::bits(raw, kPlane, step, a[step]);
       MLXN_TILE_UNROLL
       for (int i = 0; i < 4; ++i)
-        a[step][i] = kAdds ? h2_mul(a[step][i], F::of_row(i, scale))
-                           : h2_fma(a[step][i], F::of_row(i, scale), F::of_row(i, zero));
+        a[step][i] = kZeros ? h2_fma(a[step][i], F::of_row(i, scale), F::of_row(i, zero))
+                            : h2_mul(a[step][i], F::of_row(i, scale));
     }
   }
   /// The minimums of a half's groups of 16 k, twice: k 0..7 against the sums, k 8..15 against the rest of
@@ -624,14 +635,14 @@ struct Q4_1 : Sizes<1024, 256, false>, Linear<NibbleCodes<0, 2>, -1, 3> {};
 struct Q5_0 : Sizes<1280, 128, false>, Linear<NibbleCodes<1>, 16, 4> {};
 struct Q5_1 : Sizes<1280, 256, false>, Linear<NibbleCodes<1>, -1, 4> {};
 struct Q8_0 : Sizes<2048, 128, false>, Linear<ByteCodes, 128, 7> {};
-struct Iq4Nl : Sizes<1024, 128, false>, Linear<TableCodes, 128, 6> {};
+struct Iq4Nl : Sizes<1024, 128, false>, Linear<LookUpCodes<Iq4Values>, 0, 6> {};
 struct Mxfp4 : Sizes<1024, 64, false>, Mxfp4Scales {};
 struct Q2K : Sizes<512, 320, true>, Nested<PairCodes<0>, Q2KScales, 1, 0, -1, 1> {};
 struct Q3K : Sizes<768, 224, true>, Nested<PairCodes<1>, Q3KScales, 1, 32, 4, 2> {};
 struct Q4K : Sizes<1024, 256, true>, Nested<NibbleCodes<0>, PackedPairs, 2, 0, -1, 3> {};
 struct Q5K : Sizes<1280, 256, true>, Nested<NibbleCodes<1>, PackedPairs, 2, 0, -1, 4> {};
 struct Q6K : Sizes<1536, 288, true>, Nested<NibbleCodes<2>, Q6KScales, 1, 128, 32, 5, true> {};
-struct Iq4Xs : Sizes<1024, 128, true>, Nested<TableCodes, Iq4XsScales, 2, 32, 128, 6, true> {};
+struct Iq4Xs : Sizes<1024, 128, true>, Nested<LookUpCodes<Iq4Values>, Iq4XsScales, 2, 32, 0, 6, true> {};
 
 template <std::uint32_t kGroups, bool kBf16>
 struct Affine4 : Sizes<1024, 64 * kGroups, false>, Affine<NibbleCodes<0, 2>, kGroups, kBf16, 3> {};

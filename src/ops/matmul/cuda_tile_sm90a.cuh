@@ -77,6 +77,7 @@ struct Config {
   static constexpr std::uint32_t kXBarriers = kShape.ring_bytes();
   static constexpr std::uint32_t kWBarriers = kXBarriers + sm90::StageBarriers<kXStages>::kBytes;
   static constexpr std::uint32_t kSummed = kWBarriers + sm90::StageBarriers<kWStages>::kBytes;  // one a stage of x
+  static constexpr std::uint32_t kBarrierEnd = kShape.barrier_end(), kEnd = kShape.shared_bytes();
   static constexpr int kCopies = kShape.copies();
   static constexpr std::uint32_t kPieceBytes =
       kShape.half_bytes / kCopies;  // of a record, that one copy moves
@@ -89,7 +90,7 @@ struct Config {
   // Registers are handed out to whole warpgroups: all start with the same share, the producer gives most
   // back.
   static constexpr int kStartRegisters = 65536 / (kThreads * kBlocksPerSm) / 8 * 8;
-  static constexpr int kProducerRegisters = kTokens == 256 ? 24 : kIsFew ? 56 : kHasSums ? 40 : 32;
+  static constexpr int kProducerRegisters = kTokens == 256 ? 24 : kHasSums ? 72 : 32;
   static constexpr int kConsumerShare =
       (kStartRegisters * (kGroups + 1) - kProducerRegisters) / kGroups / 8 * 8;
   static constexpr int kConsumerRegisters = kConsumerShare > 240 ? 240 : kConsumerShare;
@@ -199,6 +200,24 @@ __device__ __forceinline__ void copy_x(const HopperTileArgs& args, std::uint32_t
   });
 }
 
+/// Where types that look up have their table: behind the barriers, at a multiple of its size.
+template <class C>
+__device__ __forceinline__ std::uint32_t table_of(std::uint32_t shared) {
+  return (shared + C::kBarrierEnd + PairTable::kBytes - 1) & ~(PairTable::kBytes - 1);
+}
+/// The table of types that look up, by the warps from the second on.
+template <class C>
+__device__ __forceinline__ void make_table(std::uint32_t shared) {
+  using Codes = typename C::Format::Codes;
+  const std::uint32_t lane = threadIdx.x % 32;
+  for (std::uint32_t byte = (threadIdx.x / 32 - 1) * 4 + lane / 8; byte < 256; byte += (C::kThreads / 32 - 1) * 4) {
+    const std::uint32_t pair = Codes::pair(byte);
+    asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(table_of<C>(shared) + byte * 128 + lane % 8 * 16),
+                 "r"(pair)
+                 : "memory");
+  }
+}
+
 // ---- consumers
 // --------------------------------------------------------------------------------------------------------
 
@@ -207,6 +226,9 @@ __device__ __forceinline__ void copy_x(const HopperTileArgs& args, std::uint32_t
 template <std::uint32_t kPiece, std::uint32_t kGap>
 struct SharedReader {
   std::uint32_t base;
+  PairTable pairs;
+
+  __device__ __forceinline__ PairTable table() const { return pairs; }
 
   __device__ __forceinline__ std::uint32_t at(std::uint32_t offset) const {
     if constexpr (kGap == 0) return base + offset;
@@ -330,7 +352,7 @@ __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTi
   auto read = [&]<int kHalf>(Half<kHalf>) {
     sm90::barrier_wait(w_ring.full(w_at.slot), w_at.parity);
     const SharedReader<C::kPieceBytes, C::kCopies == 1 ? 0 : C::kWBytes / 2 - C::kPieceBytes> reader{
-        record + w_at.slot * C::kWBytes};
+        record + w_at.slot * C::kWBytes, {table_of<C>(shared) | me.lane * 4}};
     raw = F::load(reader, kHalf * F::kRowBytes, me.lane);
     if constexpr (kHalf == 0) own = F::own(reader, F::kCodeBytes, me.lane, scaling);
   };
@@ -420,7 +442,7 @@ __device__ __forceinline__ void multiply_by_record(float (&sums)[C::kSums], cons
   auto read = [&]<int kHalf>(Half<kHalf>) {
     sm90::barrier_wait(w_ring.full(w_at.slot), w_at.parity);
     const SharedReader<C::kPieceBytes, C::kCopies == 1 ? 0 : C::kWBytes / 2 - C::kPieceBytes> reader{
-        record + w_at.slot * C::kWBytes};
+        record + w_at.slot * C::kWBytes, {table_of<C>(shared) | me.lane * 4}};
     raw = Record::load(reader, kHalf * F::kRowBytes, me.lane);
     if constexpr (kHalf == 0) own = Record::own(reader, F::kCodeBytes, me.lane);
   };
@@ -847,6 +869,7 @@ __device__ __forceinline__ void tile_matmul(const HopperTileArgs& args) {
   const sm90::StageBarriers<C::kWStages> w_ring{shared + C::kWBarriers};
   if (threadIdx.x == 0) {
     if (shared % 1024 != 0) __trap();  // the swizzle and the descriptors count from multiples of 1024
+    if (C::kShape.look_up && table_of<C>(shared) + PairTable::kBytes > shared + C::kEnd) __trap();
     if constexpr (!C::kIsFew) x_ring.init(4 * C::kShape.row_groups);
     w_ring.init(4 * C::kShape.row_groups, C::kIsFew ? 2 : 1);
     if constexpr (C::kHasSums) {
@@ -854,6 +877,9 @@ __device__ __forceinline__ void tile_matmul(const HopperTileArgs& args) {
         sm90::barrier_init(shared + C::kSummed + slot * 8, 32);
       sm90::barrier_init_fence();
     }
+  }
+  if constexpr (C::kShape.look_up) {
+    if (threadIdx.x >= 32) make_table<C>(shared);
   }
   if constexpr (C::kHasCluster)
     sm90::cluster_sync();

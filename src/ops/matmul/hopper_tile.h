@@ -55,7 +55,7 @@ struct HopperTilePlan {
 }
 [[nodiscard]] constexpr tile::Shape hopper_tile_shape(DType type, int kind) noexcept {
   const quant::RecordFormat format = quant::record_format(type);
-  return tile::shape_of(kind, static_cast<int>(format.code_bytes() + format.row_bytes()), nesting_of(type), type != DType::mxfp4);
+  return tile::shape_of(kind, static_cast<int>(format.code_bytes() + format.row_bytes()), nesting_of(type), format.planes[0].rows_apart);
 }
 
 /// m, n, k > 0; record_format(type) must hold. batch_invariant: k in one part, so that a row's sums do not

@@ -13,6 +13,10 @@ enum class Form : std::uint8_t { parts, tiles, pair };
 /// Whether a type's scales are whole numbers times a super-block's, and its minimums likewise.
 enum class Nesting : std::uint8_t { none, scales, minimums };
 
+inline constexpr int kSharedBytes = 232448;  ///< what a block may have
+inline constexpr int kTableBytes = 256 * 128;  ///< of a table of pairs, which lies at a multiple of its size
+inline constexpr int kReserved = 1024;         ///< of shared memory, below a block's
+
 struct Shape {
   int tokens = 0;
   Form form = Form::parts;
@@ -28,6 +32,7 @@ struct Shape {
   /// of x. Twice or three times the registers for sums, and each record ends in a wait for the matrix instructions: for few tokens.
   Nesting by_record = Nesting::none;
   bool few = false;     ///< 8 or 16 tokens: instructions of a warp, scales in f32 (cuda_tile_few_sm90a.cuh)
+  bool look_up = false;  ///< whether codes are named by a table of pairs (PairTable)
   bool x_sums = false;  ///< whether the producers sum up x over 16 k
 
   [[nodiscard]] constexpr int rows() const noexcept { return 64 * row_groups; }
@@ -39,19 +44,23 @@ struct Shape {
   [[nodiscard]] constexpr int sum_offset() const noexcept { return x_stages * x_stage_bytes(); }
   [[nodiscard]] constexpr int w_offset() const noexcept { return sum_offset() + x_stages * sum_stage_bytes(); }
   [[nodiscard]] constexpr int ring_bytes() const noexcept { return w_offset() + w_stages * w_stage_bytes(); }
-  [[nodiscard]] constexpr int shared_bytes() const noexcept {
+  [[nodiscard]] constexpr int barrier_end() const noexcept {
     return ring_bytes() + 16 * (x_stages + w_stages) + (x_sums ? 8 * x_stages : 0);
+  }
+  [[nodiscard]] constexpr int shared_bytes() const noexcept {
+    if (!look_up) return barrier_end();
+    return (kReserved + barrier_end() + kTableBytes - 1) / kTableBytes * kTableBytes + kTableBytes - kReserved;
   }
   /// A row of a tensor copy's box has at most 256 elements of 8 bytes; of dense weights 128 bytes.
   [[nodiscard]] constexpr int copies() const noexcept { return half_bytes > 2048 ? 2 : 1; }
   [[nodiscard]] constexpr int box_columns() const noexcept { return half_bytes / 8 / copies(); }
 };
 
-inline constexpr int kSharedBytes = 232448;  ///< what a block may have
-
 /// As many stages as there is room for, at most ten.
 [[nodiscard]] constexpr Shape with_stages(Shape s) noexcept {
-  const int room = (s.blocks_per_sm == 1 ? kSharedBytes : kSharedBytes / 2 - 512) - 512;
+  // The table takes the last multiple of its size, and what is behind it is lost.
+  const int end = s.look_up ? (kReserved + kSharedBytes) / kTableBytes * kTableBytes - kTableBytes - kReserved : kSharedBytes;
+  const int room = (s.blocks_per_sm == 1 ? end : end / 2 - 512) - 512;
   if (s.tokens == 256) {
     // Stages of x are large: they take what three of weights leave.
     s.x_planes = 1;
@@ -66,17 +75,19 @@ inline constexpr int kSharedBytes = 232448;  ///< what a block may have
 }
 
 inline constexpr int kKinds = 7;
-/// The library's kernels of a type with records. adds: whether weights are more than scale * code.
-[[nodiscard]] constexpr Shape shape_of(int kind, int half_bytes, Nesting nesting, bool adds = true) noexcept {
+/// The library's kernels of a type with records. Weights that are looked up are scale * number, all others add to scale * code.
+[[nodiscard]] constexpr Shape shape_of(int kind, int half_bytes, Nesting nesting, bool look_up) noexcept {
   constexpr int kTokens[kKinds] = {8, 16, 32, 64, 128, 256, 256};
   Shape s;
   s.tokens = kTokens[kind];
   s.form = kind == 6 ? Form::pair : kind == 5 ? Form::tiles : Form::parts;
   s.half_bytes = half_bytes;
-  s.few = s.tokens == 8;
-  if (s.few) s.k_groups = 2;
+  // Look-ups want more warps than two a scheduler: they wait for shared memory.
+  s.few = s.tokens == 8 || (look_up && s.tokens == 16);
+  if (s.few || (look_up && s.tokens <= 64 && nesting == Nesting::none)) s.k_groups = 2;
   if (!s.few && s.tokens <= (nesting == Nesting::minimums ? 32 : 64)) s.by_record = nesting;
-  s.x_sums = (s.few && adds) || s.by_record == Nesting::minimums;
+  s.look_up = look_up;
+  s.x_sums = (s.few && !look_up) || s.by_record == Nesting::minimums;
   return with_stages(s);
 }
 

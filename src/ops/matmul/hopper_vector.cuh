@@ -156,9 +156,10 @@ struct VectorMath {
       const std::uint32_t other = __shfl_xor_sync(0xffffffffu, half ? low : high, 1);
       const std::uint32_t first = half ? other : low, second = half ? high : other;  // k 2t 2t+1, 2t+8 2t+9
       if (is_valid) {
-        *reinterpret_cast<std::uint32_t*>(out + i * 8) = permute_bytes(first, second, 0x7351);
+        *reinterpret_cast<std::uint32_t*>(out + i * 8) =
+            permute_bytes(first, second, F::kNeighbours ? 0x7531 : 0x7351);
         *reinterpret_cast<std::uint32_t*>(out + i * 8 + 32) =
-            permute_bytes(first, second, 0x6240) ^ 0x80808080u;
+            permute_bytes(first, second, F::kNeighbours ? 0x6420 : 0x6240) ^ 0x80808080u;
       }
     }
     if (is_valid && (threadIdx.x & 3) == 0)

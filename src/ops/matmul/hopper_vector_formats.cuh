@@ -4,9 +4,10 @@
 // A weight is scale * (code - kCentre) + addend, with scale and addend per 32 k, or per 16 k if kParts is 2.
 //
 // Codes: what a lane (4 g + t) loads of a unit, and of each step of 16 k the operand words of rows g and
-// g + 8: bytes of k 2t, 2t + 8, 2t + 1, 2t + 9. kSecond: whether there are second operands, second_step(), to
-// be multiplied by themselves: 16: with sums of their own for every 16 k, which join() adds to the others; 32:
-// with the same sums, all bytes signed. A word may hold its codes times factor(part, upper), which
+// g + 8: bytes of k 2t, 2t + 8, 2t + 1, 2t + 9 (if kNeighbours 2t, 2t + 1, 2t + 8, 2t + 9). kSecond: whether there
+// are second operands, second_step(), to be multiplied by themselves: 16: with sums of their own for every 16 k,
+// which join() adds to the others; 32: with the same sums, all bytes signed. A word may hold its codes times
+// factor(part, upper), which
 // saves shifts; the sums are integers, and the scale undoes it. If kPairs, the word of rows g is q + 16 q'
 // with q' of row g + 8, and the sums of rows g + 8 have to be taken off.
 //
@@ -351,16 +352,15 @@ struct RowsIq4Xs {
       h = load_as<uint4>(rows + g * 16);
     }
   };
-  /// With 32 more; block: 0..7.
-  static __device__ __forceinline__ std::uint32_t scale(const Head& head, int u, std::uint32_t block) {
-    const std::uint32_t d_high = u ? head.h.z : head.h.x, low = u ? head.h.w : head.h.y;
-    return (low >> 4 * block & 15u) | (d_high >> (16 + 2 * block) & 3u) << 4;
-  }
   static __device__ __forceinline__ void terms(const Head& head, const std::uint8_t*, std::uint32_t,
                                                std::uint32_t half, std::uint32_t block, Terms<1>& out) {
+    const std::uint32_t at = half * 4 + block;
 #pragma unroll
-    for (int u = 0; u < 2; ++u)
-      out.scale[0][u] = half_of(u ? head.h.z : head.h.x, 0) * small_less<32>(scale(head, u, half * 4 + block));
+    for (int u = 0; u < 2; ++u) {
+      const std::uint32_t d_high = u ? head.h.z : head.h.x, low = u ? head.h.w : head.h.y;
+      const std::uint32_t sc = (low >> 4 * at & 15u) | (d_high >> (16 + 2 * at) & 3u) << 4;
+      out.scale[0][u] = half_of(d_high, 0) * small_less<32>(sc);
+    }
   }
 };
 
@@ -454,6 +454,8 @@ struct VectorFormat {
   static constexpr bool kAdds = Rows::kAdds, kPairs = Codes::kPairs;
   static constexpr int kSecond = Codes::kSecond;
   static constexpr RecordFormat kRecord = quant::record_format(kType);
+  /// Whether a word's bytes are of k 2t, 2t + 1, 2t + 8, 2t + 9.
+  static constexpr bool kNeighbours = kRecord.planes[0].rows_apart;
   static constexpr std::uint32_t kRecordBytes = kRecord.bytes(), kCodeBytes = kRecord.code_bytes();
   static constexpr std::uint32_t kHalves = kRecord.elems / quant::kRecordHalf;
   static constexpr std::uint32_t kHalfBytes = kRecord.plane_offset(1, 0);  // from half to half

@@ -37,9 +37,9 @@ struct PackRecords {
     for (uint32_t j = 0; j < 4; ++j) {
       const uint32_t k = lane % 4 * 2 + j / 2 + j % 2 * 8;
       uint32_t byte = 0;
-      if (plane.rows_apart != 0) {  // two k of one row: 0 and 8, or 1 and 9, of the lane's
+      if (plane.rows_apart != 0) {  // two neighbours of one row
         for (uint32_t next = 0; next < 2; ++next) {
-          byte |= code(args, plane, row0 + lane / 4 + j / 2 * 8, k0 + word * 16 + lane % 4 * 2 + j % 2 + next * 8) << (next * 4);
+          byte |= code(args, plane, row0 + lane / 4 + j / 2 * 8, k0 + word * 16 + lane % 4 * 2 + j % 2 * 8 + next) << (next * 4);
         }
       } else if (bits == 8) {
         byte = code(args, plane, row0 + lane / 4 + word % 2 * 8, k0 + word / 2 * 16 + k);
@@ -101,9 +101,9 @@ struct UnpackRecords {
       const uint32_t in_record = uint32_t(k % args.elems), half = in_record / kRecordHalf, step = in_record % kRecordHalf / 16, in_step = in_record % 16;
       const uint32_t word = bits == 8 ? step * 2 + upper : step / steps;
       const uint32_t lane = group * 4 + in_step % 8 / 2, of_four = in_step / 8 + in_step % 2 * 2;
-      const uint32_t shift = plane.rows_apart != 0 ? of_four % 2 * 4 : bits == 8 ? 0 : (step % steps * 2 + upper) * bits;
+      const uint32_t shift = plane.rows_apart != 0 ? in_step % 2 * 4 : bits == 8 ? 0 : (step % steps * 2 + upper) * bits;
       const uint32_t at = (word / words * (kSimdWidth * words) + lane * words + word % words) * 4 +
-                          (plane.rows_apart != 0 ? upper * 2 + of_four / 2 : of_four);
+                          (plane.rows_apart != 0 ? upper * 2 + in_step / 8 : of_four);
       MLXN_GLOBAL const uint8_t* p = args.from.ptr + (row / kRecordRows * args.tile_records + k / args.elems) * int64_t(record_bytes) +
                                      half * (args.code_bytes + args.row_bytes) + (which == 0 ? 0 : args.planes[0].size * 256) + at;
       out |= (((*p >> shift) & ((1u << bits) - 1)) ^ plane.flip) << (i * bits);
