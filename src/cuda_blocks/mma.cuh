@@ -34,6 +34,17 @@ __device__ __forceinline__ void mma_u8_s8(std::int32_t (&d)[4], std::uint32_t a0
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+/// The same, both of them signed.
+__device__ __forceinline__ void mma_s8_s8(std::int32_t (&d)[4], std::uint32_t a0, std::uint32_t a1,
+                                          std::uint32_t a2, std::uint32_t a3, std::uint32_t b0,
+                                          std::uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, "
+      "%1, %2, %3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
 /// The same of 16 k.
 __device__ __forceinline__ void mma_u8_s8(std::int32_t (&d)[4], std::uint32_t a0, std::uint32_t a1,
                                           std::uint32_t b0) {

@@ -275,6 +275,47 @@ TEST_P(HopperVector, TwoBlocksShareK) {
   EXPECT_EQ(plan_hopper_vector(type, 1, 70, 7168, 4, false).cluster, 1u);
 }
 
+/// Every code's two operands are its value together, in every place of a unit.
+template <class F>
+void check_look_up(const std::int8_t (&values)[16]) {
+  std::vector<std::uint32_t> unit(256);
+  std::mt19937 random(3);
+  for (std::uint32_t& word : unit) word = static_cast<std::uint32_t>(random());
+  std::set<std::uint32_t> seen;
+  for (std::uint32_t lane = 0; lane < 32; ++lane) {
+    typename F::Codes codes;
+    codes.load(reinterpret_cast<const std::uint8_t*>(unit.data()), lane);
+    for (int s = 0; s < 8; ++s)
+      for (std::uint32_t i = 0; i < 8; ++i) {
+        const std::uint32_t word = unit[s / 4 * 128 + lane * 4 + s % 4];
+        const Operands first = codes.step(s), second = codes.second_step(s);
+        const auto byte = [&](const Operands& of) {
+          return static_cast<std::int8_t>((i < 4 ? of.low : of.high) >> i % 4 * 8);
+        };
+        const std::uint32_t code = word >> i * 4 & 15;
+        seen.insert(code);
+        EXPECT_EQ(byte(first) + byte(second), values[code]) << code;
+      }
+  }
+  EXPECT_EQ(seen.size(), 16u);
+}
+TEST(HopperVectorFormats, LookUpsOfAllCodes) {
+  check_look_up<vector_formats::iq4_nl>(quant::kIq4Values);
+  check_look_up<vector_formats::iq4_xs>(quant::kIq4Values);
+  check_look_up<vector_formats::mxfp4>(quant::kE2m1Doubled);
+}
+
+TEST(HopperVectorFormats, AllExponentsOfMxfp4) {
+  std::uint8_t rows[64] = {};
+  for (std::uint32_t e = 0; e < 256; ++e) {
+    std::memset(rows, static_cast<int>(e), sizeof rows);
+    Terms<1> terms;
+    RowsE8M0::terms({}, rows, 5, 0, 2, terms);
+    EXPECT_EQ(terms.scale[0][0], quant::e8m0_half(static_cast<std::uint8_t>(e))) << e;
+    EXPECT_EQ(terms.scale[0][1], terms.scale[0][0]);
+  }
+}
+
 // More stages than the ring has, so that they are filled again.
 TEST(HopperVectorRing, GoesRound) {
   check(DType::q4_0, {1, 100, 4096});

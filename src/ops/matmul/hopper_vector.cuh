@@ -77,7 +77,6 @@ struct VectorMath {
   static constexpr int kColumnTiles = kM / kTileRows;  // instructions per block
   static constexpr int kGroups = 4 / kSlots;           // of blocks in a unit
   static constexpr int kParts = F::kParts;
-  static constexpr int kSeconds = F::kSecond == 16 ? 2 : 1;
   static constexpr bool kScaled = F::kPairs && kParts == 1;
   static constexpr std::uint32_t kUnitX = 256 * kM;    // [group][column tile][column 8][t 4][step 2][4 bytes]
   static constexpr std::uint32_t kUnitMeta = 32 * kM;  // [block][row of x], see store_meta
@@ -261,7 +260,7 @@ struct VectorMath {
         F::Rows::terms(head[i], record + i * kStride + F::kCodeBytes, g, kHalf, block, terms[i]);
 #pragma unroll
       for (int tile = 0; tile < kColumnTiles; ++tile) {
-        std::int32_t c[kCount][kParts][4], second[kCount][kSeconds][4] = {};
+        std::int32_t c[kCount][kParts][4], second[kCount][2][4] = {};
         int2 meta[kCount];
 #pragma unroll
         for (int i = 0; i < kCount; ++i) {
@@ -282,20 +281,20 @@ struct VectorMath {
             const int step = (group * kSlots + slot) * 2;
             const Operands a0 = codes[i].step(step), a1 = codes[i].step(step + 1);
             const std::uint32_t b0 = slots.b[i][slot].x, b1 = slots.b[i][slot].y;
-            if constexpr (kParts == 1) {
+            if constexpr (F::kSecond == 32) {
+              const Operands s0 = codes[i].second_step(step), s1 = codes[i].second_step(step + 1);
+              mma_s8_s8(c[i][0], a0.low, a0.high, a1.low, a1.high, b0, b1);
+              mma_s8_s8(c[i][0], s0.low, s0.high, s1.low, s1.high, b0, b1);
+            } else if constexpr (kParts == 1) {
               mma_u8_s8(c[i][0], a0.low, a0.high, a1.low, a1.high, b0, b1);
             } else {
               mma_u8_s8(c[i][0], a0.low, a0.high, b0);
               mma_u8_s8(c[i][1], a1.low, a1.high, b1);
             }
-            if constexpr (F::kSecond != 0) {
+            if constexpr (F::kSecond == 16) {
               const Operands s0 = codes[i].second_step(step), s1 = codes[i].second_step(step + 1);
-              if constexpr (F::kSecond == 32) {
-                mma_u8_s8(second[i][0], s0.low, s0.high, s1.low, s1.high, b0, b1);
-              } else {
-                mma_u8_s8(second[i][0], s0.low, s0.high, b0);
-                mma_u8_s8(second[i][1], s1.low, s1.high, b1);
-              }
+              mma_u8_s8(second[i][0], s0.low, s0.high, b0);
+              mma_u8_s8(second[i][1], s1.low, s1.high, b1);
             }
           }
         }
@@ -307,8 +306,8 @@ struct VectorMath {
 #pragma unroll
             for (int part = 0; part < kParts; ++part) codes_sum[part][0] -= codes_sum[part][1];
           }
-          if constexpr (F::kSecond != 0) {
-            std::int32_t second_sum[kSeconds][2];
+          if constexpr (F::kSecond == 16) {
+            std::int32_t second_sum[2][2];
             whole_sums(second[i], second_sum);
             F::Codes::join(codes_sum, second_sum, block);
           }

@@ -4,7 +4,9 @@
 // A weight is scale * (code - kCentre) + addend, with scale and addend per 32 k, or per 16 k if kParts is 2.
 //
 // Codes: what a lane (4 g + t) loads of a unit, and of each step of 16 k the operand words of rows g and
-// g + 8: bytes of k 2t, 2t + 8, 2t + 1, 2t + 9. A word may hold its codes times factor(part, upper), which
+// g + 8: bytes of k 2t, 2t + 8, 2t + 1, 2t + 9. kSecond: whether there are second operands, second_step(), to
+// be multiplied by themselves: 16: with sums of their own for every 16 k, which join() adds to the others; 32:
+// with the same sums, all bytes signed. A word may hold its codes times factor(part, upper), which
 // saves shifts; the sums are integers, and the scale undoes it. If kPairs, the word of rows g is q + 16 q'
 // with q' of row g + 8, and the sums of rows g + 8 have to be taken off.
 //
@@ -16,6 +18,7 @@
 #include <type_traits>
 
 #include "cuda_blocks/ptx.cuh"
+#include "quant/codec.h"
 #include "quant/records.h"
 
 namespace mlxn::sm90 {
@@ -178,42 +181,54 @@ struct PairBitCodes : PairCodes {
   }
 };
 
-/// Nibbles that name one of 16 whole numbers, of which the lower eight have one sign and the others the other:
-/// a word has the four of row g in its lower half and those of row g + 8 in its upper one (RecordPlane::rows_apart),
-/// as selectors of byte permutes. A selector's highest bit asks for the byte's sign instead, which is zero in a
-/// table of magnitudes: so one permute gives those of the lower names and zeros for the upper ones, another,
-/// with all bits inverted, the others. Either is multiplied by itself.
-template <bool kLowerIsNegative, std::uint32_t kLower0, std::uint32_t kLower1, std::uint32_t kUpper0,
-          std::uint32_t kUpper1>
+/// Nibbles that name one of 16 whole numbers: a word has the four of row g in its lower half and those of row
+/// g + 8 in its upper one (RecordPlane::rows_apart), as selectors of byte permutes. A selector's highest bit
+/// asks for the byte's sign, 0 or -1, instead: so one permute gives numbers for the lower eight names and signs
+/// for the others, a second, with all bits inverted, the other way round. Both are multiplied and added up;
+/// either table takes off its numbers what the signs of the other add to them.
+template <const std::int8_t (&kValues)[16]>
 struct LookUpCodes : PlainFactor {
   static constexpr int kSecond = 32;
   std::uint32_t w[8];
 
-  static_assert(((kLower0 | kLower1 | kUpper0 | kUpper1) & 0x80808080u) == 0, "the sign is zero");
-  static constexpr std::uint32_t reversed(std::uint32_t table) {
-    return table >> 24 | (table >> 8 & 0xff00u) | (table << 8 & 0xff0000u) | table << 24;
+  struct Tables {
+    std::uint32_t lower[2] = {}, upper[2] = {};  // upper: by inverted name
+  };
+  static constexpr Tables tables() {
+    Tables out;
+    for (int i = 0; i < 8; ++i) {
+      for (int signs = 0; signs < 4; ++signs) {
+        const bool lower_sign = signs % 2 != 0, upper_sign = signs / 2 != 0;
+        const int lower = kValues[i] + upper_sign, upper = kValues[i + 8] + lower_sign;
+        if (lower < -128 || upper < -128 || lower > 127 || upper > 127) continue;
+        if ((lower < 0) != lower_sign || (upper < 0) != upper_sign) continue;
+        out.lower[i / 4] |= (static_cast<std::uint32_t>(lower) & 0xffu) << i % 4 * 8;
+        out.upper[1 - i / 4] |= (static_cast<std::uint32_t>(upper) & 0xffu) << (3 - i % 4) * 8;
+        break;
+      }
+    }
+    return out;
   }
-  static constexpr std::uint32_t kInverted0 = reversed(kUpper1), kInverted1 = reversed(kUpper0);
+  static constexpr Tables kTables = tables();
 
   __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
     load_words(codes, lane, w);
   }
   __device__ __forceinline__ Operands step(int s) const {
-    const std::uint32_t zero = unknown_zero(), table0 = kLower0 + zero, table1 = kLower1 + zero;
-    return {permute_bytes(table0, table1, w[s]), permute_bytes(table0, table1, w[s] >> 16)};
+    const std::uint32_t zero = unknown_zero();
+    return look_up(kTables.lower[0] + zero, kTables.lower[1] + zero, w[s], w[s] >> 16);
   }
   __device__ __forceinline__ Operands second_step(int s) const {
-    const std::uint32_t zero = unknown_zero(), table0 = kInverted0 + zero, table1 = kInverted1 + zero;
     // Products: the pipe of byte permutes, shifts and logic is the busiest.
-    const std::uint32_t minus_one = 0xffffffffu + zero;
-    return {permute_bytes(table0, table1, multiply_add(w[s], minus_one, minus_one)),
-            permute_bytes(table0, table1, multiply_add(w[s] >> 16, minus_one, minus_one))};
+    const std::uint32_t zero = unknown_zero(), minus_one = 0xffffffffu + zero;
+    return look_up(kTables.upper[0] + zero, kTables.upper[1] + zero, multiply_add(w[s], minus_one, minus_one),
+                   multiply_add(w[s] >> 16, minus_one, minus_one));
   }
-  static __device__ __forceinline__ void join(std::int32_t (&sums)[1][2], const std::int32_t (&second)[1][2],
-                                              std::uint32_t) {
-#pragma unroll
-    for (int u = 0; u < 2; ++u)
-      sums[0][u] = kLowerIsNegative ? second[0][u] - sums[0][u] : sums[0][u] - second[0][u];
+
+ private:
+  static __device__ __forceinline__ Operands look_up(std::uint32_t table0, std::uint32_t table1,
+                                                     std::uint32_t low, std::uint32_t high) {
+    return {permute_bytes(table0, table1, low), permute_bytes(table0, table1, high)};
   }
 };
 
@@ -275,7 +290,8 @@ struct RowsAffine {
   }
 };
 
-/// Exponents of four blocks; the scale is half of 2^(e - 127), since the codes are twice the values.
+/// Exponents of four blocks; the scale is half of 2^(e - 127), since the codes are twice the values: of e < 2 a
+/// subnormal, which is the larger of two straight lines there. Products, for the same reason as in look-ups.
 struct RowsE8M0 {
   static constexpr int kParts = 1;
   static constexpr bool kAdds = false;
@@ -285,7 +301,10 @@ struct RowsE8M0 {
 #pragma unroll
     for (int u = 0; u < 2; ++u) {
       const std::uint32_t e = rows[g * 8 + u * 4 + block];
-      out.scale[0][u] = __uint_as_float(e < 2 ? 0x00200000u << e : (e - 1) << 23);
+      const std::uint32_t zero = unknown_zero(), step = (1u << 21) + zero;
+      const auto normal = static_cast<std::int32_t>(multiply_add(e, (1u << 23) + zero, 0u - (1u << 23)));
+      const auto subnormal = static_cast<std::int32_t>(multiply_add(e, step, step));
+      out.scale[0][u] = __int_as_float(normal > subnormal ? normal : subnormal);
     }
   }
 };
@@ -435,8 +454,8 @@ struct VectorFormat {
   static constexpr std::uint32_t kHalfBytes = kRecord.plane_offset(1, 0);  // from half to half
 };
 
-using Iq4Codes = LookUpCodes<true, 0x4153687fu, 0x0a162331u, 0x26190d01u, 0x71594535u>;
-using E2m1Codes = LookUpCodes<false, 0x03020100u, 0x0c080604u, 0x03020100u, 0x0c080604u>;  // twice the values
+using Iq4Codes = LookUpCodes<quant::kIq4Values>;
+using E2m1Codes = LookUpCodes<quant::kE2m1Doubled>;
 
 namespace vector_formats {
 using q4_0 = VectorFormat<DType::q4_0, NibbleCodes, RowsD, 8>;

@@ -34,8 +34,9 @@ inline void mma_f16(float (&d)[4], std::uint32_t a0, std::uint32_t a1, std::uint
   }
 }
 
-/// The same of m16n8k32 with bytes.
-inline void mma_u8_s8(std::int32_t (&d)[4], std::uint32_t a0, std::uint32_t a1, std::uint32_t a2,
+/// The same of m16n8k32 with bytes, A's of type Byte.
+template <class Byte>
+inline void mma_bytes(std::int32_t (&d)[4], std::uint32_t a0, std::uint32_t a1, std::uint32_t a2,
                       std::uint32_t a3, std::uint32_t b0, std::uint32_t b1) {
   const MmaOperands* lanes = mma_exchange({{a0, a1, a2, a3}, {b0, b1}});
   const unsigned lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -43,7 +44,7 @@ inline void mma_u8_s8(std::int32_t (&d)[4], std::uint32_t a0, std::uint32_t a1, 
     const unsigned row = g + i / 2 * 8, column = 2 * t + i % 2;
     std::int64_t sum = d[i];
     for (unsigned k = 0; k < 32; ++k) {
-      const std::uint32_t a = lanes[row % 8 * 4 + k % 16 / 4].a[row / 8 + k / 16 * 2] >> (k % 4 * 8) & 0xffu;
+      const auto a = static_cast<Byte>(lanes[row % 8 * 4 + k % 16 / 4].a[row / 8 + k / 16 * 2] >> (k % 4 * 8));
       const auto b = static_cast<std::int8_t>(lanes[column * 4 + k % 16 / 4].b[k / 16] >> (k % 4 * 8));
       sum += static_cast<std::int64_t>(a) * b;
     }
@@ -51,6 +52,14 @@ inline void mma_u8_s8(std::int32_t (&d)[4], std::uint32_t a0, std::uint32_t a1, 
       cuda_on_host::fail("the sum of a matrix instruction overflows");
     d[i] = static_cast<std::int32_t>(sum);
   }
+}
+inline void mma_u8_s8(std::int32_t (&d)[4], std::uint32_t a0, std::uint32_t a1, std::uint32_t a2,
+                      std::uint32_t a3, std::uint32_t b0, std::uint32_t b1) {
+  mma_bytes<std::uint8_t>(d, a0, a1, a2, a3, b0, b1);
+}
+inline void mma_s8_s8(std::int32_t (&d)[4], std::uint32_t a0, std::uint32_t a1, std::uint32_t a2,
+                      std::uint32_t a3, std::uint32_t b0, std::uint32_t b1) {
+  mma_bytes<std::int8_t>(d, a0, a1, a2, a3, b0, b1);
 }
 /// The same of 16 k.
 inline void mma_u8_s8(std::int32_t (&d)[4], std::uint32_t a0, std::uint32_t a1, std::uint32_t b0) {
