@@ -1,0 +1,102 @@
+// How rows of x lie in the columns of Hopper's few-row kernel, and what its parts have in common.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda_blocks/barrier.cuh"
+#include "cuda_blocks/cluster.cuh"
+#include "ops/matmul/hopper_vector.h"
+#include "ops/matmul/hopper_vector_formats.cuh"
+
+namespace mlxn::sm90 {
+
+using ops::HopperVectorArgs;
+
+constexpr int kWarps = ops::kHopperVectorWarps, kTeams = ops::kHopperVectorTeams,
+              kTeamWarps = kWarps / kTeams;
+constexpr std::uint32_t kPartials = ops::kHopperVectorPartials;
+
+/// A block of 32 values of x is a power of two times 16-bit integers; an integer is 256 h + l
+/// in two signed bytes, so h and l are two columns of B and every sum is exact in 32 bits. Against f16
+/// operands: little or no unpacking of codes, a smaller error, any range of x.
+///
+/// Where one value outweighs the 31 others of its block together, 16 bits would leave those with fewer than
+/// f16's eleven. What such blocks lose is 15 bits more of theirs, `low`, laid out like the rest; their units
+/// are multiplied a second time.
+///
+/// Rows of x are pairs of columns. Where they fill fewer than 8, several blocks share an instruction's
+/// columns, a slot each, and B is zero outside its block's slot.
+///
+/// x in shared memory, per unit: [group][column tile][column 8][t 4][step 2][4 bytes]. Beside it, of every
+/// block and row of x, its scale and sum (VectorX::store_meta): [block][row].
+template <class FormatOf, int kM>
+struct VectorShape {
+  using Format = FormatOf;
+  static constexpr int kRows = kM;
+  static constexpr int kSlots = kM < 4 ? 4 / kM : 1;   // blocks that share the columns
+  static constexpr int kTileRows = 4 / kSlots;         // rows of x of one block in one instruction
+  static constexpr int kColumnTiles = kM / kTileRows;  // instructions per block
+  static constexpr int kGroups = 4 / kSlots;           // of blocks in a unit
+  static_assert(kM == 1 || kM == 2 || kM == 4, "16 lanes stage a group of blocks");
+};
+
+/// What of w a block has: all its tiles, and of their k a part.
+struct Part {
+  std::uint32_t first_tile, n_tiles;
+  std::uint32_t rank;            // of the block in its cluster
+  std::uint32_t first, records;  // of a tile's
+  std::uint32_t stages;          // that they are
+  std::uint32_t units;
+  std::uint32_t first_k, end_k;  // of x
+};
+template <class F>
+__device__ __forceinline__ Part vector_part(const HopperVectorArgs& args) {
+  Part part{};
+  std::uint32_t cluster = blockIdx.x;
+  if (args.parts > 1) part.rank = cluster_rank(), cluster /= args.parts;
+  part.first_tile = cluster * args.tiles_per_block;
+  part.n_tiles = min(args.tiles_per_block, args.tiles - part.first_tile);
+  part.first = part.rank * args.part_records;
+  part.records = min(args.part_records, args.tile_records - part.first);
+  part.stages = (part.records + args.stage_records - 1) / args.stage_records;
+  part.units = part.records * F::kHalves;
+  part.first_k = part.first * F::kRecord.elems;
+  part.end_k = min(args.k, part.first_k + part.records * F::kRecord.elems);
+  return part;
+}
+
+/// The tile of w that is the i-th of all blocks' together.
+__device__ __forceinline__ std::uint32_t vector_tile(const HopperVectorArgs& args, std::uint32_t i) {
+  return args.half_tiles == 0 ? i : i / 2 + i % 2 * args.half_tiles;
+}
+
+/// The block's barriers: of the stages, of buffers for the warps' sums, and of those for the other block's.
+struct Barriers {
+  Barrier full, empty;
+  Barrier partial_full, partial_empty;
+  Barrier other_full, other_empty;
+
+  __device__ __forceinline__ Barriers(const HopperVectorArgs& args, const std::uint8_t* memory)
+      : full(shared_address(memory + args.at.barriers)),
+        empty(full + 8 * args.stages),
+        partial_full(empty + 8 * args.stages),
+        partial_empty(partial_full + 8 * kPartials),
+        other_full(partial_empty + 8 * kPartials),
+        other_empty(other_full + 8 * kPartials) {}
+
+  __device__ __forceinline__ void init(std::uint32_t stages) const {
+    for (std::uint32_t i = 0; i < stages; ++i) {
+      barrier_init(full + 8 * i, 1);
+      barrier_init(empty + 8 * i, kTeamWarps);
+    }
+    for (std::uint32_t i = 0; i < kPartials; ++i) {
+      barrier_init(partial_full + 8 * i, kWarps * 32);
+      barrier_init(partial_empty + 8 * i, 32);
+      barrier_init(other_full + 8 * i, 1);
+      barrier_init(other_empty + 8 * i, 1);
+    }
+    barrier_init_fence();
+  }
+};
+
+}  // namespace mlxn::sm90
