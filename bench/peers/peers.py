@@ -15,6 +15,7 @@ of the call, as ours is), f16 for Marlin and f16 or bf16 for cuBLAS. Before its 
 """
 import argparse
 import ctypes
+import faulthandler
 import glob
 import json
 import os
@@ -517,4 +518,5 @@ def main():
 if __name__ == "__main__":
     # Modules are loaded when a kernel is first wanted, in graphs as outside.
     os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
+    faulthandler.enable()  # ggml aborts
     sys.exit(main())
