@@ -9,6 +9,7 @@
 ///
 ///   tile_check [--check] [--time] [--sweep] [--type NAME] [--m M] [--runs N] [--cublas PATH]
 ///   (none of the first three: all; types also f16, bf16, and bf16_narrow, bf16 with x rounded to bf16)
+///   tile_check --tune [--type NAME] > FILE: what bench/hopper/tile_rates.py makes the planner's table from
 ///
 /// Build: bench/hopper/tile_check.sh OUTPUT [TYPE...]
 
@@ -23,6 +24,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <functional>
 #include <memory>
 #include <string>
@@ -908,6 +910,29 @@ class Bench {
     }
   }
 
+  /// Every kernel and parting of k that may be the best, one JSON object a line.
+  void tune(int m) {
+    for (int kind = 0; kind < type_.kinds(); ++kind) {
+      const tile::Shape shape = type_.shape(kind);
+      if (shape.tokens > 2 * m && kind > 0) continue;
+      if (shape.tokens < 128 && m > 2 * shape.tokens) continue;
+      for (std::uint32_t splits = 1; splits <= 16; ++splits) {
+        if (splits > 1 && shape.form != tile::Form::parts) break;
+        const HopperTilePlan plan = type_.plan(shape, m, n_, k_, splits, sms_);
+        if (plan.splits != splits && shape.form == tile::Form::parts) continue;
+        const std::uint32_t blocks = plan.grid[0] * plan.grid[1] * plan.grid[2];
+        if (splits > 1 && (plan.args.split_steps < 4 || blocks > 2u * sms_)) break;
+        const double us = time(plan, kernel_of(type_, type_.kernel(kind)), false, true, true, m >= 512 ? 3 : 5);
+        const ops::HopperTileTerms t = ops::hopper_tile_terms(plan, sms_);
+        std::printf(
+            "{\"type\":\"%s\",\"kind\":%d,\"n\":%d,\"k\":%d,\"m\":%d,\"parts\":%u,\"us\":%.3f,\"steps\":%.0f,"
+            "\"filled\":%.2f,\"beside\":%.0f,\"waves\":%.0f,\"splits\":%.0f,\"bytes\":%.0f,\"busy\":%.2f}\n",
+            type_.name().c_str(), kind, n_, k_, m, plan.splits, us, t.steps, t.filled, t.beside, t.waves, t.splits, t.bytes, t.busy);
+      }
+    }
+    std::fflush(stdout);
+  }
+
  private:
   int calls_for(int m) const { return m >= 512 ? 8 : std::max<int>(32, int(records_.size())); }
 
@@ -917,7 +942,7 @@ class Bench {
   }
 
   /// Microseconds a call.
-  double time(const HopperTilePlan& plan, const void* function, bool stage, bool multiply, bool early) {
+  double time(const HopperTilePlan& plan, const void* function, bool stage, bool multiply, bool early, int replays = 0) {
     const std::unique_ptr<Product> p = product(plan, function);
     p->run_stage(stream_, false);
     CHECK(cudaStreamSynchronize(stream_));
@@ -926,7 +951,7 @@ class Bench {
       if (stage) p->run_stage(stream_, early);
       if (multiply) p->run(stream_, early);
     });
-    const int replays = plan.args.m >= 512 ? 5 : 11;
+    if (replays == 0) replays = plan.args.m >= 512 ? 5 : 11;
     for (int i = -2; i < replays; ++i) chain.replay(i >= 0);
     return chain.us();
   }
@@ -940,6 +965,19 @@ class Bench {
   std::uint16_t* narrow_x_ = nullptr;  // of cuBLAS
   float* y_ = nullptr;
 };
+
+/// The device and the day, as a line for tile_rates.py.
+void say_device() {
+  cudaDeviceProp p{};
+  CHECK(cudaGetDeviceProperties(&p, 0));
+  int driver = 0;
+  CHECK(cudaDriverGetVersion(&driver));
+  const std::time_t now = std::time(nullptr);
+  char date[16];
+  std::strftime(date, sizeof date, "%Y-%m-%d", std::gmtime(&now));
+  std::printf("{\"device\":\"%s\",\"multiprocessors\":%d,\"cuda\":\"%d.%d\",\"date\":\"%s\"}\n", p.name,
+              p.multiProcessorCount, driver / 1000, driver % 1000 / 10, date);
+}
 
 // ---- processes
 // ----------------------------------------------------------------------------------------------------------
@@ -974,7 +1012,7 @@ void task(const char* name, unsigned seconds, const std::function<void()>& work)
 }  // namespace
 
 int main(int argc, char** argv) {
-  bool checks = false, times = false, sweeps = false;
+  bool checks = false, times = false, sweeps = false, tunes = false;
   std::string only, cublas_path;
   int only_m = 0;
   for (int i = 1; i < argc; ++i) {
@@ -985,6 +1023,8 @@ int main(int argc, char** argv) {
       times = true;
     else if (arg == "--sweep")
       sweeps = true;
+    else if (arg == "--tune")
+      tunes = true;
     else if (arg == "--type" && i + 1 < argc)
       only = argv[++i];
     else if (arg == "--runs" && i + 1 < argc)
@@ -996,7 +1036,7 @@ int main(int argc, char** argv) {
     else
       return std::fprintf(stderr, "unknown option %s\n", arg.c_str()), 2;
   }
-  if (!checks && !times && !sweeps) checks = times = sweeps = true;
+  if (!checks && !times && !sweeps && !tunes) checks = times = sweeps = true;
   auto wanted = [&](const Weights& type) { return only.empty() || only == type.name(); };
   if (checks) {
     const auto is_q4_0 = [](const Weights& type) { return type.type == DType::q4_0; };
@@ -1009,6 +1049,20 @@ int main(int argc, char** argv) {
   struct Size {
     int n, k;
   };
+  if (tunes) {
+    task("device", 20, say_device);
+    for (const Weights& type : kTypes) {
+      if (!wanted(type)) continue;
+      task("tune", 60, [&] {
+        for (const Size& size : {Size{4096, 14336}, Size{14336, 4096}, Size{2048, 4096}}) {
+          Bench bench(type, size.n, size.k, 4096);
+          for (int m : {8, 16, 32, 48, 64, 128, 192, 256, 512, 1024, 4096}) {
+            if (only_m == 0 || only_m == m) bench.tune(m);
+          }
+        }
+      });
+    }
+  }
   for (const Size& size : {Size{4096, 14336}, Size{14336, 4096}}) {
     for (const Weights& weights : kTypes) {
       if (!times || !wanted(weights) || weights.dense()) continue;
