@@ -9,8 +9,9 @@
 ///
 ///   tile_check [--check] [--time] [--sweep] [--type NAME] [--m M] [--runs N] [--cublas PATH]
 ///   (none of the first three: all; types also f16, bf16, and bf16_narrow, bf16 with x rounded to bf16)
+///   tile_check --tune [--type NAME] > FILE: what bench/hopper/tile_rates.py makes the planner's table from
 ///
-/// Build: bench/hopper/tile_check.sh OUTPUT
+/// Build: bench/hopper/tile_check.sh OUTPUT [TYPE...]
 
 #include <cuda.h>
 #include <cuda_runtime.h>
@@ -23,6 +24,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <functional>
 #include <memory>
 #include <string>
@@ -39,15 +41,41 @@
 #include "quant/records.h"
 
 namespace mlxn::cuda {
-#define MLXN_TYPES(DO) \
-  DO(q4_0)             \
-  DO(q4_1)             \
-  DO(q5_0) DO(q5_1) DO(q8_0) DO(q2_K) DO(q3_K) DO(q4_K) DO(q5_K) DO(q6_K) DO(iq4_nl) DO(iq4_xs) DO(mxfp4)
-#define MLXN_TABLE(type) extern const KernelTable cuda_hopper_tile_##type;
+// DO(type, file of its kernels), unless tile_check.sh has written down some of them.
+#if __has_include("tile_check_types.h")
+#include "tile_check_types.h"
+#else
+#define MLXN_TYPES(DO)                                                                                      \
+  DO(q4_0, q4_0)                                                                                            \
+  DO(q4_1, q4_1)                                                                                            \
+  DO(q5_0, q5_0)                                                                                            \
+  DO(q5_1, q5_1)                                                                                            \
+  DO(q8_0, q8_0)                                                                                            \
+  DO(q2_K, q2_K)                                                                                            \
+  DO(q3_K, q3_K)                                                                                            \
+  DO(q4_K, q4_K)                                                                                            \
+  DO(q5_K, q5_K)                                                                                            \
+  DO(q6_K, q6_K)                                                                                            \
+  DO(iq4_nl, iq4_nl)                                                                                        \
+  DO(iq4_xs, iq4_xs)                                                                                        \
+  DO(mxfp4, mxfp4)                                                                                          \
+  DO(affine4_g64, affine4_g64)                                                                              \
+  DO(affine4_g128, affine4_g128)                                                                            \
+  DO(affine8_g32, affine8_g32)                                                                              \
+  DO(affine8_g64, affine8_g64)                                                                              \
+  DO(affine8_g128, affine8_g128)                                                                            \
+  DO(affine4_g32_bf16, affine4_g32)                                                                         \
+  DO(affine4_g64_bf16, affine4_g64)                                                                         \
+  DO(affine4_g128_bf16, affine4_g128)                                                                       \
+  DO(affine8_g32_bf16, affine8_g32)                                                                         \
+  DO(affine8_g64_bf16, affine8_g64)                                                                         \
+  DO(affine8_g128_bf16, affine8_g128)
+#endif
+#define MLXN_TABLE(type, file) extern const KernelTable cuda_hopper_tile_##file;
 MLXN_TYPES(MLXN_TABLE)
-MLXN_TABLE(f16)
-MLXN_TABLE(bf16)
-MLXN_TABLE(bf16_narrow)
+MLXN_TABLE(f16, f16)
+MLXN_TABLE(bf16, bf16)
+MLXN_TABLE(bf16_narrow, bf16_narrow)
 extern const KernelTable cuda_hopper_stage;
 }  // namespace mlxn::cuda
 
@@ -96,7 +124,7 @@ struct Weights {
   }
 };
 
-#define MLXN_NAME(type) {DType::type},
+#define MLXN_NAME(type, file) {DType::type},
 const std::vector<Weights> kTypes = {MLXN_TYPES(MLXN_NAME){DType::f16}, {DType::bf16}, {DType::bf16, true}};
 
 // ---- kernels
@@ -161,9 +189,9 @@ const void* kernel_of(const Weights& weights, std::string_view name) {
       return find(cuda::cuda_hopper_tile_f16, name);
     case DType::bf16:
       return find(weights.narrow ? cuda::cuda_hopper_tile_bf16_narrow : cuda::cuda_hopper_tile_bf16, name);
-#define MLXN_FIND(name_) \
-  case DType::name_:     \
-    return find(cuda::cuda_hopper_tile_##name_, name);
+#define MLXN_FIND(type, file) \
+  case DType::type:           \
+    return find(cuda::cuda_hopper_tile_##file, name);
     MLXN_TYPES(MLXN_FIND)
     default:
       return nullptr;
@@ -591,7 +619,7 @@ int processors() {
 
 void check_type(const Weights& type) {
   const int sms = processors();
-  const bool super = block_elems(type.type) == 256;
+  const bool wide = block_elems(type.type) > 32;
   auto all = [&](Case& c, std::initializer_list<unsigned> y_types, bool few) {
     for (int kind = 0; kind < type.kinds(); ++kind) {
       const tile::Shape shape = type.shape(kind);
@@ -615,11 +643,11 @@ void check_type(const Weights& type) {
     }
   };
   {
-    Case c(type, 4100, super ? 2816 : 2880, 270, 0, 0, quant::kElementF32);
+    Case c(type, 4100, wide ? 2816 : 2880, 270, 0, 0, quant::kElementF32);
     all(c, {quant::kElementF32}, false);
   }
   {
-    Case c(type, 100, super ? 768 : 704, 270, 8, 0, quant::kElementF32);
+    Case c(type, 100, wide ? 768 : 704, 270, 8, 0, quant::kElementF32);
     all(c, {quant::kElementF16, quant::kElementBf16}, true);
   }
   {
@@ -631,7 +659,7 @@ void check_type(const Weights& type) {
     all(c, {quant::kElementF32}, true);
   }
   {
-    Case c(type, 300, super ? 1024 : 1056, 270, 4, 60, quant::kElementBf16);
+    Case c(type, 300, wide ? 1024 : 1056, 270, 4, 60, quant::kElementBf16);
     all(c, {quant::kElementF32}, true);
   }
   if (!type.dense()) return;
@@ -734,8 +762,11 @@ class Bench {
     // 256 rows on the host, the others are copies of them: where they lie is what counts.
     const Matrix part = make_matrix(type.type, 256, k, 0, 11);
     for (int row = 0; row < n; ++row) exponents_.push_back(part.exponents[std::size_t(row) % 256]);
-    for (int i = 0; i < kMatrices; ++i) {
-      auto* records = device<std::uint8_t>(part.records.size() * (n / 256));
+    // Together four times the L2.
+    const std::size_t bytes = part.records.size() * (n / 256);
+    const int matrices = std::max<int>(16, int((std::size_t(240) << 20) / bytes));
+    for (int i = 0; i < matrices; ++i) {
+      auto* records = device<std::uint8_t>(bytes);
       CHECK(cudaMemcpy(records, part.records.data(), part.records.size(), cudaMemcpyDefault));
       for (std::size_t done = 1; done < std::size_t(n / 256); ++done) {
         CHECK(cudaMemcpyAsync(records + done * part.records.size(), records, part.records.size(),
@@ -794,7 +825,7 @@ class Bench {
       p.run_stage(stream_, false);
       CHECK(cudaStreamSynchronize(stream_));
       e.chain = std::make_unique<Chain>(stream_, calls, [&](int i) {
-        p.use(records_[i % kMatrices]);
+        p.use(records_[i % records_.size()]);
         if (stage) p.run_stage(stream_, true);
         p.run(stream_, true);
       });
@@ -829,7 +860,7 @@ class Bench {
         try_shape(v.shape, v.function, std::string("variant ") + v.name);
     }
     std::unique_ptr<Chain> peer = std::make_unique<Chain>(stream_, calls, [&](int i) {
-      if (!cublas.multiply(stream_, type_.type == DType::bf16, narrow_x_, records_[i % kMatrices], y_, m, n_,
+      if (!cublas.multiply(stream_, type_.type == DType::bf16, narrow_x_, records_[i % records_.size()], y_, m, n_,
                            k_)) {
         throw Failure{cudaErrorUnknown, "cublasGemmEx"};
       }
@@ -879,10 +910,31 @@ class Bench {
     }
   }
 
- private:
-  static constexpr int kMatrices = 16;
+  /// Every kernel and parting of k that may be the best, one JSON object a line.
+  void tune(int m) {
+    for (int kind = 0; kind < type_.kinds(); ++kind) {
+      const tile::Shape shape = type_.shape(kind);
+      if (shape.tokens > 2 * m && kind > 0) continue;
+      if (shape.tokens < 128 && m > 2 * shape.tokens) continue;
+      for (std::uint32_t splits = 1; splits <= 16; ++splits) {
+        if (splits > 1 && shape.form != tile::Form::parts) break;
+        const HopperTilePlan plan = type_.plan(shape, m, n_, k_, splits, sms_);
+        if (plan.splits != splits && shape.form == tile::Form::parts) continue;
+        const std::uint32_t blocks = plan.grid[0] * plan.grid[1] * plan.grid[2];
+        if (splits > 1 && (plan.args.split_steps < 4 || blocks > 2u * sms_)) break;
+        const double us = time(plan, kernel_of(type_, type_.kernel(kind)), false, true, true, m >= 512 ? 3 : 5);
+        const ops::HopperTileTerms t = ops::hopper_tile_terms(plan, sms_);
+        std::printf(
+            "{\"type\":\"%s\",\"kind\":%d,\"n\":%d,\"k\":%d,\"m\":%d,\"parts\":%u,\"us\":%.3f,\"steps\":%.0f,"
+            "\"filled\":%.2f,\"beside\":%.0f,\"waves\":%.0f,\"splits\":%.0f,\"bytes\":%.0f,\"busy\":%.2f}\n",
+            type_.name().c_str(), kind, n_, k_, m, plan.splits, us, t.steps, t.filled, t.beside, t.waves, t.splits, t.bytes, t.busy);
+      }
+    }
+    std::fflush(stdout);
+  }
 
-  static int calls_for(int m) { return m >= 512 ? 8 : 32; }
+ private:
+  int calls_for(int m) const { return m >= 512 ? 8 : std::max<int>(32, int(records_.size())); }
 
   std::unique_ptr<Product> product(const HopperTilePlan& plan, const void* function) {
     return std::make_unique<Product>(plan, function, exponents_, records_[0], x_, quant::kElementF32, k_, y_,
@@ -890,16 +942,16 @@ class Bench {
   }
 
   /// Microseconds a call.
-  double time(const HopperTilePlan& plan, const void* function, bool stage, bool multiply, bool early) {
+  double time(const HopperTilePlan& plan, const void* function, bool stage, bool multiply, bool early, int replays = 0) {
     const std::unique_ptr<Product> p = product(plan, function);
     p->run_stage(stream_, false);
     CHECK(cudaStreamSynchronize(stream_));
     Chain chain(stream_, calls_for(int(plan.args.m)), [&](int i) {
-      p->use(records_[i % kMatrices]);
+      p->use(records_[i % records_.size()]);
       if (stage) p->run_stage(stream_, early);
       if (multiply) p->run(stream_, early);
     });
-    const int replays = plan.args.m >= 512 ? 5 : 11;
+    if (replays == 0) replays = plan.args.m >= 512 ? 5 : 11;
     for (int i = -2; i < replays; ++i) chain.replay(i >= 0);
     return chain.us();
   }
@@ -913,6 +965,19 @@ class Bench {
   std::uint16_t* narrow_x_ = nullptr;  // of cuBLAS
   float* y_ = nullptr;
 };
+
+/// The device and the day, as a line for tile_rates.py.
+void say_device() {
+  cudaDeviceProp p{};
+  CHECK(cudaGetDeviceProperties(&p, 0));
+  int driver = 0;
+  CHECK(cudaDriverGetVersion(&driver));
+  const std::time_t now = std::time(nullptr);
+  char date[16];
+  std::strftime(date, sizeof date, "%Y-%m-%d", std::gmtime(&now));
+  std::printf("{\"device\":\"%s\",\"multiprocessors\":%d,\"cuda\":\"%d.%d\",\"date\":\"%s\"}\n", p.name,
+              p.multiProcessorCount, driver / 1000, driver % 1000 / 10, date);
+}
 
 // ---- processes
 // ----------------------------------------------------------------------------------------------------------
@@ -947,7 +1012,7 @@ void task(const char* name, unsigned seconds, const std::function<void()>& work)
 }  // namespace
 
 int main(int argc, char** argv) {
-  bool checks = false, times = false, sweeps = false;
+  bool checks = false, times = false, sweeps = false, tunes = false;
   std::string only, cublas_path;
   int only_m = 0;
   for (int i = 1; i < argc; ++i) {
@@ -958,6 +1023,8 @@ int main(int argc, char** argv) {
       times = true;
     else if (arg == "--sweep")
       sweeps = true;
+    else if (arg == "--tune")
+      tunes = true;
     else if (arg == "--type" && i + 1 < argc)
       only = argv[++i];
     else if (arg == "--runs" && i + 1 < argc)
@@ -969,10 +1036,12 @@ int main(int argc, char** argv) {
     else
       return std::fprintf(stderr, "unknown option %s\n", arg.c_str()), 2;
   }
-  if (!checks && !times && !sweeps) checks = times = sweeps = true;
+  if (!checks && !times && !sweeps && !tunes) checks = times = sweeps = true;
   auto wanted = [&](const Weights& type) { return only.empty() || only == type.name(); };
   if (checks) {
-    if (only.empty() || only == "q4_0") task("special", 20, check_special);
+    const auto is_q4_0 = [](const Weights& type) { return type.type == DType::q4_0; };
+    const bool has_q4_0 = std::any_of(kTypes.begin(), kTypes.end(), is_q4_0);
+    if (has_q4_0 && (only.empty() || only == "q4_0")) task("special", 20, check_special);
     for (const Weights& type : kTypes) {
       if (wanted(type)) task(type.name().c_str(), 60, [&] { check_type(type); });
     }
@@ -980,13 +1049,27 @@ int main(int argc, char** argv) {
   struct Size {
     int n, k;
   };
+  if (tunes) {
+    task("device", 20, say_device);
+    for (const Weights& type : kTypes) {
+      if (!wanted(type)) continue;
+      task("tune", 60, [&] {
+        for (const Size& size : {Size{4096, 14336}, Size{14336, 4096}, Size{2048, 4096}}) {
+          Bench bench(type, size.n, size.k, 4096);
+          for (int m : {8, 16, 32, 48, 64, 128, 192, 256, 512, 1024, 4096}) {
+            if (only_m == 0 || only_m == m) bench.tune(m);
+          }
+        }
+      });
+    }
+  }
   for (const Size& size : {Size{4096, 14336}, Size{14336, 4096}}) {
-    for (DType type : {DType::q4_0, DType::q4_K, DType::q6_K, DType::q8_0, DType::q5_K, DType::q2_K, DType::q3_K,
-                       DType::iq4_nl, DType::iq4_xs, DType::mxfp4, DType::q4_1, DType::q5_0, DType::q5_1}) {
-      if (!times || !wanted({type})) continue;
+    for (const Weights& weights : kTypes) {
+      if (!times || !wanted(weights) || weights.dense()) continue;
+      const DType type = weights.type;
       const bool main_type = type == DType::q4_0 || type == DType::q4_K || type == DType::q6_K || type == DType::q8_0;
       task("time", 40, [&] {
-        Bench bench({type}, size.n, size.k, 4096);
+        Bench bench(weights, size.n, size.k, 4096);
         for (int m : {8, 16, 32, 64, 128, 512, 2048, 4096}) {
           if (only_m != 0 && only_m != m) continue;
           if (!main_type && m != 16 && m != 64 && m != 512) continue;
@@ -1005,12 +1088,12 @@ int main(int argc, char** argv) {
         }
       });
     }
-    for (DType type : {DType::q4_0, DType::q4_K, DType::q6_K}) {
-      if (!sweeps || !wanted({type})) continue;
+    for (const Weights& type : kTypes) {
+      if (!sweeps || !wanted(type) || (type.type != DType::q4_0 && type.type != DType::q4_K && type.type != DType::q6_K)) continue;
       task("sweep", 60, [&] {
-        Bench bench({type}, size.n, size.k, 512);
+        Bench bench(type, size.n, size.k, 512);
         for (int m : {8, 16, 32, 64, 128, 256, 512}) {
-          if (type != DType::q4_0 && m > 64) break;
+          if (type.type != DType::q4_0 && m > 64) break;
           if (only_m == 0 || only_m == m) bench.sweep(m);
         }
       });

@@ -26,6 +26,9 @@ enum class HazardMode : std::uint8_t {
 struct EncoderOptions {
   Queue queue;  ///< default: the device's default queue
   HazardMode hazards = HazardMode::automatic;
+  /// Kernels that can (on Hopper GPUs) start before the one in front of them ends, and wait for its results themselves
+  /// (programmatic dependent launch); never in serial mode. Without it each starts after the last: slower, the same results.
+  bool early_starts = true;
   std::string_view label;  ///< shown in errors of the submission
 };
 

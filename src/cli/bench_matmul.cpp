@@ -97,10 +97,21 @@ Result<Weights> make_weights(const Device& device, const Case& c, bool prepare) 
   return weights;
 }
 
+/// Numbers of a dense type as f32.
+Result<std::vector<float>> to_floats(DType type, std::span<const std::byte> bytes) {
+  std::vector<float> values(bytes.size() / block_bytes(type));
+  MLXN_CHECK(dequantize(type, bytes, values));
+  return values;
+}
+
+/// What rounding to a type does to numbers, at most, as a share of them.
+double rounding(DType type) noexcept { return type == DType::f16 ? 0x1p-11 : type == DType::bf16 ? 0x1p-8 : 0; }
+
 /// Normalised mean square error of some outputs against a float64 product with the decoded weights.
 Result<double> check_outputs(const Case& c, std::span<const std::byte> blocks, std::span<const float> xs, const Tensor& y) {
-  std::vector<float> ys(static_cast<std::size_t>(y.elems()));
-  MLXN_CHECK(y.device().download(std::as_writable_bytes(std::span(ys)), y));
+  std::vector<std::byte> bytes(static_cast<std::size_t>(y.elems()) * block_bytes(y.dtype()));
+  MLXN_CHECK(y.device().download(bytes, y));
+  MLXN_TRY(const std::vector<float> ys, to_floats(y.dtype(), bytes));
   const auto k = static_cast<std::size_t>(c.shape.k), n = static_cast<std::size_t>(c.shape.n);
   const std::size_t row_bytes = k / block_elems(c.type) * block_bytes(c.type);
   std::vector<float> w(k);
@@ -119,37 +130,50 @@ Result<double> check_outputs(const Case& c, std::span<const std::byte> blocks, s
   return error / power;
 }
 
-Result<Row> run_case(const Device& device, const Case& c, bool prepare, const MatmulOptions& options, double seconds,
-                     ReadProbe& probe) {
+/// What the flags ask for.
+struct Wanted {
+  MatmulOptions options;
+  EncoderOptions encoder;
+  DType x = DType::f32, y = DType::f32;
+  bool prepared = true;
+  std::vector<Case> cases;
+};
+
+Result<Row> run_case(const Device& device, const Case& c, const Wanted& wanted, double seconds, ReadProbe& probe) {
+  const bool prepare = wanted.prepared;
+  const MatmulOptions& options = wanted.options;
   MLXN_TRY(const Weights weights, make_weights(device, c, prepare));
-  MLXN_TRY(const Tensor x, device.allocate(DType::f32, {c.m, c.shape.k}));
-  MLXN_TRY(const Tensor y, device.allocate(DType::f32, {c.m, c.shape.n}));
-  std::vector<float> xs(static_cast<std::size_t>(x.elems()));
-  quant::fill_random_blocks(DType::f32, xs.data(), xs.size(), 1.0f, 2);
-  MLXN_CHECK(device.upload(x, std::as_bytes(std::span(xs))));
+  MLXN_TRY(const Tensor x, device.allocate(wanted.x, {c.m, c.shape.k}));
+  MLXN_TRY(const Tensor y, device.allocate(wanted.y, {c.m, c.shape.n}));
+  std::vector<std::byte> x_bytes(static_cast<std::size_t>(x.elems()) * block_bytes(wanted.x));
+  quant::fill_random_blocks(wanted.x, x_bytes.data(), static_cast<std::uint64_t>(x.elems()), 1.0f, 2);
+  MLXN_CHECK(device.upload(x, x_bytes));
   const MatmulShape shape{c.m, c.shape.n, c.shape.k, c.type};
   // Rounds over the copies: on a GPU at least so many calls that the start of their graph, 13 us or more, is a hundredth of the
   // shortest ones' time. Calls of 512 rows take 80 us and more: a few of them do.
   const std::size_t copies = weights.raw.size();
   const std::size_t least = device.capabilities().backend == "cpu" ? 1 : c.m < 512 ? 8 * kGpuCalls : kGpuCalls;
   const std::size_t calls = (least + copies - 1) / copies * copies;
-  MLXN_TRY(Graph graph, Graph::record(device, [&](CommandEncoder& encoder) -> Result<void> {
-             for (std::size_t i = 0; i < calls; ++i) {
-               if (prepare) {
-                 MLXN_CHECK(matmul(encoder, x, weights.prepared[i % copies], y, options));
-               } else {
-                 MLXN_CHECK(quantized_matmul_ggml(encoder, x, weights.raw[i % copies], y, shape, options));
-               }
-             }
-             return {};
-           }));
+  const auto record = [&](CommandEncoder& encoder) -> Result<void> {
+    for (std::size_t i = 0; i < calls; ++i) {
+      if (prepare) {
+        MLXN_CHECK(matmul(encoder, x, weights.prepared[i % copies], y, options));
+      } else {
+        MLXN_CHECK(quantized_matmul_ggml(encoder, x, weights.raw[i % copies], y, shape, options));
+      }
+    }
+    return {};
+  };
+  MLXN_TRY(Graph graph, Graph::record(device, record, wanted.encoder));
   Row row;
   MLXN_TRY(row.plan, plan_matmul(device, shape, prepare, options));
   row.cached = weights.cached;
   row.weight_bytes = prepare ? weights.prepared[0].bytes() : weights.raw[0].bytes();
   MLXN_CHECK(graph.replay_and_wait());
+  MLXN_TRY(const std::vector<float> xs, to_floats(wanted.x, x_bytes));
   MLXN_TRY(row.error, check_outputs(c, weights.blocks, xs, y));
-  const double bound = row.plan.numerics == Numerics::int8act ? 5e-4 : row.plan.numerics == Numerics::f16 ? 1e-6 : 1e-11;
+  const double of_class = row.plan.numerics == Numerics::int8act ? 5e-4 : row.plan.numerics == Numerics::f16 ? 1e-6 : 1e-11;
+  const double bound = of_class + rounding(wanted.y) * rounding(wanted.y);
   if (!(row.error <= bound)) {
     return make_error(ErrorCode::internal, "{} {}x{} m={}: error {:.1e} against the reference, at most {:.0e}", to_string(c.type),
                       c.shape.n, c.shape.k, c.m, row.error, bound);
@@ -172,12 +196,14 @@ Result<Row> run_case(const Device& device, const Case& c, bool prepare, const Ma
   return row;
 }
 
-/// What the flags ask for.
-struct Wanted {
-  MatmulOptions options;
-  bool prepared = true;
-  std::vector<Case> cases;
-};
+/// f32, f16 or bf16, of x and y.
+Result<DType> parse_element(std::string_view flag, const std::string& text) {
+  for (const DType type : {DType::f32, DType::f16, DType::bf16}) {
+    if (to_string(type) == text) return type;
+  }
+  return make_error(ErrorCode::invalid_argument, "{}: '{}', wanted f32, f16 or bf16", flag, text);
+}
+
 Result<Wanted> parse(const BenchMatmulFlags& f) {
   Wanted wanted;
   MatmulOptions& options = wanted.options;
@@ -189,6 +215,13 @@ Result<Wanted> parse(const BenchMatmulFlags& f) {
   } else if (f.route != "auto") {
     return make_error(ErrorCode::invalid_argument, "--route: '{}', wanted auto, vector or tile", f.route);
   }
+  options.batch_invariant = f.batch_invariant;
+  MLXN_TRY(wanted.x, parse_element("--x", f.x));
+  MLXN_TRY(wanted.y, parse_element("--y", f.y));
+  if (f.early_starts != "on" && f.early_starts != "off") {
+    return make_error(ErrorCode::invalid_argument, "--early-starts: '{}', wanted on or off", f.early_starts);
+  }
+  wanted.encoder.early_starts = f.early_starts == "on";
   if (f.door != "prepared" && f.door != "raw") {
     return make_error(ErrorCode::invalid_argument, "--door: '{}', wanted prepared or raw", f.door);
   }
@@ -240,7 +273,10 @@ Result<int> bench(const BenchMatmulFlags& f) {
   };
   MLXN_TRY(Ceilings ceilings, measure_ceilings(device));
   if (!f.json) {
-    if (!print(device.capabilities().name + "\n") || !print_ceilings(ceilings) ||
+    const std::string how = fmt::format("x {}, y {}{}{}\n", to_string(wanted.x), to_string(wanted.y),
+                                        wanted.options.batch_invariant ? ", batch-invariant" : "",
+                                        wanted.encoder.early_starts ? "" : ", no early starts");
+    if (!print(device.capabilities().name + "\n") || !print_ceilings(ceilings) || !print(how) ||
         !print(fmt::format("{:8} {:>12} {:>5}  {:28} {:8} {:>10} {:>19} {:>8} {:>9} {:>7}\n", "type", "NxK", "M", "kernel", "class",
                            "us", "10 % .. 90 %", "GB/s", "GFLOP/s", "share"))) {
       return kFailed;
@@ -248,7 +284,7 @@ Result<int> bench(const BenchMatmulFlags& f) {
   }
   MLXN_TRY(ReadProbe probe, ReadProbe::make(device));
   for (const Case& c : wanted.cases) {
-    MLXN_TRY(const Row row, run_case(device, c, wanted.prepared, wanted.options, f.seconds, probe));
+    MLXN_TRY(const Row row, run_case(device, c, wanted, f.seconds, probe));
     const double gbps = static_cast<double>(row.weight_bytes) / row.us * 1e-3;
     const double gflops = 2.0 * static_cast<double>(c.m * c.shape.n * c.shape.k) / row.us * 1e-3;
     // The nearer of the two limits: memory for few rows, arithmetic for many.
@@ -265,6 +301,10 @@ Result<int> bench(const BenchMatmulFlags& f) {
                                    {"device", device.capabilities().name},
                                    {"kernel", row.plan.kernel},
                                    {"class", to_string(row.plan.numerics)},
+                                   {"x", to_string(wanted.x)},
+                                   {"y", to_string(wanted.y)},
+                                   {"batch_invariant", wanted.options.batch_invariant},
+                                   {"early_starts", wanted.encoder.early_starts},
                                    {"us", row.us},
                                    {"gbps", gbps},
                                    {"tflops", gflops * 1e-3},

@@ -172,6 +172,11 @@ void add_bench(CLI::App& app, BenchMatmulFlags& m, BenchCeilingsFlags& ceilings,
   c->add_option("--precision", m.precision, "auto, exact, f16 or int8act (auto: int8act on a CPU)")->capture_default_str();
   c->add_option("--door", m.door, "prepared or raw weights")->capture_default_str();
   c->add_option("--route", m.route, "auto, vector or tile")->capture_default_str();
+  c->add_option("--x", m.x, "f32, f16 or bf16 activations")->capture_default_str();
+  c->add_option("--y", m.y, "f32, f16 or bf16 results")->capture_default_str();
+  c->add_option("--early-starts", m.early_starts, "on or off: CUDA kernels that can start before the one in front of them ends")
+      ->capture_default_str();
+  c->add_flag("--batch-invariant", m.batch_invariant, "a row's result is the same bits whatever M is");
   c->add_option("--seconds", m.seconds, "time per case")->capture_default_str();
   c->add_flag("--explain", m.explain, "measure nothing: which kernel each case takes here, and why");
   c->add_flag("--json", m.json, "one object a line");

@@ -145,6 +145,9 @@ struct BenchMatmulFlags {
   std::string precision = "auto";
   std::string door = "prepared";
   std::string route = "auto";
+  std::string x = "f32", y = "f32";
+  std::string early_starts = "on";
+  bool batch_invariant = false;
   double seconds = 1.0;  ///< per case
   bool explain = false;  ///< measure nothing, say what would run
   bool json = false;

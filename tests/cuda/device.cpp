@@ -337,6 +337,11 @@ extern "C" __global__ void count_up(unsigned* y) {
   must(record(encoder));
   must(encoder.commit_and_wait());
   EXPECT_EQ(words(y), std::vector<std::uint32_t>(kGroups * 256, 8 * kLaunches));
+  EncoderOptions plain_edges;
+  plain_edges.early_starts = false;
+  Graph plain_graph = must(Graph::record(device_, record, plain_edges));
+  must(plain_graph.replay_and_wait());
+  EXPECT_EQ(words(y), std::vector<std::uint32_t>(kGroups * 256, 10 * kLaunches));
 }
 
 /// Runs a kernel that stores where no memory is; the process is of no use to CUDA afterwards. 0 if all errors are as they

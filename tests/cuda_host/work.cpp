@@ -333,6 +333,17 @@ TEST_F(Cuda, KernelsOfOneArchitectureGetWhatTheirHandlesSay) {
   must(record(encoder));
   must(encoder.commit_and_wait());
   EXPECT_EQ(seen, (std::vector{as_plain, late, late, late}));
+  EncoderOptions plain_edges;
+  plain_edges.early_starts = false;
+  CommandEncoder in_order = must(device.encoder(plain_edges));
+  must(record(in_order));
+  seen.clear();
+  must(in_order.commit_and_wait());
+  EXPECT_EQ(seen, (std::vector{as_plain, late, late, late}));
+  seen.clear();
+  Graph plain_graph = must(Graph::record(device, record, plain_edges));
+  must(plain_graph.replay_and_wait());
+  EXPECT_EQ(seen, (std::vector{as_plain, late, late, late}));
   EXPECT_EQ(fake::calls("cudaFuncSetAttribute"), 1);  // of the device that it runs on, once
 
   const Device second = must(Device::open("cuda:1"));

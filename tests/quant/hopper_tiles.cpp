@@ -311,53 +311,157 @@ TEST(HopperTiles, PlansCoverTheProduct) {
   }
 }
 
-/// The fastest launches that were measured on an H200.
-TEST(HopperTiles, PlansOfLikelyShapes) {
-  struct Best {
-    std::uint32_t m, n, k;
-    const char* kernel;
-    std::uint32_t splits;
-  };
-  for (const Best& best : {Best{8, 4096, 14336, "tile8", 4},       // 128 of 132 multiprocessors
-                           Best{16, 4096, 14336, "tile16", 4},     //
-                           Best{32, 4096, 14336, "tile32", 4},     //
-                           Best{64, 4096, 14336, "tile64", 4},     //
-                           Best{128, 4096, 14336, "tile128", 4},   //
-                           Best{256, 4096, 14336, "tile128", 2},   //
-                           Best{512, 4096, 14336, "tile128", 1},   //
-                           Best{2048, 4096, 14336, "tile256", 1},  //
-                           Best{4096, 4096, 14336, "tile256", 1},  //
-                           Best{8, 14336, 4096, "tile8", 1},       //
-                           Best{16, 14336, 4096, "tile16", 1},     //
-                           Best{32, 14336, 4096, "tile32", 1},     //
-                           Best{64, 14336, 4096, "tile64", 1},     //
-                           Best{128, 14336, 4096, "tile128", 1},   //
-                           Best{256, 14336, 4096, "tile256", 1},   //
-                           Best{512, 14336, 4096, "tile256", 1},   //
-                           Best{2048, 14336, 4096, "tile256", 1},  //
-                           Best{4096, 14336, 4096, "tile256", 1}}) {
-    const ops::HopperTilePlan p = ops::plan_hopper_tile(DType::q4_0, best.m, best.n, best.k, 132);
-    SCOPED_TRACE(std::to_string(best.m) + " " + std::to_string(best.n) + " " + std::to_string(best.k));
-    EXPECT_EQ(p.kernel, std::string("matmul_hopper_") + best.kernel + "_q4_0");
-    EXPECT_EQ(p.splits, best.splits);
-  }
-}
-
-TEST(HopperTiles, PlansOfTypesThatUnpackSlowly) {
-  for (const DType type : {DType::q4_K, DType::q6_K, DType::q8_0, DType::q5_K, DType::q2_K}) {
-    const auto plan = [type](std::uint32_t m, std::uint32_t n, std::uint32_t k) {
-      return ops::plan_hopper_tile(type, m, n, k, 132);
-    };
-    EXPECT_EQ(plan(16, 4096, 14336).shape.tokens, 16) << to_string(type);
-    EXPECT_EQ(plan(16, 4096, 14336).splits, 4u) << to_string(type);
-    EXPECT_EQ(plan(64, 14336, 4096).splits, 1u) << to_string(type);
-    EXPECT_EQ(plan(128, 4096, 14336).shape.tokens, 128) << to_string(type);
-    // Each tile of tokens unpacks the weights again: large tiles are the faster ones sooner.
-    EXPECT_EQ(plan(512, 4096, 14336).shape.form, tile::Form::pair) << to_string(type);
-  }
-}
-
 constexpr ops::DenseFormat kDenseFormats[] = {ops::DenseFormat::f16, ops::DenseFormat::bf16, ops::DenseFormat::bf16_narrow};
+
+/// What any table of an H200 must lead to: tiles that are no larger than the tokens need, all multiprocessors busy.
+struct LikelyPlan {
+  std::uint32_t m, n, k;
+  int least_tokens, most_tokens;
+  std::uint32_t splits;  // 0: any
+};
+constexpr LikelyPlan kLikelyPlans[] = {
+    {8, 4096, 14336, 8, 16, 0},
+    {16, 4096, 14336, 8, 16, 0},
+    {32, 4096, 14336, 32, 32, 0},
+    {64, 4096, 14336, 64, 64, 0},
+    {128, 4096, 14336, 128, 128, 0},
+    {256, 4096, 14336, 128, 256, 2},
+    {512, 4096, 14336, 128, 256, 0},  // one tile of 128 tokens for each multiprocessor, or a pair for one of 256
+    {2048, 4096, 14336, 128, 256, 0},
+    {4096, 4096, 14336, 128, 256, 0},
+    {8, 14336, 4096, 8, 16, 1},
+    {16, 14336, 4096, 16, 16, 1},
+    {32, 14336, 4096, 32, 32, 1},
+    {64, 14336, 4096, 64, 64, 1},
+    {128, 14336, 4096, 128, 128, 1},
+    {256, 14336, 4096, 256, 256, 0},
+    {512, 14336, 4096, 256, 256, 0},
+    {2048, 14336, 4096, 256, 256, 0},
+    {4096, 14336, 4096, 256, 256, 0}};
+void expect_likely(const LikelyPlan& wanted, const ops::HopperTilePlan& p) {
+  SCOPED_TRACE(std::string(p.kernel) + " for m " + std::to_string(wanted.m) + " n " + std::to_string(wanted.n));
+  EXPECT_GE(p.shape.tokens, wanted.least_tokens);
+  EXPECT_LE(p.shape.tokens, wanted.most_tokens);
+  // Half of the multiprocessors may read weights as fast as all of them.
+  EXPECT_GE(p.args.row_tiles * p.args.token_tiles * p.splits, wanted.m <= 128 ? 64u : 112u);
+  if (wanted.splits != 0) {
+    EXPECT_EQ(p.splits, wanted.splits);
+  }
+}
+TEST(HopperTiles, PlansOfLikelyShapes) {
+  for (const LikelyPlan& wanted : kLikelyPlans) {
+    for (const DType type : kTypes) {
+      SCOPED_TRACE(to_string(type));
+      expect_likely(wanted, ops::plan_hopper_tile(type, wanted.m, wanted.n, wanted.k, 132));
+    }
+  }
+}
+
+/// The chosen plan is the fastest by the table, whatever that says.
+template <class PlanOf, class RatesOf>
+void expect_fastest(const ops::HopperTilePlan& chosen, int kinds, const PlanOf& plan_of, const RatesOf& rates_of) {
+  double least = 0, us = 0;
+  for (int kind = 0; kind < kinds; ++kind) {
+    for (std::uint32_t splits = 1; splits <= 16; ++splits) {
+      const ops::HopperTilePlan p = plan_of(kind, splits);
+      if (p.shape.form == tile::Form::parts ? p.splits != splits || (splits > 1 && p.args.split_steps < 4) : splits > 1) continue;
+      if (p.shape.form == tile::Form::pair && p.args.steps < 8) continue;
+      const double takes = ops::hopper_tile_us(rates_of(kind), ops::hopper_tile_terms(p, 132));
+      EXPECT_GT(takes, 0);
+      if (least == 0 || takes < least) least = takes;
+      if (p.shape.tokens == chosen.shape.tokens && p.shape.form == chosen.shape.form && p.splits == chosen.splits) us = takes;
+    }
+  }
+  EXPECT_EQ(us, least) << chosen.kernel << " in " << chosen.splits << " parts";
+}
+TEST(HopperTiles, PlansAreTheFastestByTheTable) {
+  for (const std::uint32_t m : {5u, 16u, 40u, 128u, 700u, 4096u}) {
+    for (const std::uint32_t n : {512u, 4096u, 28672u}) {
+      for (const std::uint32_t k : {512u, 4096u, 14336u}) {
+        SCOPED_TRACE(std::to_string(m) + " " + std::to_string(n) + " " + std::to_string(k));
+        for (const DType type : kTypes) {
+          const auto plan_of = [&](int kind, std::uint32_t splits) {
+            return ops::plan_hopper_shape(type, ops::hopper_tile_shape(type, kind), m, n, k, splits, 132);
+          };
+          expect_fastest(ops::plan_hopper_tile(type, m, n, k, 132), tile::kKinds, plan_of,
+                         [&](int kind) { return ops::hopper_tile_rates(type, kind); });
+        }
+        for (const ops::DenseFormat format : kDenseFormats) {
+          const auto plan_of = [&](int kind, std::uint32_t splits) {
+            return ops::plan_dense_shape(format, tile::dense_shape_of(kind), m, n, k, splits, 132);
+          };
+          expect_fastest(ops::plan_hopper_dense(format, m, n, k, 132), tile::kDenseKinds, plan_of,
+                         [&](int kind) { return ops::hopper_dense_rates(format, kind); });
+        }
+      }
+    }
+  }
+}
+
+/// Kernels without a row in the table would never be chosen.
+TEST(HopperTiles, TheTableHasAllKernels) {
+  const auto expect_rates = [](const ops::HopperTileRates& rates) {
+    EXPECT_GT(rates.step, 0);
+    EXPECT_LT(rates.step, 20000);
+    for (const std::int32_t rate : {rates.filled, rates.beside, rates.wave, rates.parts, rates.each_part}) EXPECT_GE(rate, 0);
+  };
+#define MLXN_EXPECT(type)                                                                                               \
+  for (int kind = 0; kind < tile::kKinds; ++kind) {                                                                     \
+    SCOPED_TRACE(ops::hopper_tile_name(DType::type, kind));                                                             \
+    expect_rates(ops::hopper_tile_rates(DType::type, kind));                                                            \
+  }
+  MLXN_HOPPER_VECTOR_TYPES(MLXN_EXPECT)
+#undef MLXN_EXPECT
+  for (const ops::DenseFormat format : kDenseFormats) {
+    for (int kind = 0; kind < tile::kDenseKinds; ++kind) {
+      SCOPED_TRACE(ops::hopper_dense_name(format, kind));
+      expect_rates(ops::hopper_dense_rates(format, kind));
+    }
+  }
+}
+
+TEST(HopperTiles, TermsOfALaunch) {
+  const auto terms = [](int tokens, tile::Form form, std::uint32_t m, std::uint32_t n, std::uint32_t splits) {
+    for (int kind = 0; kind < tile::kKinds; ++kind) {
+      const tile::Shape shape = ops::hopper_tile_shape(DType::q4_0, kind);
+      if (shape.tokens != tokens || shape.form != form) continue;
+      return ops::hopper_tile_terms(ops::plan_hopper_shape(DType::q4_0, shape, m, n, 14336, splits, 132), 132);
+    }
+    ADD_FAILURE() << "no kernel of " << tokens << " tokens";
+    return ops::HopperTileTerms{};
+  };
+  const ops::HopperTileTerms four = terms(32, tile::Form::parts, 30, 4096, 4);  // 32 row tiles in 4 parts of 28 steps
+  EXPECT_EQ(four.steps, 28);
+  EXPECT_DOUBLE_EQ(four.filled, 28 * 128 / 132.0);
+  EXPECT_EQ(four.beside, 0);
+  EXPECT_EQ(four.waves, 1);
+  EXPECT_EQ(four.splits, 4);
+  EXPECT_EQ(four.bytes, 4096 * 14336 * 4.5 / 8);
+  EXPECT_EQ(four.busy, 128);
+  EXPECT_NEAR(four.read_us, four.bytes / 4.4e6, 1);  // the bandwidth of an H200
+  const ops::HopperTileTerms alone = terms(32, tile::Form::parts, 30, 128, 1);
+  EXPECT_EQ(alone.steps, 112);
+  EXPECT_DOUBLE_EQ(alone.filled, 112 / 132.0);
+  EXPECT_EQ(alone.splits, 0);
+  EXPECT_EQ(alone.bytes, four.bytes / 32);
+  EXPECT_EQ(alone.busy, 1);
+  EXPECT_GT(alone.read_us, four.read_us / 4);  // one multiprocessor cannot have all of it
+  const ops::HopperTileTerms second = terms(128, tile::Form::parts, 500, 8192, 1);  // 256 blocks
+  EXPECT_EQ(second.waves, 2);
+  EXPECT_EQ(second.steps, 224);
+  EXPECT_EQ(second.beside, 224);
+  EXPECT_EQ(second.bytes, 2 * four.bytes * 2);  // twice the rows, in each wave
+  const ops::HopperTileTerms pair = terms(256, tile::Form::pair, 512, 4096, 2);  // 64 tiles by two blocks each
+  EXPECT_EQ(pair.waves, 1);
+  EXPECT_EQ(pair.steps, 56);
+  const ops::HopperTileTerms tiles = terms(256, tile::Form::tiles, 4096, 4096, 1);  // 512 tiles
+  EXPECT_EQ(tiles.waves, 4);
+  EXPECT_EQ(tiles.steps, 448);
+  EXPECT_DOUBLE_EQ(tiles.filled, 448 * 128 / 132.0);
+  ops::HopperTileRates rates{100, 10, 1, 1000, 500, 50};
+  EXPECT_DOUBLE_EQ(ops::hopper_tile_us(rates, {10, 5, 10, 2, 4, 0.5}), 1.06 + 2 + 0.7);
+  EXPECT_DOUBLE_EQ(ops::hopper_tile_us(rates, {10, 5, 0, 2, 0, 7}), 7 + 2);
+}
 
 TEST(HopperDense, PlansCoverTheProduct) {
   for (const ops::DenseFormat format : kDenseFormats) {
@@ -402,41 +506,12 @@ TEST(HopperDense, PlansCoverTheProduct) {
   }
 }
 
-/// The fastest launches that were measured on an H200; of 128 rows and 256 in pairs the faster one by a tenth where they differ.
 TEST(HopperDense, PlansOfLikelyShapes) {
-  struct Best {
-    std::uint32_t m, n, k;
-    const char* kernel;
-    std::uint32_t splits;
-  };
-  using ops::DenseFormat;
-  const auto expect = [](DenseFormat format, const char* suffix, const Best& best) {
-    SCOPED_TRACE(std::to_string(best.m) + " " + std::to_string(best.n) + " " + std::to_string(best.k) + suffix);
-    const ops::HopperTilePlan p = ops::plan_hopper_dense(format, best.m, best.n, best.k, 132);
-    EXPECT_EQ(p.kernel, std::string("matmul_hopper_") + best.kernel + suffix);
-    EXPECT_EQ(p.splits, best.splits);
-  };
-  for (const Best& best : {Best{16, 4096, 14336, "tile16", 4},     // 128 of 132 multiprocessors, each with its share of the bandwidth
-                           Best{32, 4096, 14336, "tile32", 4},     //
-                           Best{64, 4096, 14336, "tile64", 4},     //
-                           Best{128, 4096, 14336, "tile128", 4},   //
-                           Best{256, 4096, 14336, "tile128", 2},   //
-                           Best{2048, 4096, 14336, "tile256", 1},  //
-                           Best{4096, 4096, 14336, "tile256", 1},  //
-                           Best{16, 14336, 4096, "tile16", 1},     //
-                           Best{32, 14336, 4096, "tile32", 1},     //
-                           Best{64, 14336, 4096, "tile64", 1},     //
-                           Best{128, 14336, 4096, "tile128", 1},   //
-                           Best{256, 14336, 4096, "tile256", 1},   //
-                           Best{512, 14336, 4096, "tile256", 1},   //
-                           Best{2048, 14336, 4096, "tile256", 1},  //
-                           Best{4096, 14336, 4096, "tile256", 1}}) {
-    expect(DenseFormat::f16, "_f16", best);
-    expect(DenseFormat::bf16, "_bf16", best);
-    expect(DenseFormat::bf16_narrow, "_bf16_narrow", best);
+  for (const LikelyPlan& wanted : kLikelyPlans) {
+    for (const ops::DenseFormat format : kDenseFormats) {
+      expect_likely(wanted, ops::plan_hopper_dense(format, wanted.m, wanted.n, wanted.k, 132));
+    }
   }
-  expect(DenseFormat::f16, "_f16", {512, 4096, 14336, "tile128", 1});
-  expect(DenseFormat::bf16, "_bf16", {512, 4096, 14336, "pair256", 2});
 }
 
 /// Which kernel runs may depend on m; in which order a row's products are added may not.

@@ -54,6 +54,9 @@ expect 2 "$mlxn" bench foo
 expect 2 "$mlxn" bench matmul --type q9_9
 expect 2 "$mlxn" bench matmul --type q4_K --shape 256x100
 expect 2 "$mlxn" bench matmul --shape 9223372036854775807x256
+expect 2 "$mlxn" bench matmul --x f64
+expect 2 "$mlxn" bench matmul --y q4_0
+expect 2 "$mlxn" bench matmul --early-starts maybe
 expect 2 "$mlxn" bench
 expect 2 "$mlxn" bench matmul --explain --type q9_9
 expect 2 "$mlxn" bench model

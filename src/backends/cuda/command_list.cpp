@@ -107,7 +107,7 @@ UserCode::~UserCode() {
 }
 
 CudaCommandList::CudaCommandList(std::shared_ptr<CudaDevice> device, const EncoderOptions& options)
-    : GpuCommandList(std::move(device), options) {}
+    : GpuCommandList(std::move(device), options), early_starts_(options.early_starts && options.hazards != HazardMode::serial) {}
 
 CudaCommandList::~CudaCommandList() { drop_graph(); }
 
@@ -237,7 +237,7 @@ Result<void> CudaCommandList::call_of(const Node& node, KernelCall& call) {
   call.threads = dim3(kernel.threads);
   call.shared_bytes = kernel.dynamic_shared_bytes;
   call.cluster = dim3(kernel.cluster.x, kernel.cluster.y, kernel.cluster.z);
-  call.starts_early = kernel.starts_early && cuda().starts_early() && mode_ != HazardMode::serial;
+  call.starts_early = kernel.starts_early && cuda().starts_early() && early_starts_;
   if (node.kind == Kind::kernel) {
     MLXN_CHECK(allow_shared(kernel, call.function));
     call.params[0] = node.args;

@@ -79,6 +79,7 @@ class CudaCommandList final : public gpu::GpuCommandList {
   [[nodiscard]] Result<void> make_graph();
   void drop_graph() noexcept;
 
+  const bool early_starts_;  // by option
   std::vector<std::unique_ptr<UserCall>> user_calls_;
   std::vector<std::shared_ptr<Allocation>> staging_;
   std::uint64_t staging_used_ = 0;  // of the last block

@@ -1,6 +1,6 @@
 #include "ops/matmul/hopper_dense.h"
 
-#include <algorithm>
+#include <array>
 
 #include "quant/gpu_weight.h"
 
@@ -12,49 +12,18 @@ using tile::Shape;
 
 constexpr std::uint32_t kMaxSplits = 16;
 
-/// Microseconds on an H200, fitted to launches of f16 and bf16 (within 10 %, and in the order of those near
-/// the best).
-struct Rates {
-  double step;  ///< of 128 k of one block, all multiprocessors busy
-  double wave;  ///< filling the pipeline and storing y, for each wave of blocks
-};
-constexpr Rates rates_of(DenseFormat format, const Shape& s) noexcept {
-  const bool converts = format == DenseFormat::bf16;
-  if (s.form == Form::pair) return {converts ? 1.55 : 1.54, 9.3};
-  if (s.tokens == 256) return {1.65, 3.5};
-  if (s.tokens == 128) return {converts ? 0.89 : 0.764, converts ? 8.0 : 9.5};
-  // Steps of fewer tokens are a guess, the way of both operands from the L2 at the rate of 128 tokens:
-  // reading the weights hides them wherever that was measured.
-  if (s.tokens == 64) return {0.57, 4.5};
-  if (s.tokens == 32) return {0.48, 1.5};
-  return {0.43, 0.8};
-}
-
-/// Microseconds that a launch may take on an H200, as far as kernels and parts differ in it: the matrix
-/// instructions or reading the weights once, of which each multiprocessor gets its share at most.
-double cost(DenseFormat format, const HopperTilePlan& plan, std::uint32_t multiprocessors) noexcept {
-  constexpr double kReadBytes = 4.3e6, kReadShare = 33.9e3;
-  const Shape& s = plan.shape;
-  const Rates rates = rates_of(format, s);
-  const std::uint32_t blocks = s.form == Form::tiles ? plan.args.row_tiles * plan.args.token_tiles
-                                                     : plan.grid[0] * plan.grid[1] * plan.grid[2];
-  const std::uint32_t places = multiprocessors / plan.cluster * plan.cluster;
-  const std::uint32_t steps = s.form == Form::tiles ? plan.args.steps : plan.args.split_steps;
-  const std::uint32_t waves = (blocks + places - 1) / places;
-  const double busy = static_cast<double>(blocks) / waves;
-  double multiply = rates.step;
-  // Idle multiprocessors leave clock and bandwidth to those that multiply many tokens.
-  if (s.tokens >= 128) multiply *= 0.64 + 0.36 * busy / places;
-  // Tiles of few tokens side by side fetch the same weights from the L2 (a guess: not measured).
-  if (s.tokens < 128 && plan.args.token_tiles > 1) multiply *= 1.3;
-  // Blocks of a wave share what they read where they multiply the same weights; a wave later it left the L2.
-  const std::uint32_t passes = s.form == Form::tiles ? 1 : std::min(waves, plan.args.token_tiles);
-  const double bytes = static_cast<double>(plan.map.rows) * static_cast<double>(plan.map.row_bytes) * passes;
-  const double read = bytes / std::min(kReadShare * busy, kReadBytes);
-  double parts = 0;
-  if (s.form == Form::parts && plan.splits > 1) parts = 0.5 + s.tokens * (0.01 + 0.006 * plan.splits);
-  return std::max<double>(waves * steps * multiply, read) + waves * rates.wave + parts;
-}
+/// By format and kind.
+constexpr auto kRates = [] {
+  std::array<std::array<HopperTileRates, tile::kDenseKinds>, kDenseFormats> rates{};
+#define MLXN_TILE_READS(all, one)
+#define MLXN_TILE_RATES(type, kind, ...)
+#define MLXN_DENSE_RATES(format, kind, ...) rates[static_cast<std::size_t>(DenseFormat::format)][kind] = {__VA_ARGS__};
+#include "ops/matmul/hopper_tile_rates.inc"
+#undef MLXN_TILE_READS
+#undef MLXN_TILE_RATES
+#undef MLXN_DENSE_RATES
+  return rates;
+}();
 
 }  // namespace
 
@@ -73,6 +42,10 @@ std::string_view hopper_dense_name(DenseFormat format, int kind) noexcept {
   }
 #undef MLXN_DENSE_NAMES
   return {};
+}
+
+HopperTileRates hopper_dense_rates(DenseFormat format, int kind) noexcept {
+  return kRates[static_cast<std::size_t>(format)][static_cast<std::size_t>(kind)];
 }
 
 HopperTilePlan plan_dense_shape(DenseFormat format, const Shape& shape, std::uint32_t m, std::uint32_t n,
@@ -99,6 +72,8 @@ HopperTilePlan plan_hopper_dense(DenseFormat format, std::uint32_t m, std::uint3
   double least = 0;
   for (int kind = 0; kind < tile::kDenseKinds; ++kind) {
     const Shape shape = tile::dense_shape_of(kind);
+    const HopperTileRates rates = hopper_dense_rates(format, kind);
+    if (rates.step == 0) continue;
     if (batch_invariant && shape.form == Form::pair) continue;  // k in halves, in other kernels not
     const std::uint32_t most = shape.form == Form::parts && !batch_invariant ? kMaxSplits : 1;
     for (std::uint32_t splits = 1; splits <= most; ++splits) {
@@ -106,7 +81,7 @@ HopperTilePlan plan_hopper_dense(DenseFormat format, std::uint32_t m, std::uint3
       if (shape.form == Form::parts && plan.splits != splits) continue;
       if (splits > 1 && plan.args.split_steps < 4) break;
       if (shape.form == Form::pair && plan.args.steps < 8) continue;
-      const double us = cost(format, plan, multiprocessors);
+      const double us = hopper_tile_us(rates, hopper_tile_terms(plan, multiprocessors));
       if (!best.kernel.empty() && us >= least) continue;
       plan.kernel = hopper_dense_name(format, kind);
       least = us;

@@ -16,6 +16,7 @@
 namespace mlxn::ops {
 
 enum class DenseFormat : std::uint8_t { f16, bf16, bf16_narrow };
+inline constexpr int kDenseFormats = 3;
 
 /// Nothing where the tile kernels have no such product.
 [[nodiscard]] constexpr std::optional<DenseFormat> dense_format(DType type, Numerics numerics) noexcept {
@@ -27,6 +28,8 @@ enum class DenseFormat : std::uint8_t { f16, bf16, bf16_narrow };
 
 /// kind: 0 .. tile::kDenseKinds - 1.
 [[nodiscard]] std::string_view hopper_dense_name(DenseFormat format, int kind) noexcept;
+
+[[nodiscard]] HopperTileRates hopper_dense_rates(DenseFormat format, int kind) noexcept;
 
 /// m, n, k > 0; rows of weights are as far apart as in the prepared layout. As plan_hopper_tile.
 [[nodiscard]] HopperTilePlan plan_hopper_dense(DenseFormat format, std::uint32_t m, std::uint32_t n,

@@ -1,6 +1,7 @@
 #include "ops/matmul/hopper_tile.h"
 
 #include <algorithm>
+#include <array>
 
 #include "ops/matmul/hopper_vector.h"
 #include "quant/gpu_weight.h"
@@ -16,82 +17,30 @@ constexpr std::uint32_t ceil_div(std::uint32_t a, std::uint32_t b) noexcept { re
 
 constexpr std::uint32_t kMaxSplits = 16;
 
-/// Microseconds on an H200, fitted to launches of q4_0 (within 8 % where a plan is anywhere near the best).
-struct Rates {
-  double step;              ///< of 128 k of one block, all multiprocessors busy
-  double wave;              ///< filling the pipeline and storing y, for each wave of blocks
-  double parts, each_part;  ///< adding parts
-  double unpack;            ///< how much of unpacking_of a step shows
-};
-constexpr Rates rates_of(const Shape& s) noexcept {
-  if (s.form == Form::pair) return {1.291, 8.3, 0, 0, 0.35};
-  if (s.tokens == 256) return {1.347, 6.0, 0, 0, 0.35};
-  if (s.tokens == 128) return {0.668, 5.3, 1.5, 0.58, 0.8};
-  if (s.tokens == 64) return {0.48, 4.1, 0.8, 0.2, 0.9};
-  if (s.tokens == 32) return {0.38, 3.3, 0.7, 0.2, 1.0};
-  if (s.few) return {0.23, 3.6, 0.8, 0.3, 0.9};
-  return {0.33, 3.0, 1.15, 0.17, 1.0};
-}
+/// By type and kind; kernels without a row in the table are no choice.
+constexpr auto kRates = [] {
+  std::array<std::array<HopperTileRates, tile::kKinds>, kDTypeCount> rates{};
+#define MLXN_TILE_READS(all, one)
+#define MLXN_TILE_RATES(type, kind, ...) rates[static_cast<std::size_t>(DType::type)][kind] = {__VA_ARGS__};
+#define MLXN_DENSE_RATES(format, kind, ...)
+#include "ops/matmul/hopper_tile_rates.inc"
+#undef MLXN_TILE_READS
+#undef MLXN_TILE_RATES
+  return rates;
+}();
 
-/// What a step of few tokens takes longer than q4_0's: on an H200 about 1.7 ns for every instruction that
-/// half a record takes more, of which q4_0 takes 171. q3_K, q5_0, q5_1 and iq4_xs (weights made whole) are
-/// counted, not measured; affine types are taken for q4_1 and q8_0.
-struct Unpacking {
-  double whole;      ///< operands are weights
-  double by_record;  ///< Shape::by_record
+/// GB/s of weights: of all multiprocessors, and the most of one.
+struct Reads {
+  int all, one;
 };
-constexpr Unpacking unpacking_of(DType type) noexcept {
-  if (const auto affine = affine_info(type)) return {affine->bits == 8 ? 0.20 : 0.01, 0};
-  switch (type) {
-    case DType::q5_0:
-    case DType::q5_1:
-      return {0.10, 0};
-    case DType::q2_K:
-      return {0.07, 0};
-    case DType::q3_K:
-      return {0.17, 0.07};
-    case DType::q4_K:
-      return {0.07, 0};
-    case DType::q5_K:
-      return {0.20, 0.12};
-    case DType::q6_K:
-      return {0.23, 0.14};
-    case DType::iq4_nl:
-      return {0.20, 0};
-    case DType::iq4_xs:
-      return {0.33, 0.19};
-    case DType::mxfp4:
-      return {0.09, 0};
-    case DType::q8_0:
-      return {0.20, 0};  // reading
-    default:
-      return {0, 0};
-  }
-}
-
-/// Microseconds that a launch may take on an H200, as far as forms, shapes and types differ in it.
-double cost(DType type, const HopperTilePlan& plan, std::uint32_t multiprocessors) noexcept {
-  const Shape& s = plan.shape;
-  const Rates rates = rates_of(s);
-  const std::uint32_t blocks = s.form == Form::tiles ? plan.args.row_tiles * plan.args.token_tiles
-                                                     : plan.grid[0] * plan.grid[1] * plan.grid[2];
-  const std::uint32_t places =
-      s.form == Form::pair ? multiprocessors / 2 * 2 : multiprocessors * s.blocks_per_sm;
-  const std::uint32_t steps = s.form == Form::tiles ? plan.args.steps : plan.args.split_steps;
-  const double waves = ceil_div(blocks, places);
-  double multiply = rates.step;
-  // Idle multiprocessors leave bandwidth to those that multiply many tokens...
-  if (s.tokens >= 128) multiply *= 0.84 + 0.16 * blocks / (waves * places);
-  // ... and tiles of few tokens side by side fetch the same weights again (a guess: not measured).
-  if (s.tokens < 128 && plan.args.token_tiles > 1) multiply *= 1.1;
-  const double read = s.w_stage_bytes() / 33.3e3;  // a multiprocessor's share of 4.4 TB/s
-  const Unpacking unpacking = unpacking_of(type);
-  const double unpack = s.few || s.by_record != tile::Nesting::none ? unpacking.by_record : unpacking.whole;
-  const double step = std::max(multiply + rates.unpack * unpack, read);
-  const double parts =
-      s.form == Form::parts && plan.splits > 1 ? rates.parts + rates.each_part * plan.splits : 0.0;
-  return waves * (steps * step + rates.wave) + parts;
-}
+constexpr Reads kReads = {
+#define MLXN_TILE_READS(all, one) all, one
+#define MLXN_TILE_RATES(type, kind, ...)
+#include "ops/matmul/hopper_tile_rates.inc"
+#undef MLXN_TILE_READS
+#undef MLXN_TILE_RATES
+#undef MLXN_DENSE_RATES
+};
 
 }  // namespace
 
@@ -123,6 +72,31 @@ std::string_view hopper_tile_name(DType type, int kind) noexcept {
       return {};  // has no records: excluded by the contract
   }
 #undef MLXN_TILE_NAMES
+}
+
+HopperTileRates hopper_tile_rates(DType type, int kind) noexcept {
+  return kRates[static_cast<std::size_t>(type)][static_cast<std::size_t>(kind)];
+}
+
+HopperTileTerms hopper_tile_terms(const HopperTilePlan& plan, std::uint32_t multiprocessors) noexcept {
+  const Shape& s = plan.shape;
+  const std::uint32_t blocks = s.form == Form::tiles ? plan.args.row_tiles * plan.args.token_tiles
+                                                     : plan.grid[0] * plan.grid[1] * plan.grid[2];
+  const std::uint32_t places =
+      multiprocessors / plan.cluster * plan.cluster * static_cast<std::uint32_t>(s.blocks_per_sm);
+  const std::uint32_t waves = ceil_div(blocks, places);
+  HopperTileTerms terms;
+  terms.busy = static_cast<double>(blocks) / waves;
+  terms.steps = static_cast<double>(waves) * (s.form == Form::tiles ? plan.args.steps : plan.args.split_steps);
+  terms.filled = terms.steps * terms.busy / places;
+  terms.beside = plan.args.token_tiles > 1 ? terms.steps : 0;
+  terms.waves = waves;
+  terms.splits = s.form == Form::parts && plan.splits > 1 ? plan.splits : 0;
+  // Blocks of a wave share what they read where they multiply the same weights; a wave later it left the L2.
+  const std::uint32_t passes = s.form == Form::tiles ? 1 : std::min(waves, plan.args.token_tiles);
+  terms.bytes = static_cast<double>(plan.map.rows) * static_cast<double>(plan.map.row_bytes) * passes;
+  terms.read_us = 1e-3 * terms.bytes / std::min<double>(kReads.one * terms.busy, kReads.all);
+  return terms;
 }
 
 HopperTilePlan plan_tiles(const Shape& shape, std::uint32_t m, std::uint32_t n, std::uint32_t k,
@@ -203,6 +177,8 @@ HopperTilePlan plan_hopper_tile(DType type, std::uint32_t m, std::uint32_t n, st
   double least = 0;
   for (int kind = 0; kind < tile::kKinds; ++kind) {
     const Shape shape = hopper_tile_shape(type, kind);
+    const HopperTileRates rates = hopper_tile_rates(type, kind);
+    if (rates.step == 0) continue;
     // k in halves, or rounded otherwise than in other kernels.
     if (batch_invariant && (shape.form == Form::pair || shape.few || shape.by_record != tile::Nesting::none)) continue;
     const std::uint32_t most = shape.form == Form::parts && !batch_invariant ? kMaxSplits : 1;
@@ -211,7 +187,7 @@ HopperTilePlan plan_hopper_tile(DType type, std::uint32_t m, std::uint32_t n, st
       if (shape.form == Form::parts && plan.splits != splits) continue;
       if (splits > 1 && plan.args.split_steps < 4) break;
       if (shape.form == Form::pair && plan.args.steps < 8) continue;
-      const double us = cost(type, plan, multiprocessors);
+      const double us = hopper_tile_us(rates, hopper_tile_terms(plan, multiprocessors));
       if (!best.kernel.empty() && us >= least) continue;
       plan.kernel = hopper_tile_name(type, kind);
       least = us;

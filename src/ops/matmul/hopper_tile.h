@@ -58,6 +58,37 @@ struct HopperTilePlan {
   return tile::shape_of(kind, static_cast<int>(format.code_bytes() + format.row_bytes()), nesting_of(type), format.planes[0].rows_apart);
 }
 
+/// How long a launch takes: the multiprocessors multiply steps of 128 k, or wait for the weights.
+/// hopper_tile_rates.inc has the rates of every kernel as tile_rates.py found them on a device.
+struct HopperTileRates {        // ns
+  std::int32_t step = 0;       ///< of a step while the other multiprocessors idle; 0: not known, the kernel is not chosen
+  std::int32_t filled = 0;     ///< that it takes longer when all are busy...
+  std::int32_t beside = 0;     ///< ... and when blocks beside it multiply the same weights
+  std::int32_t wave = 0;       ///< of filling the pipeline and storing y, of each wave of blocks
+  std::int32_t parts = 0;      ///< of adding parts of k...
+  std::int32_t each_part = 0;  ///< ... and for each of them
+};
+[[nodiscard]] HopperTileRates hopper_tile_rates(DType type, int kind) noexcept;
+
+/// What of that a plan takes.
+struct HopperTileTerms {
+  double steps = 0;    ///< of a multiprocessor, one after the other
+  double filled = 0;   ///< steps times the share of the multiprocessors that are busy
+  double beside = 0;   ///< steps, if there are several tiles of tokens
+  double waves = 0;
+  double splits = 0;   ///< parts of k; 0 if it is whole
+  double read_us = 0;  ///< of reading the weights: bytes by that many multiprocessors
+  double bytes = 0, busy = 0;
+};
+[[nodiscard]] HopperTileTerms hopper_tile_terms(const HopperTilePlan& plan, std::uint32_t multiprocessors) noexcept;
+
+/// Microseconds.
+[[nodiscard]] constexpr double hopper_tile_us(const HopperTileRates& r, const HopperTileTerms& t) noexcept {
+  const double multiply = 1e-3 * (t.steps * r.step + t.filled * r.filled + t.beside * r.beside);
+  const double adding = t.splits > 0 ? r.parts + r.each_part * t.splits : 0;
+  return (multiply > t.read_us ? multiply : t.read_us) + 1e-3 * (t.waves * r.wave + adding);
+}
+
 /// m, n, k > 0; record_format(type) must hold. batch_invariant: k in one part, so that a row's sums do not
 /// depend on m: all kernels but the pairs, and those that add by records, add in the same order.
 [[nodiscard]] HopperTilePlan plan_hopper_tile(DType type, std::uint32_t m, std::uint32_t n, std::uint32_t k,
