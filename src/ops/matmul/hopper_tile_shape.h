@@ -42,6 +42,8 @@ struct Shape {
   [[nodiscard]] constexpr int shared_bytes() const noexcept {
     return ring_bytes() + 16 * (x_stages + w_stages) + (x_sums ? 8 * x_stages : 0);
   }
+  /// Tokens that one copy of x moves.
+  [[nodiscard]] constexpr int x_copy_tokens() const noexcept { return form == Form::pair ? tokens / 2 : tokens; }
   /// A row of a tensor copy's box has at most 256 elements of 8 bytes; of dense weights 128 bytes.
   [[nodiscard]] constexpr int copies() const noexcept { return half_bytes > 2048 ? 2 : 1; }
   [[nodiscard]] constexpr int box_columns() const noexcept { return half_bytes / 8 / copies(); }
