@@ -785,7 +785,7 @@ void check_special() {
     CHECK(cudaMemset(y, 0xFF, m * n * 4));
     const HopperTilePlan plan =
         ops::plan_hopper_shape(DType::q4_0, ops::hopper_tile_shape(DType::q4_0, 1), m, n, k, 2, processors());
-    Product product(plan, kernel_of({DType::q4_0}, "matmul_hopper_tile32_q4_0"), matrix.exponents, records,
+    Product product(plan, kernel_of({DType::q4_0}, ops::hopper_tile_name(DType::q4_0, 1)), matrix.exponents, records,
                     xd, direct ? quant::kElementF16 : quant::kElementF32, k, y, quant::kElementF32, n,
                     Way{direct});
     if (product.direct != direct) throw Failure{cudaErrorUnknown, "can_map"};

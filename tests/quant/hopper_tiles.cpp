@@ -365,7 +365,9 @@ TEST(HopperTiles, PlansCoverTheProduct) {
           }
           // Parts are whole records.
           EXPECT_EQ(p.args.split_steps % (format.elems / 128), 0u);
-          if (p.shape.few) EXPECT_LE(m, 8u);
+          if (p.shape.few) {
+            EXPECT_LE(m, 8u);
+          }
         }
       }
     }

@@ -31,11 +31,12 @@ __device__ __forceinline__ float element(const HopperStageArgs& args, std::int64
 
 /// Elements k.. of a row that begins at `row`; `wide`: from an address that is a multiple of 16. Zeros behind
 /// the row's end.
+template <bool kIsF32>
 __device__ __forceinline__ Eight load8(const HopperStageArgs& args, std::int64_t row, std::uint32_t k,
                                        bool wide) {
   Eight e;
   if (wide && k + 8 <= args.k) {
-    if (args.x_type == quant::kElementF32) {
+    if (kIsF32 || args.x_type == quant::kElementF32) {
       const float4* from = reinterpret_cast<const float4*>(static_cast<const float*>(args.x.ptr) + row + k);
       const float4 a = from[0], b = from[1];
       e = {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
@@ -127,7 +128,7 @@ __device__ __forceinline__ void stage(const HopperStageArgs& args) {
   float squares = 0.0f;
   // Of a run that is not held: x once more.
   auto again = [&](std::uint32_t run, bool counts) {
-    Eight e = load8(args, row, run * 8, wide);
+    Eight e = load8<kNormed>(args, row, run * 8, wide);
     if constexpr (kNormed) {
       if (counts) squares = add_squares(e, squares);
       multiply(e, load_norm8(args, run * 8));
@@ -135,21 +136,20 @@ __device__ __forceinline__ void stage(const HopperStageArgs& args) {
     return e;
   };
   Eight held[kHeld];
-  Eight weights[kNormed ? kHeld : 1];
   std::uint32_t bits = 0;
 #pragma unroll
   for (std::uint32_t i = 0; i < kHeld; ++i) {
     const std::uint32_t run = threadIdx.x + i * kStageThreads;
-    if (run >= runs) continue;
-    held[i] = load8(args, row, run * 8, wide);
-    if constexpr (kNormed) weights[i] = load_norm8(args, run * 8);
+    if (run < runs) held[i] = load8<kNormed>(args, row, run * 8, wide);
   }
 #pragma unroll
   for (std::uint32_t i = 0; i < kHeld; ++i) {
-    if (threadIdx.x + i * kStageThreads >= runs) continue;
+    const std::uint32_t run = threadIdx.x + i * kStageThreads;
+    if (run >= runs) continue;
     if constexpr (kNormed) {
+      const Eight weights = load_norm8(args, run * 8);
       squares = add_squares(held[i], squares);
-      multiply(held[i], weights[i]);
+      multiply(held[i], weights);
     }
     bits = largest(held[i], bits);
   }
@@ -197,13 +197,13 @@ __device__ __forceinline__ void stage(const HopperStageArgs& args) {
 
 }  // namespace
 
-__global__ void __launch_bounds__(kStageThreads)
+__global__ void __launch_bounds__(kStageThreads, 2)
     matmul_hopper_stage(const __grid_constant__ HopperStageArgs args) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
   stage<false>(args);
 #endif
 }
-__global__ void __launch_bounds__(kStageThreads)
+__global__ void __launch_bounds__(kStageThreads, 2)
     matmul_hopper_stage_normed(const __grid_constant__ HopperStageArgs args) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
   stage<true>(args);

@@ -76,7 +76,8 @@ struct Config {
   static constexpr std::uint32_t kWOffset = kShape.w_offset();
   static constexpr std::uint32_t kXBarriers = kShape.ring_bytes();
   static constexpr std::uint32_t kWBarriers = kXBarriers + sm90::StageBarriers<kXStages>::kBytes;
-  static constexpr std::uint32_t kSummed = kWBarriers + sm90::StageBarriers<kWStages>::kBytes;  // one a stage of x
+  static constexpr std::uint32_t kSummed =
+      kWBarriers + sm90::StageBarriers<kWStages>::kBytes;  // one a stage of x
   static constexpr int kCopies = kShape.copies();
   static constexpr std::uint32_t kPieceBytes =
       kShape.half_bytes / kCopies;  // of a record, that one copy moves
@@ -95,7 +96,8 @@ struct Config {
   static constexpr int kConsumerRegisters = kConsumerShare > 240 ? 240 : kConsumerShare;
 
   static_assert(kShape.half_bytes == int(F::kCodeBytes + F::kRowBytes));
-  static_assert(kTokens % (kIsFew ? 8 : 16) == 0 && kTokens <= (kIsFew ? 16 : 256) && kShape.shared_bytes() <= kSharedBytes);
+  static_assert(kTokens % (kIsFew ? 8 : 16) == 0 && kTokens <= (kIsFew ? 16 : 256) &&
+                kShape.shared_bytes() <= kSharedBytes);
   static_assert(!kIsDense || (kWBytes == 2 * kWPlaneBytes && kCopies == 2 && kXPlanes == 1 && kKGroups == 1));
   static_assert(kXBytes % 1024 == 0 && kWBytes / kCopies % 128 == 0 && kPieceBytes % 16 == 0);
   static_assert(!kByRecord || (kXPlanes == 2 && kKGroups == 1));
@@ -171,6 +173,22 @@ __device__ __forceinline__ void copy_weights(const HopperTileArgs& args, std::ui
   });
 }
 
+/// Scales of tokens, which the kernel before may have written. A tile's are brought to the first-level cache
+/// by who copies x, long before they are wanted: from the L2 they take microseconds while all blocks end.
+__device__ __forceinline__ float load_scale(const float* from) {
+  float v;
+  asm volatile("ld.global.f32 %0, [%1];" : "=f"(v) : "l"(__cvta_generic_to_global(from)) : "memory");
+  return v;
+}
+__device__ __forceinline__ float2 load_scales(const float* from) {
+  float2 v;
+  asm volatile("ld.global.v2.f32 {%0, %1}, [%2];"
+               : "=f"(v.x), "=f"(v.y)
+               : "l"(__cvta_generic_to_global(from))
+               : "memory");
+  return v;
+}
+
 /// A stage is one copy, or one for each half of its tokens: [plane of 64 k][token][128 bytes in the swizzle].
 /// Tokens from m on and planes beyond k arrive as zeros.
 template <class C>
@@ -181,6 +199,10 @@ __device__ __forceinline__ void copy_x(const HopperTileArgs& args, std::uint32_t
   sm90::RingPosition at;
   for_each_item<C>(args, [&](const Item& item) {
     const int token = int(item.token_tile) * C::kTokens;
+    if (args.x_scales.ptr != nullptr) {
+#pragma unroll
+      for (int i = 0; i < C::kTokens; i += 32) load_scale(args.x_scales.ptr + token + i);
+    }
 #pragma unroll 1
     for (int plane = int(item.begin) * 2; plane < int(item.end) * 2; plane += C::kXPlanes) {
       const std::uint32_t full = ring.full(at.slot);
@@ -683,7 +705,7 @@ __device__ __forceinline__ void store_quads(const HopperTileArgs& args, Y, std::
   if (args.x_scales.ptr != nullptr) {
 #pragma unroll
     for (int i = 0; i < kCount; ++i)  // tokens beyond m have scales too, to the end of the tile
-      scales[i] = __ldcg(reinterpret_cast<const float2*>(args.x_scales.ptr + token + 8 * i));
+      scales[i] = load_scales(args.x_scales.ptr + token + 8 * i);
   } else {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) scales[i] = make_float2(1.0f, 1.0f);
@@ -851,7 +873,7 @@ __device__ __forceinline__ void finish_fused(const float (&sums)[C::kSums], cons
     tile.template put<kQuads>(me, 0, back, [&](int quad) { return quad_of(sums, quad); });
   }
   sm90::named_barrier(2, C::kRowThreads);
-  store_fused<C>(args, tile, me.thread, item.row_tile, token);
+  FusedStore<C>{args, tile.tile, me.thread, item.row_tile, token}.run();
 }
 
 template <class C, int kGroup>
