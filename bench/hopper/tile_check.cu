@@ -160,6 +160,9 @@ Variant make_variant(const char* name) {
           reinterpret_cast<const void*>(&variant<F, kTokens, kRowGroups, kKGroups, kBlocks>)};
 }
 std::vector<Variant> variants_of(const Weights& weights) {
+#ifdef MLXN_NO_VARIANTS
+  return {};
+#else
   if (weights.type != DType::q4_0) return {};
   using F = tile::Q4_0;
   return {make_variant<F, 16, 2, 2, 1>("16 k2"),
@@ -175,6 +178,7 @@ std::vector<Variant> variants_of(const Weights& weights) {
           make_variant<F, 128, 1, 1, 2>("128 rows64 2/sm"),
           make_variant<F, 64, 3, 1, 1>("64 rows192"),
           make_variant<F, 128, 3, 1, 1>("128 rows192")};
+#endif
 }
 
 const void* find(const cuda::KernelTable& table, std::string_view name) {
@@ -289,6 +293,38 @@ __global__ void random_x(void* x, float* exact, long long count, int k, int spre
   }
 }
 
+/// What a product is added to, which y's types hold; i: place in y.
+__host__ __device__ inline float residual_at(long long i) { return float(int(mix(i) % 255) - 127) / 32; }
+__global__ void fill_residual(void* y, unsigned type, int m, int n, int stride) {
+  for (long long i = blockIdx.x * 256ll + threadIdx.x; i < (long long)m * stride; i += gridDim.x * 256ll) {
+    if (i % stride >= n) continue;
+    if (type == quant::kElementF32)
+      static_cast<float*>(y)[i] = residual_at(i);
+    else
+      static_cast<std::uint16_t*>(y)[i] = type == quant::kElementF16
+                                              ? std::uint16_t(sm90::f32_to_f16x2(residual_at(i), 0.0f))
+                                              : std::uint16_t(__float_as_uint(residual_at(i)) >> 16);
+  }
+}
+
+constexpr float kNormEps = 1e-5f;
+__host__ __device__ inline float norm_at(int i) { return 0.25f + float(mix(i + 7000000) % 1024) / 512; }
+/// Rows become what a norm makes of them.
+__global__ void normalise(float* x, int k) {
+  __shared__ double sums[256];
+  float* row = x + (long long)blockIdx.x * k;
+  double sum = 0;
+  for (int i = threadIdx.x; i < k; i += 256) sum += double(row[i]) * row[i];
+  sums[threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    for (int i = 1; i < 256; ++i) sums[0] += sums[i];
+    sums[0] = 1 / sqrt(sums[0] / k + double(kNormEps));
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < k; i += 256) row[i] = float(row[i] * sums[0] * norm_at(i));
+}
+
 /// y = x * w^T with float64 sums, 64 x 64 outputs a block, 4 x 4 a thread.
 __global__ void __launch_bounds__(256)
     reference(const float* x, const float* w, double* y, int m, int n, int k) {
@@ -327,8 +363,8 @@ struct Difference {
 };
 /// Sums of squares by row of w and by token; y has rows of `stride` elements, those from n on must be
 /// untouched.
-__global__ void compare(const void* y, unsigned type, const double* expected, int m, int n, int stride,
-                        double* row_sums, double* token_sums, Difference* out) {
+__global__ void compare(const void* y, unsigned type, const double* expected, bool onto, unsigned gate, int m,
+                        int n, int stride, double* row_sums, double* token_sums, Difference* out) {
   for (long long i = blockIdx.x * 256ll + threadIdx.x; i < (long long)m * stride; i += gridDim.x * 256ll) {
     const int token = i / stride, row = i % stride;
     float v;
@@ -348,7 +384,17 @@ __global__ void compare(const void* y, unsigned type, const double* expected, in
       atomicAdd(&out->not_finite, 1ull);
       continue;
     }
-    const double r = expected[size_t(token) * n + row];
+    double r;
+    if (gate == 0) {
+      r = expected[size_t(token) * n + row];
+    } else {
+      const double* half = expected + size_t(token) * 2 * n + row;
+      const double z = gate == ops::kHopperTileSilu
+                           ? half[0]
+                           : (half[0] + 0.044715 * half[0] * half[0] * half[0]) * 2 * 0.79788456080286536;
+      r = half[0] / (1 + exp(-z)) * half[n];
+    }
+    if (onto) r += residual_at(i);
     const double e = double(v) - r;
     atomicAdd(row_sums + 2 * row, e * e);
     atomicAdd(row_sums + 2 * row + 1, r * r);
@@ -398,42 +444,61 @@ void launch(const void* function, dim3 grid, std::uint32_t threads, std::uint32_
   CHECK(cudaLaunchKernelExC(&config, function, parameters));
 }
 
+/// What is done with a product beside it.
+struct Way {
+  bool direct = false;          // x is read where it lies, if the plan allows, else staged...
+  const float* norm = nullptr;  // ... also with a norm
+  bool onto = false;            // y is added to
+  unsigned gate = 0;            // kHopperTileSilu ...
+};
+
 /// A plan with its memory.
 struct Product {
   HopperTilePlan plan;
   const void* function = nullptr;
+  bool direct = false;
   HopperTileArgs args{};
   HopperStageArgs stage{};
   std::vector<void*> memory;
 
-  Product(const HopperTilePlan& p, const void* f, const std::vector<std::int32_t>& exponents, const std::uint8_t* records,
-          const void* x, unsigned x_type, std::int64_t x_stride, void* y, unsigned y_type,
-          std::int64_t y_stride)
+  Product(const HopperTilePlan& p, const void* f, const std::vector<std::int32_t>& exponents,
+          const std::uint8_t* records, const void* x, unsigned x_type, std::int64_t x_stride, void* y,
+          unsigned y_type, std::int64_t y_stride, const Way& way)
       : plan(p), function(f) {
     if (function == nullptr) throw Failure{cudaErrorInvalidValue, "no such kernel"};
-    auto take = [&](std::size_t bytes) {
+    auto take = [&](std::size_t bytes, int value = 0xFF) {
       memory.push_back(device<std::uint8_t>(bytes));
-      CHECK(cudaMemset(memory.back(), 0xFF, std::max<std::size_t>(bytes, 256)));
+      CHECK(cudaMemset(memory.back(), value, std::max<std::size_t>(bytes, 256)));
       return memory.back();
     };
+    if (way.onto || way.gate != 0) plan.fuse(way.gate != 0);
     args = plan.args;
-    stage = plan.stage;
-    auto* image = static_cast<std::uint8_t*>(take(plan.image_bytes));
-    auto* scales = static_cast<float*>(take(plan.scale_bytes));
-    auto* counters = static_cast<std::uint32_t*>(take(plan.counters * 4));
-    stage.x.ptr = x;
-    stage.x_stride = x_stride;
-    stage.x_type = x_type;
-    stage.image.ptr = image;
-    stage.scales.ptr = scales;
-    stage.counters.ptr = counters;
-    args.x.ptr = image;
-    args.x_scales.ptr = scales;
-    args.counters.ptr = counters;
+    gpu::TensorMapSpec x_map = plan.x_map;
+    direct = way.direct && can_map(plan, x, x_type, x_stride);
+    if (direct) {
+      x_map.base = static_cast<const std::byte*>(x);
+      x_map.row_bytes = x_stride * 2;
+    } else {
+      stage = plan.stage;
+      stage.x.ptr = x;
+      stage.x_stride = x_stride;
+      stage.x_type = x_type;
+      stage.norm.ptr = way.norm;
+      stage.norm_eps = kNormEps;
+      stage.rows.ptr = static_cast<std::uint16_t*>(take(plan.row_bytes));
+      stage.scales.ptr = static_cast<float*>(take(plan.scale_bytes));
+      args.x_scales.ptr = stage.scales.ptr;
+      x_map.base = reinterpret_cast<const std::byte*>(stage.rows.ptr);
+    }
+    make_map(args.x, x_map);
+    args.counters.ptr = static_cast<std::uint32_t*>(take(plan.counters * 4, 0));
     args.workspace.ptr = static_cast<float*>(take(plan.workspace_bytes));
     args.y.ptr = y;
     args.y_stride = y_stride;
     args.y_type = y_type;
+    args.activation = way.gate;
+    if (way.onto) args.residual.ptr = y;
+    if (way.onto) args.residual_stride = y_stride;
     auto* of_rows = static_cast<std::int32_t*>(take(exponents.size() * 4));
     CHECK(cudaMemcpy(of_rows, exponents.data(), exponents.size() * 4, cudaMemcpyDefault));
     args.exponents.ptr = of_rows;
@@ -446,24 +511,25 @@ struct Product {
     for (void* p : memory) cudaFree(p);
   }
 
-  void use(const std::uint8_t* records) {
-    const sm90::tma::Map2d map{
-        plan.map.element_bytes == 2 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_UINT64,
-        int(plan.map.element_bytes),
-        records,
-        plan.map.columns,
-        plan.map.rows,
-        plan.map.row_bytes,
-        plan.map.box_columns,
-        plan.map.box_rows,
-        plan.map.swizzle128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE};
+  static bool can_map(const HopperTilePlan& plan, const void* x, unsigned x_type, std::int64_t x_stride) {
+    return plan.can_map(x_type, reinterpret_cast<std::uintptr_t>(x),
+                        x_stride * (x_type == quant::kElementF32 ? 4 : 2));
+  }
+  static void make_map(gpu::TensorMap& to, const gpu::TensorMapSpec& spec) {
     CUtensorMap made;
-    CHECK(sm90::tma::make_map(&made, map));
-    static_assert(sizeof made == sizeof args.w);
-    std::memcpy(&args.w, &made, sizeof made);
+    CHECK(sm90::tma::make_map(&made, spec));
+    static_assert(sizeof made == sizeof to);
+    std::memcpy(&to, &made, sizeof made);
+  }
+  void use(const std::uint8_t* records) {
+    gpu::TensorMapSpec map = plan.map;
+    map.base = reinterpret_cast<const std::byte*>(records);
+    make_map(args.w, map);
   }
   void run_stage(cudaStream_t stream, bool early) {
-    launch(cuda::cuda_hopper_stage.entries[0].function, dim3(plan.stage_grid),
+    if (direct) return;
+    const char* name = stage.norm.ptr != nullptr ? "matmul_hopper_stage_normed" : "matmul_hopper_stage";
+    launch(find(cuda::cuda_hopper_stage, name), dim3(plan.stage_grid),
            cuda::cuda_hopper_stage.entries[0].threads, 0, 1, &stage, stream, early);
   }
   void run(cudaStream_t stream, bool early) {
@@ -497,8 +563,10 @@ struct Case {
   void* x;
   unsigned x_type;
   double* expected;
+  float* norm = nullptr;
 
-  Case(const Weights& w, int n_, int k_, int tokens_, int spread_, int x_spread, unsigned x_type_)
+  Case(const Weights& w, int n_, int k_, int tokens_, int spread_, int x_spread, unsigned x_type_,
+       bool normed = false)
       : weights(w),
         n(n_),
         k(k_),
@@ -512,6 +580,12 @@ struct Case {
     x = device<float>(std::size_t(tokens) * k);
     expected = device<double>(std::size_t(tokens) * n);
     random_x<<<1024, 256>>>(x, exact, (long long)tokens * k, k, x_spread, x_type, 99);
+    if (normed) {
+      std::vector<float> of_k(k);
+      for (int i = 0; i < k; ++i) of_k[i] = norm_at(i);
+      norm = upload(of_k);
+      normalise<<<tokens, 256>>>(exact, k);
+    }
     reference<<<dim3((n + 63) / 64, (tokens + 63) / 64), 256>>>(exact, values, expected, tokens, n, k);
     CHECK(cudaGetLastError());
     CHECK(cudaDeviceSynchronize());
@@ -533,11 +607,30 @@ struct Case {
     }
   }
   ~Case() {
-    for (void* p : {(void*)records, (void*)values, (void*)exact, x, (void*)expected}) cudaFree(p);
+    for (void* p : {(void*)records, (void*)values, (void*)exact, x, (void*)expected, (void*)norm})
+      cudaFree(p);
   }
 
+  /// Staged; where the plan can map x, also direct. With a norm, also onto what is there, and with gates.
   void run(const HopperTilePlan& plan, const void* function, const char* name, unsigned y_type) {
-    const int m = int(plan.args.m), stride = n + 5;
+    run(plan, function, name, y_type, Way{false, norm});
+    if (norm == nullptr) {
+      if (Product::can_map(plan, x, x_type, k)) run(plan, function, name, y_type, Way{true});
+      return;
+    }
+    const bool can_gate = weights.dense() || n % 32 == 0;
+    for (unsigned gate : {0u, unsigned(ops::kHopperTileSilu), unsigned(ops::kHopperTileGelu)}) {
+      if (gate != 0 && !can_gate) continue;
+      for (bool onto : {true, false}) {
+        if (gate == 0 && !onto) continue;
+        for (int gap : {8, 5}) run(plan, function, name, y_type, Way{false, norm, onto, gate}, gap);
+      }
+    }
+  }
+  /// gap: of y, between the rows.
+  void run(const HopperTilePlan& plan, const void* function, const char* name, unsigned y_type,
+           const Way& way, int gap = 5) {
+    const int m = int(plan.args.m), columns = way.gate != 0 ? n / 2 : n, stride = columns + gap;
     const std::size_t bytes = std::size_t(m) * stride * (y_type == quant::kElementF32 ? 4 : 2);
     auto* y = device<std::uint8_t>(bytes);
     auto* first = device<std::uint8_t>(bytes);
@@ -548,12 +641,13 @@ struct Case {
     CHECK(cudaMemset(token_sums, 0, 16 * m));
     CHECK(cudaMemset(difference, 0, sizeof(Difference)));
     {
-      Product product(plan, function, matrix.exponents, records, x, x_type, k, y, y_type, stride);
+      Product product(plan, function, matrix.exponents, records, x, x_type, k, y, y_type, stride, way);
       cudaStream_t stream = nullptr;
       CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
       CHECK(cudaDeviceSynchronize());  // what was set above; this stream does not wait for it
       for (int i = 0; i < runs; ++i) {
         CHECK(cudaMemsetAsync(y, 0xFF, bytes, stream));
+        if (way.onto) fill_residual<<<512, 256, 0, stream>>>(y, y_type, m, columns, stride);
         product.run_stage(stream, i % 2 == 1);
         product.run(stream, i % 2 == 1);
         if (i == 0)
@@ -567,7 +661,8 @@ struct Case {
                                                  reinterpret_cast<std::uint16_t*>(first),
                                                  (long long)bytes / 2, difference);
       }
-      compare<<<1024, 256, 0, stream>>>(y, y_type, expected, m, n, stride, row_sums, token_sums, difference);
+      compare<<<1024, 256, 0, stream>>>(y, y_type, expected, way.onto, way.gate, m, columns, stride, row_sums,
+                                        token_sums, difference);
       CHECK(cudaGetLastError());
       CHECK(cudaStreamSynchronize(stream));
       CHECK(cudaStreamDestroy(stream));
@@ -579,7 +674,7 @@ struct Case {
     CHECK(cudaMemcpy(per_token.data(), token_sums, 16 * m, cudaMemcpyDefault));
     double error = 0, size = 0, worst_row = 0, worst_token = 0;
     int bad_row = 0, bad_token = 0;
-    for (int i = 0; i < n; ++i) {
+    for (int i = 0; i < columns; ++i) {
       error += rows[2 * i];
       size += rows[2 * i + 1];
       if (rows[2 * i] > worst_row * rows[2 * i + 1]) worst_row = rows[2 * i] / rows[2 * i + 1], bad_row = i;
@@ -591,16 +686,25 @@ struct Case {
       mean += nmse / m;
       if (nmse > worst_token) worst_token = nmse, bad_token = i;
     }
-    const double limit = weights.narrow                 ? 1e-5
-                         : y_type == quant::kElementF32 ? 1e-7
-                         : y_type == quant::kElementF16 ? 2e-7
-                                                        : 1e-5;
+    double limit = weights.narrow                 ? 1e-5
+                   : y_type == quant::kElementF32 ? 1e-7
+                   : y_type == quant::kElementF16 ? 2e-7
+                                                  : 1e-5;
+    if (way.gate != 0) limit *= 4;  // two products, and what the activation makes of one
     const bool good =
         d.not_finite == 0 && d.changed == 0 && d.outside == 0 && mean <= limit && worst_token < 4 * limit;
     if (!good) ++failures;
-    std::printf("%-34s n %5d k %5d m %4d parts %2u x%u y%u spread %2d nmse %.2e worst row %.1e token %.1e %s",
-                name, n, k, m, plan.splits, x_type, y_type, spread, mean, worst_row, worst_token,
-                good ? "ok\n" : "FAILED");
+    std::printf(
+        "%-34s n %5d k %5d m %4d parts %2u x%u%s%s%s y%u gap %d spread %2d nmse %.2e worst row %.1e token "
+        "%.1e %s",
+        name, n, k, m, plan.splits, x_type,
+        way.direct            ? " direct"
+        : way.norm != nullptr ? " normed"
+                              : "",
+        way.gate == 0                      ? ""
+        : way.gate == ops::kHopperTileSilu ? " silu"
+                                           : " gelu",
+        way.onto ? " onto" : "", y_type, gap, spread, mean, worst_row, worst_token, good ? "ok\n" : "FAILED");
     if (!good) {
       std::printf(": not finite %llu changed %llu outside %llu of %lld; row %d token %d\n", d.not_finite,
                   d.changed, d.outside, (long long)m * n, bad_row, bad_token);
@@ -662,6 +766,20 @@ void check_type(const Weights& type) {
     Case c(type, 300, wide ? 1024 : 1056, 270, 4, 60, quant::kElementBf16);
     all(c, {quant::kElementF32}, true);
   }
+  {
+    // Of f16, or of bf16 where that is what is multiplied, as it lies; k ends inside of a step, and of parts.
+    Case c(type, 300, super ? 2816 : 2880, 270, 4, 2, type.narrow ? quant::kElementBf16 : quant::kElementF16);
+    all(c, {quant::kElementF32, quant::kElementF16}, false);
+  }
+  {
+    Case c(type, type.dense() ? 300 : 352, super ? 2816 : 2880, 270, 4, 2, quant::kElementF32, true);
+    all(c, {quant::kElementF32, quant::kElementF16}, true);
+  }
+  {
+    // More k than a thread of the stage keeps.
+    Case c(type, 96, super ? 16640 : 16672, 37, 0, 30, quant::kElementF32, true);
+    all(c, {quant::kElementF32, quant::kElementBf16}, true);
+  }
   if (!type.dense()) return;
   for (int k : {2112, 1003, 37}) {  // ends inside of a plane, of 16 bytes, and in the first plane
     Case c(type, 389, k, 270, 3, 0, quant::kElementF32);
@@ -674,38 +792,49 @@ void check_special() {
   const int n = 130, k = 512, m = 20;
   const Matrix matrix = make_matrix(DType::q4_0, n, k, 0, 3);
   std::vector<float> x(m * k);
-  for (int i = 0; i < m * k; ++i) x[i] = float(mix(i)) / 4294967296.0f - 0.5f;
+  for (int i = 0; i < m * k; ++i) x[i] = float(f16(float(mix(i)) / 4294967296.0f - 0.5f));
   x[2 * k + 7] = INFINITY;
   x[5 * k + 300] = NAN;
-  for (int i = 0; i < k; ++i) x[9 * k + i] = 0.0f, x[11 * k + i] *= 1e-38f, x[12 * k + i] *= 1e37f;
+  for (int i = 0; i < k; ++i) x[9 * k + i] = 0.0f;
   auto* records = upload(matrix.records);
-  auto* xd = upload(x);
-  auto* y = device<float>(m * n);
-  CHECK(cudaMemset(y, 0xFF, m * n * 4));
-  const HopperTilePlan plan =
-      ops::plan_hopper_shape(DType::q4_0, ops::hopper_tile_shape(DType::q4_0, 1), m, n, k, 2, processors());
-  Product product(plan, kernel_of({DType::q4_0}, "matmul_hopper_tile32_q4_0"), matrix.exponents, records, xd,
-                  quant::kElementF32, k, y, quant::kElementF32, n);
-  product.run_stage(nullptr, false);
-  product.run(nullptr, false);
-  std::vector<float> out(m * n);
-  CHECK(cudaMemcpy(out.data(), y, m * n * 4, cudaMemcpyDefault));
-  int wrong = 0;
-  for (int token = 0; token < m; ++token) {
-    for (int row = 0; row < n; ++row) {
-      const float v = out[token * n + row];
-      double want = 0, size = 0;
-      for (int i = 0; i < k; ++i) {
-        want += double(x[token * k + i]) * double(matrix.values[row * k + i]);
-        size += std::fabs(double(x[token * k + i]) * double(matrix.values[row * k + i]));
-      }
-      const bool broken = token == 2 || token == 5;
-      const bool good = broken ? !std::isfinite(v) : std::fabs(double(v) - want) <= 1e-3 * size + 1e-44;
-      if (!good && ++wrong < 5) std::printf("token %d row %d: %g, wanted %g\n", token, row, double(v), want);
+  for (const bool direct : {false, true}) {
+    std::vector<std::uint16_t> halves;
+    for (int i = 0; i < k; ++i) {  // beyond what f16 holds, or of its subnormals and near its largest
+      x[11 * k + i] = direct ? float(f16(x[11 * k + i] * 1e-6f)) : x[11 * k + i] * 1e-38f;
+      x[12 * k + i] = direct ? float(f16(x[10 * k + i] * 1.3e5f)) : x[12 * k + i] * 1e37f;
     }
+    for (const float v : x) halves.push_back(f16(v).bits);
+    void* xd = direct ? static_cast<void*>(upload(halves)) : upload(x);
+    auto* y = device<float>(m * n);
+    CHECK(cudaMemset(y, 0xFF, m * n * 4));
+    const HopperTilePlan plan =
+        ops::plan_hopper_shape(DType::q4_0, ops::hopper_tile_shape(DType::q4_0, 1), m, n, k, 2, processors());
+    Product product(plan, kernel_of({DType::q4_0}, ops::hopper_tile_name(DType::q4_0, 1)), matrix.exponents, records,
+                    xd, direct ? quant::kElementF16 : quant::kElementF32, k, y, quant::kElementF32, n,
+                    Way{direct});
+    if (product.direct != direct) throw Failure{cudaErrorUnknown, "can_map"};
+    product.run_stage(nullptr, false);
+    product.run(nullptr, false);
+    std::vector<float> out(m * n);
+    CHECK(cudaMemcpy(out.data(), y, m * n * 4, cudaMemcpyDefault));
+    int wrong = 0;
+    for (int token = 0; token < m; ++token) {
+      for (int row = 0; row < n; ++row) {
+        const float v = out[token * n + row];
+        double want = 0, size = 0;
+        for (int i = 0; i < k; ++i) {
+          want += double(x[token * k + i]) * double(matrix.values[row * k + i]);
+          size += std::fabs(double(x[token * k + i]) * double(matrix.values[row * k + i]));
+        }
+        const bool broken = token == 2 || token == 5;
+        const bool good = broken ? !std::isfinite(v) : std::fabs(double(v) - want) <= 1e-3 * size + 1e-44;
+        if (!good && ++wrong < 5)
+          std::printf("token %d row %d: %g, wanted %g\n", token, row, double(v), want);
+      }
+    }
+    std::printf("special rows%s: %s\n", direct ? ", direct" : "", wrong == 0 ? "ok" : "FAILED");
+    failures += wrong != 0;
   }
-  std::printf("special rows: %s\n", wrong == 0 ? "ok" : "FAILED");
-  failures += wrong != 0;
 }
 
 // ---- times
@@ -776,13 +905,12 @@ class Bench {
     }
     x_ = device<float>(std::size_t(max_m) * k);
     y_ = device<float>(std::size_t(max_m) * n);
+    norm_ = upload(std::vector<float>(k, 1.0f));
     random_x<<<1024, 256, 0, stream_>>>(x_, nullptr, (long long)max_m * k, k, 0, quant::kElementF32, 5);
-    if (type.dense()) {
-      narrow_x_ = device<std::uint16_t>(std::size_t(max_m) * k);
-      random_x<<<1024, 256, 0, stream_>>>(narrow_x_, nullptr, (long long)max_m * k, k, 0,
-                                          type.type == DType::f16 ? quant::kElementF16 : quant::kElementBf16,
-                                          5);
-    }
+    narrow_x_ = device<std::uint16_t>(std::size_t(max_m) * k);
+    random_x<<<1024, 256, 0, stream_>>>(narrow_x_, nullptr, (long long)max_m * k, k, 0,
+                                        type.type == DType::bf16 ? quant::kElementBf16 : quant::kElementF16,
+                                        5);
     CHECK(cudaStreamSynchronize(stream_));
   }
   ~Bench() {
@@ -790,6 +918,7 @@ class Bench {
     cudaFree(x_);
     cudaFree(y_);
     cudaFree(narrow_x_);
+    cudaFree(norm_);
   }
 
   void chosen(int m) {
@@ -800,12 +929,25 @@ class Bench {
     const double both_plain = time(plan, function, true, true, false),
                  both = time(plan, function, true, true, true);
     const double stage = time(plan, function, true, false, true);
+    const double normed = time(plan, function, true, false, true, {false, norm_}),
+                 added = time(plan, function, false, true, true, {false, nullptr, true}),
+                 gated =
+                     time(plan, function, false, true, true, {false, nullptr, false, ops::kHopperTileSilu});
+    char direct[64] = "";
+    if (plan.can_map(narrow_type(), 0, 2ll * k_)) {
+      std::snprintf(direct, sizeof direct, ", from 16 bits %7.2f plain %7.2f early",
+                    time(plan, function, true, true, false, {true}),
+                    time(plan, function, true, true, true, {true}));
+    }
     std::printf(
         "%-30s n %5d k %5d m %4d parts %2u: product %7.2f plain %7.2f early, with staging %7.2f plain %7.2f "
         "early, "
-        "staging alone %6.2f us; %4.0f TFLOP/s, weights %4.0f GB/s\n",
+        "staging alone %6.2f, with a norm %6.2f, product onto y %7.2f, gated %7.2f early%s us; %4.0f "
+        "TFLOP/s, weights "
+        "%4.0f GB/s\n",
         std::string(plan.kernel).c_str(), n_, k_, m, plan.splits, plain, early, both_plain, both, stage,
-        2e-6 * m * n_ * k_ / early, double(plan.map.row_bytes) * double(plan.map.rows) / early * 1e-3);
+        normed, added, gated, direct, 2e-6 * m * n_ * k_ / early,
+        double(plan.map.row_bytes) * double(plan.map.rows) / early * 1e-3);
     std::fflush(stdout);
   }
 
@@ -819,8 +961,9 @@ class Bench {
     };
     std::vector<Entry> entries;
     const int calls = calls_for(m);
-    auto add = [&](const std::string& name, const HopperTilePlan& plan, const void* function, bool stage) {
-      Entry e{name, product(plan, function), nullptr};
+    auto add = [&](const std::string& name, const HopperTilePlan& plan, const void* function, bool stage,
+                   bool direct = false) {
+      Entry e{name, product(plan, function, Way{direct}), nullptr};
       Product& p = *e.product;
       p.run_stage(stream_, false);
       CHECK(cudaStreamSynchronize(stream_));
@@ -834,6 +977,8 @@ class Bench {
     const std::string name(chosen.kernel);
     add(name + " parts " + std::to_string(chosen.splits), chosen, kernel_of(type_, name), false);
     add("  with staging", chosen, kernel_of(type_, name), true);
+    if (chosen.can_map(narrow_type(), 0, 2ll * k_))
+      add("  from 16 bits", chosen, kernel_of(type_, name), false, true);
     if (all) {
       auto try_shape = [&](const tile::Shape& shape, const void* function, const std::string& label) {
         if (shape.tokens < m && shape.tokens < 128) return;
@@ -922,7 +1067,7 @@ class Bench {
         if (plan.splits != splits && shape.form == tile::Form::parts) continue;
         const std::uint32_t blocks = plan.grid[0] * plan.grid[1] * plan.grid[2];
         if (splits > 1 && (plan.args.split_steps < 4 || blocks > 2u * sms_)) break;
-        const double us = time(plan, kernel_of(type_, type_.kernel(kind)), false, true, true, m >= 512 ? 3 : 5);
+        const double us = time(plan, kernel_of(type_, type_.kernel(kind)), false, true, true, {}, m >= 512 ? 3 : 5);
         const ops::HopperTileTerms t = ops::hopper_tile_terms(plan, sms_);
         std::printf(
             "{\"type\":\"%s\",\"kind\":%d,\"n\":%d,\"k\":%d,\"m\":%d,\"parts\":%u,\"us\":%.3f,\"steps\":%.0f,"
@@ -936,14 +1081,21 @@ class Bench {
  private:
   int calls_for(int m) const { return m >= 512 ? 8 : std::max<int>(32, int(records_.size())); }
 
-  std::unique_ptr<Product> product(const HopperTilePlan& plan, const void* function) {
-    return std::make_unique<Product>(plan, function, exponents_, records_[0], x_, quant::kElementF32, k_, y_,
-                                     quant::kElementF32, n_);
+  unsigned narrow_type() const {
+    return type_.type == DType::bf16 ? quant::kElementBf16 : quant::kElementF16;
+  }
+  std::unique_ptr<Product> product(const HopperTilePlan& plan, const void* function, const Way& way = {}) {
+    const void* x = x_;
+    if (way.direct) x = narrow_x_;
+    return std::make_unique<Product>(plan, function, exponents_, records_[0], x,
+                                     way.direct ? narrow_type() : unsigned(quant::kElementF32), k_, y_,
+                                     quant::kElementF32, n_, way);
   }
 
   /// Microseconds a call.
-  double time(const HopperTilePlan& plan, const void* function, bool stage, bool multiply, bool early, int replays = 0) {
-    const std::unique_ptr<Product> p = product(plan, function);
+  double time(const HopperTilePlan& plan, const void* function, bool stage, bool multiply, bool early,
+              const Way& way = {}, int replays = 0) {
+    const std::unique_ptr<Product> p = product(plan, function, way);
     p->run_stage(stream_, false);
     CHECK(cudaStreamSynchronize(stream_));
     Chain chain(stream_, calls_for(int(plan.args.m)), [&](int i) {
@@ -962,8 +1114,9 @@ class Bench {
   cudaStream_t stream_ = nullptr;
   std::vector<std::uint8_t*> records_;
   float* x_ = nullptr;
-  std::uint16_t* narrow_x_ = nullptr;  // of cuBLAS
+  std::uint16_t* narrow_x_ = nullptr;  // of 16 bits, also cuBLAS's
   float* y_ = nullptr;
+  float* norm_ = nullptr;
 };
 
 /// The device and the day, as a line for tile_rates.py.

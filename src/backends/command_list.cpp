@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "backends/device_impl.h"
+#include "backends/gpu/tensor_map.h"
 #include "base/error.h"
 
 namespace mlxn {
@@ -80,7 +81,7 @@ void CommandList::keep(const LaunchRecord& record, std::byte* args, std::span<st
     if (!recording_graph || (*range.allocation)->scratch) continue;
     const bool callable = bindings != nullptr;
     bound_.push_back({*range.allocation, range.begin, range.end, callable ? nullptr : args + range.field,
-                      callable ? bindings + range.field : nullptr, index});
+                      callable ? bindings + range.field : nullptr, index, range.is_map});
   }
   count_dispatches_encoded(*device_, 1);
   if (queue_counters != nullptr) queue_counters->dispatches_encoded.fetch_add(1, std::memory_order_relaxed);
@@ -173,6 +174,11 @@ Result<void> CommandList::rebind(const Tensor& from, const Tensor& to) {
       std::byte* const address = bound.allocation->data() + bound.begin;
       if (bound.binding != nullptr) {
         *bound.binding = {address, bound.end - bound.begin};
+      } else if (bound.is_map) {
+        gpu::TensorMap map;  // launch structs do not lie as it is aligned
+        std::memcpy(&map, bound.field, sizeof(map));
+        MLXN_CHECK(device_->move_tensor_map(map, address));
+        std::memcpy(bound.field, &map, sizeof(map));
       } else {
         std::memcpy(bound.field, &address, sizeof(address));
       }

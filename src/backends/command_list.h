@@ -125,9 +125,10 @@ class CommandList {
   struct Bound {
     std::shared_ptr<Allocation> allocation;
     std::uint64_t begin, end;
-    std::byte* field;              // the address in a launch struct, or
+    std::byte* field;              // the address (or the map) in a launch struct, or
     std::span<std::byte>* binding;  // the bytes that a callable sees
     std::size_t index;             // of the dispatch
+    bool is_map;
     [[nodiscard]] const std::byte* first() const noexcept { return allocation->data() + begin; }
     [[nodiscard]] const std::byte* last() const noexcept { return allocation->data() + end; }
   };

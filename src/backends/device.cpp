@@ -74,6 +74,9 @@ Result<bool> DeviceImpl::check_import(const void*, std::uint64_t) { return true;
 Result<void> DeviceImpl::tensor_map(gpu::TensorMap&, const gpu::TensorMapSpec&) {
   return make_error(ErrorCode::unsupported, "{}: has no tensor copies", capabilities().id);
 }
+Result<void> DeviceImpl::move_tensor_map(gpu::TensorMap&, const std::byte*) {
+  return make_error(ErrorCode::unsupported, "{}: has no tensor copies", capabilities().id);
+}
 
 Result<std::shared_ptr<const DeviceCode>> DeviceImpl::compile(const KernelInfo& info, const CudaSource&) {
   return make_error(ErrorCode::unsupported, "{}: a device of {} runs no CUDA source", info.name, capabilities().backend);

@@ -45,6 +45,8 @@ class DeviceImpl : public std::enable_shared_from_this<DeviceImpl> {
   [[nodiscard]] virtual bool is_hopper() const noexcept { return false; }
   /// What a Hopper kernel's tensor copies go by. unsupported elsewhere.
   [[nodiscard]] virtual Result<void> tensor_map(gpu::TensorMap& map, const gpu::TensorMapSpec& spec);
+  /// The same of memory that begins at `base`.
+  [[nodiscard]] virtual Result<void> move_tensor_map(gpu::TensorMap& map, const std::byte* base);
   /// Copies between host memory and memory that the CPU does not see, done when they return and ordered behind all work that
   /// was submitted before. The caller has checked the range.
   [[nodiscard]] virtual Result<void> upload(const Allocation& to, std::uint64_t offset, std::span<const std::byte> from);

@@ -13,10 +13,13 @@
 #include "portable/args.h"
 
 namespace mlxn {
+namespace gpu {
+struct TensorMap;
+}
 
 inline constexpr int kMaxBindings = 12;
 inline constexpr int kMaxScalarPatches = 4;
-inline constexpr std::size_t kMaxArgsBytes = 256;
+inline constexpr std::size_t kMaxArgsBytes = 384;
 
 /// One pointer argument of a dispatch: which bytes it touches, how, and where in the launch struct it stands.
 struct BoundRange {
@@ -24,6 +27,7 @@ struct BoundRange {
   std::uint64_t begin = 0, end = 0;                         ///< byte offsets in the allocation, half open
   Access access = Access::in;
   std::uint16_t field = 0;  ///< byte offset of the pointer in the launch struct; of a callable the binding's number
+  bool is_map = false;      ///< a gpu::TensorMap stands there instead of a pointer
 };
 
 /// Where a kernel finds the first element; null for a tensor without elements.
@@ -69,11 +73,11 @@ struct Launch {
   void bind(InOut<T>& field, const Tensor& tensor) noexcept {
     field.ptr = static_cast<T*>(add(&field, tensor, Access::in_out));
   }
-  /// Records that the kernel reads a tensor that `field` describes otherwise than by a pointer. It cannot be re-bound, so it is
-  /// none that a caller of Graph::rebind could name.
-  template <class T>
-  void touch(const T& field, const Tensor& tensor) noexcept {
+  /// Records that the kernel reads a tensor by a map, which the caller has made.
+  void bind(const gpu::TensorMap& field, const Tensor& tensor) noexcept {
+    const int before = record.range_count;
     add(&field, tensor, Access::in);
+    if (record.range_count > before && before < kMaxBindings) record.ranges[static_cast<std::size_t>(before)].is_map = true;
   }
   /// Sets an integer field from a Scalar; a graph parameter is remembered, so that replays write the field anew. The op has
   /// checked the value; min and max bound the values that Graph::set may give later.

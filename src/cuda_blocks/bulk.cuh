@@ -60,5 +60,14 @@ __device__ __forceinline__ void map_load(std::uint32_t shared, const void* map, 
       "l"(reinterpret_cast<std::uint64_t>(map)), "r"(barrier), "r"(column), "r"(row)
       : "memory");
 }
+/// The same of a map with planes: its boxes at (column, row) of the planes from `plane` on.
+__device__ __forceinline__ void map_load(std::uint32_t shared, const void* map, int column, int row,
+                                         int plane, Barrier barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], "
+      "[%2];" ::"r"(shared),
+      "l"(reinterpret_cast<std::uint64_t>(map)), "r"(barrier), "r"(column), "r"(row), "r"(plane)
+      : "memory");
+}
 
 }  // namespace mlxn::sm90

@@ -6,25 +6,13 @@
 
 #include <cstdint>
 
+#include "backends/gpu/tensor_map.h"
+
 namespace mlxn::sm90::tma {
 
-/// A 2-D map over rows of `columns` elements, `row_bytes` apart; a copy moves a box of box_columns x
-/// box_rows. Base and row_bytes are multiples of 16, box sides at most 256, the box's row a multiple of 16
-/// bytes (at most 128 with the swizzle). Elements outside the tensor arrive as zero and count as bytes.
-struct Map2d {
-  CUtensorMapDataType type;
-  int element_bytes;
-  const void* base;
-  uint64_t columns;
-  uint64_t rows;
-  uint64_t row_bytes;
-  uint32_t box_columns;
-  uint32_t box_rows;
-  CUtensorMapSwizzle swizzle;
-};
-
-/// Encodes a map; the driver function is asked for at run time so that nothing links against the driver.
-inline cudaError_t make_map(CUtensorMap* map, const Map2d& d) {
+/// Encodes a map; elements outside of it arrive as zero and count as bytes. The driver function is asked for
+/// at run time so that nothing links against the driver.
+inline cudaError_t make_map(CUtensorMap* map, const gpu::TensorMapSpec& d) {
   using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
                               const cuuint64_t*, const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave,
                               CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
@@ -38,13 +26,15 @@ inline cudaError_t make_map(CUtensorMap* map, const Map2d& d) {
     if (found != cudaDriverEntryPointSuccess || entry == nullptr) return cudaErrorNotSupported;
     encode = reinterpret_cast<Encode>(entry);
   }
-  const cuuint64_t sizes[2] = {d.columns, d.rows};
-  const cuuint64_t strides[1] = {d.row_bytes};
-  const cuuint32_t box[2] = {d.box_columns, d.box_rows};
-  const cuuint32_t steps[2] = {1, 1};
-  CUresult result = encode(map, d.type, 2, const_cast<void*>(d.base), sizes, strides, box, steps,
-                           CU_TENSOR_MAP_INTERLEAVE_NONE, d.swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                           CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const cuuint64_t sizes[3] = {d.columns, d.rows, d.planes};
+  const cuuint64_t strides[2] = {d.row_bytes, d.plane_bytes};
+  const cuuint32_t box[3] = {d.box_columns, d.box_rows, d.box_planes};
+  const cuuint32_t steps[3] = {1, 1, 1};
+  CUresult result = encode(
+      map, d.element_bytes == 2 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_UINT64,
+      d.planes == 0 ? 2 : 3, const_cast<std::byte*>(d.base), sizes, strides, box, steps,
+      CU_TENSOR_MAP_INTERLEAVE_NONE, d.swizzle128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE,
+      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 

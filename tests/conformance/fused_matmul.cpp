@@ -109,7 +109,10 @@ void check(const Case& c, Random& random) {
     EXPECT_TRUE(gn.unchanged());
     EXPECT_TRUE(gr.unchanged());
     EXPECT_EQ(y, outcome(How::with_memory));
-    const bool fuses = c.prepared && must(fuses_matmul(v.device, {c.m, c.n, c.k, c.type}, c.gate, options));
+    // Where the product's kernels do not take the gate, they may take the norm.
+    const MatmulShape shape = {c.m, c.n, c.k, c.type};
+    const bool fuses = c.prepared && (must(fuses_matmul(v.device, shape, c.gate, options)) ||
+                                      (c.norm && must(fuses_matmul(v.device, shape, MatmulGate::none, options))));
     if (!fuses) {
       EXPECT_EQ(y, outcome(How::steps));
     }
@@ -156,6 +159,20 @@ TEST(FusedMatmul, is_a_product_with_what_surrounds_it) {
       {DType::q4_0, 2, 64, 96, true, kGelu, true, true, true, false, DType::f16},
       {DType::q8_0, 1, 16, 96, false, kNone, true, false, true, false, DType::bf16},
       {DType::iq4_nl, 3, 40, 4128, true, kNone, false},
+      // Tiles of a GPU, with ends of rows, tokens and k inside of them.
+      {DType::q4_0, 5, 40, 96, true},
+      {DType::q8_0, 19, 150, 352, true, kNone, true, true},
+      {DType::q4_K, 33, 72, 512, true, kNone, true},
+      {DType::q6_K, 12, 40, 768, true, kNone, true, true, true, false, DType::f16},
+      {DType::q4_K, 9, 33, 256, true, kNone, true, true, true, false, DType::bf16},
+      {DType::f16, 7, 35, 77, true, kNone, true, true},
+      {DType::bf16, 18, 40, 136, true, kGelu, true, false},
+      {DType::f16, 9, 36, 64, false, kNone, true, false, true, false, DType::bf16},
+      {DType::q4_0, 5, 96, 96, false, kSilu},
+      {DType::q4_1, 20, 64, 64, true, kGelu, true, false, true, false, DType::f16},
+      {DType::q6_K, 37, 160, 512, true, kSilu, true, true},
+      {DType::q5_K, 5, 48, 256, true, kSilu},
+      {DType::bf16, 70, 300, 136, true, kSilu, true, true, true, false, DType::bf16},
   };
   for (const Case& c : cases) {
     check(c, random);
@@ -241,7 +258,7 @@ TEST(FusedMatmul, AMemoryOrderOfTheCallersIsKeptWithinAnOperation) {
   }
 }
 
-TEST(FusedMatmul, OneKernelForFewRowsOnHopper) {
+TEST(FusedMatmul, IsFusedOnHopper) {
   const MatmulShape shape = {1, 28672, 4096, DType::q4_K};
   for (const Variant& v : families()) {
     SCOPED_TRACE(v.name);
@@ -249,9 +266,13 @@ TEST(FusedMatmul, OneKernelForFewRowsOnHopper) {
     EXPECT_EQ(must(fuses_matmul(v.device, shape, MatmulGate::silu)), hopper);
     EXPECT_EQ(must(fuses_matmul(v.device, {4, 4096, 4096, DType::q8_0}, MatmulGate::none)), hopper);
     EXPECT_EQ(must(fuses_matmul(v.device, {1, 4096, 14336, DType::q8_0}, MatmulGate::none)), hopper);
-    EXPECT_FALSE(must(fuses_matmul(v.device, {5, 4096, 4096, DType::q8_0}, MatmulGate::none)));
+    EXPECT_EQ(must(fuses_matmul(v.device, {5, 4096, 4096, DType::q8_0}, MatmulGate::none)), hopper);
+    EXPECT_EQ(must(fuses_matmul(v.device, {2048, 4096, 4096, DType::f16}, MatmulGate::none)), hopper);
+    EXPECT_EQ(must(fuses_matmul(v.device, {5, 4096, 4096, DType::q8_0}, MatmulGate::silu)), hopper);
+    EXPECT_FALSE(must(fuses_matmul(v.device, {5, 4112, 4096, DType::q8_0}, MatmulGate::silu)));
+    EXPECT_EQ(must(fuses_matmul(v.device, {5, 4112, 4096, DType::f16}, MatmulGate::silu)), hopper);
     EXPECT_EQ(must(fuses_matmul(v.device, {4, 4096, 14336, DType::q8_0}, MatmulGate::none)), hopper);
-    EXPECT_FALSE(must(fuses_matmul(v.device, {4, 4096, 28672, DType::q8_0}, MatmulGate::none)));
+    EXPECT_EQ(must(fuses_matmul(v.device, {4, 4096, 28672, DType::q8_0}, MatmulGate::silu)), hopper);
     EXPECT_FALSE(must(fuses_matmul(v.device, {1, 4112, 4096, DType::q8_0}, MatmulGate::silu)));
     EXPECT_FALSE(must(fuses_matmul(v.device, {1, 4096, 4096, DType::f16}, MatmulGate::none)));
     MatmulOptions exact;

@@ -238,6 +238,101 @@ TEST_P(Format, NarrowActivationsAndOutputs) {
   }
 }
 
+// x of 16 bits where it can be read as it lies: by the alignment of its base and of its rows, whether k ends inside of what a kernel
+// takes at a time, and with rows beyond a tile. Products of f16 values are those of the same values in f32.
+TEST_P(Format, NarrowActivationsWhereTheyLie) {
+  Random random(13);
+  SCOPED_TRACE(random.trace());
+  const std::size_t block = is_block(type()) ? unit() : 1;
+  std::vector<std::size_t> lengths = {std::max<std::size_t>(block, 64) * (is_small() ? 1 : 3)};
+  if (block < 64) lengths.push_back(is_small() ? 96 : 480);
+  if (block == 1) lengths.push_back(72);
+  for (const std::size_t k : lengths) {
+    const Matrix w = random_matrix(is_small() ? 19 : 150, k, random);
+    const std::size_t most_rows = is_small() ? 11 : 140;
+    for (const DType x_type : {DType::f16, DType::bf16}) {
+      std::vector<float> x = random.uniform(most_rows * k, -1.0f, 1.0f);
+      for (std::size_t i = 0; i < k; ++i) x[k + i] *= 1e-3f, x[2 * k + i] *= 3e4f;
+      x = rounded(x_type, x);
+      for (const Numerics numerics : {Numerics::automatic, Numerics::f16, Numerics::bf16}) {
+        const MatmulOptions options = {numerics, Route::tile};
+        const std::optional<Numerics> ran = class_that_runs(device(), Door::prepared, w.shape(most_rows), options);
+        if (!ran || (is_small() && numerics != Numerics::automatic)) continue;
+        Tolerance tolerance = matmul_tolerance(*ran, DType::f32, k);
+        if (*ran == Numerics::f16) tolerance.c *= 2;  // of bf16, rows are scaled
+        const bool holds = *ran == Numerics::f16 || (*ran == Numerics::bf16 && x_type == DType::bf16);
+        const std::vector<Reference> wanted =
+            matmul_reference(x, w.values, w.magnitudes, most_rows, w.n, k, holds ? Numerics::exact : *ran);
+        std::vector<float> first;
+        for (const std::size_t m : {most_rows, std::size_t{5}}) {
+          for (const Layout& layout : {Layout{x_type, DType::f32, 0, 0, true}, Layout{x_type, DType::f32, 8, 3, true},
+                                       Layout{x_type, DType::f32, 3, 0, true}, Layout{x_type, DType::f32, 0, 0, false},
+                                       Layout{x_type, DType::f16, 0, 5, true}}) {
+            SCOPED_TRACE(testing::Message() << m << "x" << w.n << "x" << k << " " << to_string(x_type) << " pad " << layout.x_pad
+                                            << (layout.aligned ? " aligned " : " not aligned ")
+                                            << describe(Door::prepared, numerics, Route::tile));
+            const std::vector<float> y = multiply(device(), Door::prepared, w, std::span(x).first(m * k), options, layout);
+            if (layout.y == DType::f16) {  // 3e4 times a product may be beyond f16
+              for (std::size_t i = 0; i < y.size(); ++i) {
+                if (i / w.n == 2) continue;
+                Tolerance narrow = matmul_tolerance(*ran, DType::f16, k);
+                narrow.c = std::max(narrow.c, tolerance.c);
+                ASSERT_TRUE(is_near(y[i], wanted[i], narrow)) << i;
+              }
+              continue;
+            }
+            ASSERT_TRUE(all_near(y, wanted, tolerance, w.n));
+            if (layout.x_pad == 0 && layout.aligned && m == most_rows) first = y;
+            if (layout.x_pad == 8 && m == most_rows) {
+              EXPECT_TRUE(same_bits(y, first)) << "rows at other distances";
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+// What is not finite stays in its own row, where x is read as it lies and where it is not.
+TEST_P(Format, NarrowRowsThatAreNotFinite) {
+  Random random(14);
+  SCOPED_TRACE(random.trace());
+  const std::size_t k = std::max<std::size_t>(is_block(type()) ? unit() : 1, 64);
+  const Matrix w = random_matrix(21, k, random);
+  constexpr std::size_t kM = 12;
+  for (const DType x_type : {DType::f16, DType::bf16}) {
+    std::vector<float> x = rounded(x_type, random.uniform(kM * k, -1.0f, 1.0f));
+    const std::vector<Reference> wanted = matmul_reference(x, w.values, w.magnitudes, kM, w.n, k, Numerics::exact);
+    x[3 * k + 7] = std::numeric_limits<float>::quiet_NaN();
+    x[8 * k + 1] = std::numeric_limits<float>::infinity();
+    std::vector<std::uint16_t> bits;
+    for (const float v : x) bits.push_back(x_type == DType::f16 ? f16(v).bits : bf16(v).bits);
+    for (const bool aligned : {true, false}) {
+      SCOPED_TRACE(testing::Message() << to_string(x_type) << (aligned ? "" : " not aligned"));
+      const std::optional<Numerics> ran = class_that_runs(device(), Door::prepared, w.shape(kM), {Numerics::automatic, Route::tile});
+      ASSERT_TRUE(ran);
+      Tolerance tolerance = matmul_tolerance(*ran, DType::f32, k);
+      if (*ran == Numerics::f16) tolerance.c *= 2;
+      Guarded x_buffer(device(), x_type, {kM, static_cast<std::int64_t>(k)}, {0, aligned ? 0 : block_bytes(x_type)});
+      Guarded y_buffer(device(), DType::f32, {kM, 21});
+      x_buffer.write(std::as_bytes(std::span(bits)));
+      must(run(device(), [&](CommandEncoder& encoder) {
+        return matmul(encoder, x_buffer.tensor(), w.weight, y_buffer.tensor(), {Numerics::automatic, Route::tile});
+      }));
+      const std::vector<float> y = y_buffer.read();
+      for (std::size_t i = 0; i < y.size(); ++i) {
+        if (i / 21 == 3) {
+          EXPECT_TRUE(std::isnan(y[i])) << i;
+        } else if (i / 21 == 8) {
+          EXPECT_FALSE(std::isfinite(y[i])) << i;
+        } else {
+          EXPECT_TRUE(is_near(y[i], wanted[i], tolerance)) << i;
+        }
+      }
+    }
+  }
+}
+
 // A row of x with a single one picks a column of the weights: in class exact it comes out with its very bits.
 TEST_P(Format, OneHotRowsReturnTheExactWeights) {
   Random random(4);

@@ -1,5 +1,7 @@
 #include "tests/cuda_host/fake_runtime.h"
 
+#include <cuda.h>
+
 #include "backends/cuda/runtime.h"
 
 #include <algorithm>
@@ -680,10 +682,36 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
   attributes->numRegs = 128;
   return cudaSuccess;
 }
-cudaError_t cudaGetDriverEntryPointByVersion(const char*, void** function, unsigned int, unsigned long long, cudaDriverEntryPointQueryResult* found) {
+static CUresult fake_encode_tiled(CUtensorMap* map, CUtensorMapDataType, cuuint32_t rank, void* base, const cuuint64_t* sizes,
+                                  const cuuint64_t* strides, const cuuint32_t* box, const cuuint32_t*, CUtensorMapInterleave,
+                                  CUtensorMapSwizzle swizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill) {
+  fake::TensorMap made;
+  if (reinterpret_cast<std::uintptr_t>(base) % 16 != 0 || (rank != 2 && rank != 3)) return CUDA_ERROR_INVALID_VALUE;
+  for (cuuint32_t i = 0; i < rank; ++i) {
+    if (sizes[i] == 0 || box[i] == 0 || box[i] > 256 || (i > 0 && strides[i - 1] % 16 != 0)) return CUDA_ERROR_INVALID_VALUE;
+    made.sizes[i] = sizes[i];
+    made.box[i] = box[i];
+  }
+  made.base = static_cast<const std::byte*>(base);
+  made.row_bytes = strides[0];
+  if (rank == 3) made.plane_bytes = strides[1];
+  made.swizzle128 = swizzle == CU_TENSOR_MAP_SWIZZLE_128B;
+  *map = {};
+  std::memcpy(map, &made, sizeof(made));
+  return CUDA_SUCCESS;
+}
+static CUresult fake_replace_address(CUtensorMap* map, void* base) {
+  if (reinterpret_cast<std::uintptr_t>(base) % 16 != 0) return CUDA_ERROR_INVALID_VALUE;
+  std::memcpy(map, &base, sizeof(base));  // it comes first
+  return CUDA_SUCCESS;
+}
+cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** function, unsigned int, unsigned long long,
+                                             cudaDriverEntryPointQueryResult* found) {
   ENTER;
   *function = nullptr;
-  *found = cudaDriverEntryPointSymbolNotFound;
+  if (name == std::string_view("cuTensorMapEncodeTiled")) *function = reinterpret_cast<void*>(&fake_encode_tiled);
+  if (name == std::string_view("cuTensorMapReplaceAddress")) *function = reinterpret_cast<void*>(&fake_replace_address);
+  *found = *function != nullptr ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
   return cudaSuccess;
 }
 cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribute, int value) {

@@ -2,6 +2,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -52,6 +53,21 @@ struct Launch {
   }
 };
 void define_kernel(std::string_view name, std::vector<std::size_t> param_bytes, std::function<void(const Launch&)> run);
+
+/// What the stand-in of the driver writes into a tensor map.
+struct TensorMap {
+  const std::byte* base = nullptr;
+  std::uint64_t sizes[3] = {}, row_bytes = 0, plane_bytes = 0;  ///< columns, rows, planes
+  std::uint32_t box[3] = {};
+  bool swizzle128 = false;
+};
+template <class Map>
+TensorMap tensor_map_of(const Map& map) {
+  TensorMap read;
+  static_assert(sizeof(read) <= sizeof(map));
+  __builtin_memcpy(&read, &map, sizeof(read));
+  return read;
+}
 
 /// What the host calls the kernel by.
 [[nodiscard]] const void* function_of(std::string_view name);

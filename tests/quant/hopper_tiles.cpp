@@ -266,6 +266,80 @@ TEST(HopperTiles, SumsByRecordTakeTheWeights) {
   expect_records<tile::Iq4Xs>(DType::iq4_xs, 3e-8);
 }
 
+/// Staged rows are whole planes of 64 k, and the map of them is a stage's copy in the kernel.
+void expect_x(const ops::HopperTilePlan& p, std::uint32_t m, std::uint32_t k) {
+  const auto tokens = static_cast<std::uint32_t>(p.shape.tokens);
+  EXPECT_EQ(p.stage.m, m);
+  EXPECT_EQ(p.stage.planes, (k + 63) / 64);
+  EXPECT_EQ(p.stage_grid, m);
+  EXPECT_EQ(p.row_bytes, std::uint64_t{m} * p.stage.planes * 128);
+  EXPECT_EQ(p.scale_bytes, std::uint64_t{p.args.token_tiles} * tokens * 4);
+  EXPECT_EQ(p.stage.scale_count * 4, p.scale_bytes);
+  EXPECT_EQ(p.x_map.element_bytes, 2u);
+  EXPECT_EQ(p.x_map.columns, 64u);
+  EXPECT_EQ(p.x_map.rows, m);
+  EXPECT_EQ(p.x_map.planes, p.stage.planes);
+  EXPECT_EQ(p.x_map.row_bytes, p.stage.planes * 128u);
+  EXPECT_EQ(p.x_map.plane_bytes, 128u);
+  EXPECT_EQ(p.x_map.box_columns, 64u);
+  EXPECT_EQ(p.x_map.box_rows, p.shape.form == tile::Form::pair ? tokens / 2 : tokens);
+  EXPECT_EQ(p.x_map.box_columns * p.x_map.box_rows * p.x_map.box_planes * 2u * (p.shape.form == tile::Form::pair ? 2u : 1u),
+            static_cast<std::uint32_t>(p.shape.x_stage_bytes()));
+  EXPECT_TRUE(p.x_map.swizzle128);
+}
+
+TEST(HopperTiles, XIsMappedWhereItLies) {
+  constexpr std::uint64_t kBase = 0x7f0000000000;
+  const ops::HopperTilePlan p = ops::plan_hopper_tile(DType::q4_0, 64, 4096, 2880, 132);
+  EXPECT_TRUE(p.can_map(quant::kElementF16, kBase, 5760));
+  EXPECT_TRUE(p.can_map(quant::kElementF16, kBase + 16, 8192));
+  EXPECT_FALSE(p.can_map(quant::kElementF16, kBase + 8, 5760));
+  EXPECT_FALSE(p.can_map(quant::kElementF16, kBase, 5768));
+  EXPECT_FALSE(p.can_map(quant::kElementF16, kBase, 0)) << "one row for all tokens";
+  EXPECT_FALSE(p.can_map(quant::kElementF16, kBase, -5760));
+  EXPECT_FALSE(p.can_map(quant::kElementF16, kBase, std::int64_t{1} << 40));
+  EXPECT_FALSE(p.can_map(quant::kElementBf16, kBase, 5760));
+  EXPECT_FALSE(p.can_map(quant::kElementF32, kBase, 11520));
+  // Elements behind k would be multiplied with what lies behind the weights' k.
+  EXPECT_FALSE(ops::plan_hopper_tile(DType::q4_0, 64, 4096, 2848, 132).can_map(quant::kElementF16, kBase, 5760));
+  const auto dense = [](ops::DenseFormat format) { return ops::plan_hopper_dense(format, 64, 4096, 2880, 132); };
+  EXPECT_TRUE(dense(ops::DenseFormat::f16).can_map(quant::kElementF16, kBase, 5760));
+  EXPECT_TRUE(dense(ops::DenseFormat::bf16).can_map(quant::kElementF16, kBase, 5760));
+  EXPECT_FALSE(dense(ops::DenseFormat::bf16).can_map(quant::kElementBf16, kBase, 5760));
+  EXPECT_TRUE(dense(ops::DenseFormat::bf16_narrow).can_map(quant::kElementBf16, kBase, 5760));
+  EXPECT_FALSE(dense(ops::DenseFormat::bf16_narrow).can_map(quant::kElementF16, kBase, 5760));
+  EXPECT_TRUE(ops::plan_hopper_tile(DType::q4_K, 16, 4096, 4096, 132).can_map(quant::kElementF16, kBase, 8192));
+  EXPECT_TRUE(ops::plan_hopper_tile(DType::q4_K, 512, 4096, 4096, 132).can_map(quant::kElementF16, kBase, 8192));
+}
+
+TEST(HopperTiles, TilesOfAFusionHaveABlockEachAndRowsOfBothHalves) {
+  for (const std::uint32_t m : {5u, 64u, 512u, 2048u}) {
+    for (const std::uint32_t n : {96u, 4096u, 28672u}) {
+      const ops::HopperTilePlan plain = ops::plan_hopper_tile(DType::q4_K, m, n, 4096, 132);
+      ops::HopperTilePlan onto = plain, gated = plain;
+      onto.fuse(false);
+      gated.fuse(true);
+      for (const ops::HopperTilePlan& p : {onto, gated}) {
+        const bool pair = p.shape.form == tile::Form::pair;
+        EXPECT_EQ(p.grid[0] * p.grid[1] * p.grid[2],
+                  p.args.row_tiles * p.args.token_tiles * (pair ? 2 : p.splits));
+        EXPECT_EQ(p.workspace_bytes, plain.workspace_bytes);
+      }
+      EXPECT_EQ(onto.args.n, n);
+      EXPECT_EQ(onto.args.gate_rows, 0u);
+      EXPECT_EQ(onto.map.planes, 1u);
+      EXPECT_EQ(gated.args.n, n / 2);
+      EXPECT_EQ(gated.args.gate_rows, n / 2);
+      EXPECT_GE(gated.args.row_tiles * static_cast<std::uint32_t>(gated.shape.rows()) / 2, n / 2);
+      EXPECT_EQ(gated.map.planes, 2u);
+      EXPECT_EQ(gated.map.rows, n / 32);
+      EXPECT_EQ(gated.map.plane_bytes, n / 32 * gated.map.row_bytes);
+      EXPECT_EQ(gated.map.box_rows * gated.map.box_planes, plain.map.box_rows);
+      EXPECT_EQ(gated.map.box_planes, 2u);
+    }
+  }
+}
+
 TEST(HopperTiles, PlansCoverTheProduct) {
   for (const DType type : kTypes) {
     const quant::RecordFormat format = quant::record_format(type);
@@ -281,8 +355,8 @@ TEST(HopperTiles, PlansCoverTheProduct) {
           EXPECT_GE(p.args.row_tiles * rows, n);
           EXPECT_LT((p.args.row_tiles - 1) * rows, n);
           EXPECT_GE(p.args.token_tiles * tokens, m);
-          EXPECT_EQ(p.stage_grid, p.args.token_tiles * tokens);
-          EXPECT_EQ(p.stage.planes, 2 * p.args.steps);
+          expect_x(p, m, k);
+          EXPECT_EQ(p.stage.rows_type, quant::kElementF16);
           EXPECT_GE(p.args.steps * 128, k);
           EXPECT_EQ(p.map.columns * 8, std::uint64_t{p.args.steps} * 128 / format.elems * format.bytes());
           EXPECT_LE(p.map.box_columns, 256u);
@@ -304,7 +378,6 @@ TEST(HopperTiles, PlansCoverTheProduct) {
           }
           // Parts are whole records.
           EXPECT_EQ(p.args.split_steps % (format.elems / 128), 0u);
-          EXPECT_EQ(p.image_bytes, std::uint64_t{p.stage_grid} * p.args.steps * 256);
         }
       }
     }
@@ -476,9 +549,8 @@ TEST(HopperDense, PlansCoverTheProduct) {
           EXPECT_GE(p.args.row_tiles * rows, n);
           EXPECT_LT((p.args.row_tiles - 1) * rows, n);
           EXPECT_GE(p.args.token_tiles * tokens, m);
-          EXPECT_EQ(p.stage_grid, p.args.token_tiles * tokens);
-          EXPECT_EQ(p.stage.planes, 2 * p.args.steps);
-          EXPECT_EQ(p.stage.image_type, format == ops::DenseFormat::bf16_narrow ? quant::kElementBf16 : quant::kElementF16);
+          expect_x(p, m, k);
+          EXPECT_EQ(p.stage.rows_type, format == ops::DenseFormat::bf16_narrow ? quant::kElementBf16 : quant::kElementF16);
           EXPECT_GE(p.args.steps * 128, k);
           EXPECT_LT((p.args.steps - 1) * 128, k);
           EXPECT_EQ(p.map.columns, k);  // what lies behind a row's end is not read

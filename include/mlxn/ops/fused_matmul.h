@@ -25,17 +25,19 @@ struct MatmulFusion {
 /// weight   [n, k]  of any weight type; with a gate, the gate's rows come first
 /// y        [m, n], or [m, n / 2] with a gate; f32 f16 bf16; last axis contiguous, any row stride; overlaps none of x, weight and norm
 /// Numerics: that of rms_norm, matmul (options), silu_mul or gelu_mul, and add one after the other, which is also how it is done
-/// where no kernel does it in one; where one does (see fuses_matmul) values between the operations stay f32. The same call gives
-/// the same bits; with options.batch_invariant, rows give theirs in any company.
+/// where no kernel does more in one; where one does (see fuses_matmul) values between these operations stay f32, and h is rounded
+/// to the class once. The same call gives the same bits; with options.batch_invariant, rows give theirs in any company.
 /// Errors: those of the four operations, and bad_shape where n is odd with a gate; nothing is recorded then, but that after
 /// out_of_memory the norm may be.
 /// Order: recorded on `encoder`, which keeps the arguments alive until its submission completes.
 [[nodiscard]] Result<void> fused_matmul(CommandEncoder& encoder, const Tensor& x, const Weight& weight, const Tensor& y,
                                         const MatmulFusion& fusion, const MatmulOptions& options = {});
 
-/// Whether fused_matmul, with any of the parts, leaves them to the product's kernel: for few rows on a Hopper GPU (each launch takes
-/// up to four) and weights prepared for the device in blocks, if the norm begins at a multiple of 16 bytes. shape.n counts the rows of
-/// the weight, with a gate a multiple of 32. Errors: those of plan_matmul.
+/// Whether fused_matmul, with this gate and any of the other parts, leaves them to the product's kernels: on a Hopper GPU, for few
+/// rows (each launch takes up to four) of weights prepared for the device in blocks, and on the tile route of Hopper's kernels, where
+/// a norm is made with what makes rows ready. The norm begins at a multiple of 16 bytes. shape.n counts the rows of the weight, with a
+/// gate and blocks a multiple of 32; else norm and product are one on the tile route, and gate and residual follow. Errors: those of
+/// plan_matmul.
 [[nodiscard]] Result<bool> fuses_matmul(const Device& device, const MatmulShape& shape, MatmulGate gate,
                                         const MatmulOptions& options = {});
 

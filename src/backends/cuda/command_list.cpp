@@ -179,6 +179,8 @@ Result<std::span<std::byte>> CudaCommandList::stage(std::uint64_t bytes) {
 
 Result<std::shared_ptr<Allocation>> CudaCommandList::allocate_scratch(std::uint64_t bytes) { return cuda().allocate_scratch(bytes); }
 
+Result<std::shared_ptr<Allocation>> CudaCommandList::allocate_counters(std::uint64_t bytes) { return cuda().allocate_counters(bytes); }
+
 Result<void> CudaCommandList::download(std::span<std::byte> to, const Tensor& from) {
   MLXN_CHECK(cuda().use());
   if (is_pinned(to.data())) return GpuCommandList::download(to, from);

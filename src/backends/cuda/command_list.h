@@ -60,6 +60,7 @@ class CudaCommandList final : public gpu::GpuCommandList {
  protected:
   [[nodiscard]] Result<std::span<std::byte>> stage(std::uint64_t bytes) override;
   [[nodiscard]] Result<std::shared_ptr<Allocation>> allocate_scratch(std::uint64_t bytes) override;
+  [[nodiscard]] Result<std::shared_ptr<Allocation>> allocate_counters(std::uint64_t bytes) override;
 
  private:
   struct UserCall;

@@ -352,12 +352,18 @@ Result<std::shared_ptr<Allocation>> CudaDevice::allocate(std::uint64_t bytes, co
   });
 }
 
-Result<std::shared_ptr<Allocation>> CudaDevice::take_cached(std::uint64_t bytes, Place place, ScratchCache& cache) {
+Result<std::shared_ptr<Allocation>> CudaDevice::take_cached(std::uint64_t bytes, Place place, ScratchCache& cache, bool zero) {
   return mlxn::detail::guarded([&]() -> Result<std::shared_ptr<Allocation>> {
     ScratchCache::Block block = cache.take(bytes).value_or(ScratchCache::Block{});
     if (block.data == nullptr) {
       block.bytes = (std::clamp<std::uint64_t>(bytes, 1, kMostBytes + 1) + kBaseAlignment - 1) / kBaseAlignment * kBaseAlignment;
       MLXN_TRY(block.data, take(block.bytes, place));
+      if (zero) {
+        if (auto done = transfer_.zero(static_cast<std::byte*>(block.data), block.bytes); !done) {
+          give_back(block.data, block.bytes, place);
+          return done.error();
+        }
+      }
     }
     try {
       auto self = std::static_pointer_cast<CudaDevice>(shared_from_this());
@@ -383,6 +389,10 @@ Result<std::shared_ptr<Allocation>> CudaDevice::allocate_staging(std::uint64_t b
   return take_cached(bytes, Place::pinned, free_staging_);
 }
 
+Result<std::shared_ptr<Allocation>> CudaDevice::allocate_counters(std::uint64_t bytes) {
+  return take_cached(bytes, Place::device, free_counters_, true);
+}
+
 bool CudaDevice::drop_unused() noexcept {
   bool any = false;
   static_cast<void>(mlxn::detail::guarded([&]() -> Result<void> {
@@ -391,9 +401,11 @@ bool CudaDevice::drop_unused() noexcept {
       return {};
     });
   }));
-  while (const auto block = free_scratch_.pop()) {
-    give_back(block->data, block->bytes, Place::device);
-    any = true;
+  for (ScratchCache* cache : {&free_scratch_, &free_counters_}) {
+    while (const auto block = cache->pop()) {
+      give_back(block->data, block->bytes, Place::device);
+      any = true;
+    }
   }
   while (const auto block = free_staging_.pop()) {
     give_back(block->data, block->bytes, Place::pinned);

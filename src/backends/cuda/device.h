@@ -38,6 +38,7 @@ class CudaDevice final : public DeviceImpl {
   [[nodiscard]] bool is_cuda() const noexcept override { return true; }
   [[nodiscard]] bool is_hopper() const noexcept override { return capability_ == 90; }
   [[nodiscard]] Result<void> tensor_map(gpu::TensorMap& map, const gpu::TensorMapSpec& spec) override;
+  [[nodiscard]] Result<void> move_tensor_map(gpu::TensorMap& map, const std::byte* base) override;
   [[nodiscard]] Result<void> upload(const Allocation& to, std::uint64_t offset, std::span<const std::byte> from) override;
   [[nodiscard]] Result<void> download(std::span<std::byte> to, const Allocation& from, std::uint64_t offset) override;
   [[nodiscard]] Result<bool> check_import(const void* data, std::uint64_t bytes) override;
@@ -66,6 +67,8 @@ class CudaDevice final : public DeviceImpl {
   /// list when it is given back.
   [[nodiscard]] Result<std::shared_ptr<Allocation>> allocate_scratch(std::uint64_t bytes);
   [[nodiscard]] Result<std::shared_ptr<Allocation>> allocate_staging(std::uint64_t bytes);
+  /// Likewise, zero, and left so by all that used it.
+  [[nodiscard]] Result<std::shared_ptr<Allocation>> allocate_counters(std::uint64_t bytes);
 
   [[nodiscard]] Result<Events> take_events();
   void give_back_events(Events events) noexcept;
@@ -81,7 +84,8 @@ class CudaDevice final : public DeviceImpl {
   [[nodiscard]] Result<void*> take(std::uint64_t bytes, Place place);
   [[nodiscard]] cudaError_t try_take(void*& data, std::uint64_t bytes, Place place) noexcept;
   void give_back(void* data, std::uint64_t bytes, Place place) noexcept;
-  [[nodiscard]] Result<std::shared_ptr<Allocation>> take_cached(std::uint64_t bytes, Place place, ScratchCache& cache);
+  [[nodiscard]] Result<std::shared_ptr<Allocation>> take_cached(std::uint64_t bytes, Place place, ScratchCache& cache,
+                                                                bool zero = false);
   /// Returns what is kept for later to the system, and what finished work still holds; whether there was any.
   bool drop_unused() noexcept;
   template <class F>
@@ -96,7 +100,7 @@ class CudaDevice final : public DeviceImpl {
   mutable std::mutex fault_mutex_;
   std::optional<Error> fault_;  // the first one
   bool fault_taken_ = false;
-  ScratchCache free_scratch_, free_staging_;
+  ScratchCache free_scratch_, free_staging_, free_counters_;
   Transfer transfer_;
   std::mutex mutex_;
   std::vector<std::weak_ptr<CudaQueue>> queues_;

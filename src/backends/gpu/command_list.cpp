@@ -9,6 +9,7 @@
 namespace mlxn::gpu {
 namespace {
 constexpr std::uint64_t kScratchAlignment = 256;
+constexpr std::uint64_t kCounterBytes = std::uint64_t{16} << 10;  // what a list takes at first
 constexpr std::uint32_t kMaxGridX = 0x7fffffffu;
 }  // namespace
 
@@ -82,6 +83,14 @@ Result<Tensor> GpuCommandList::scratch(std::uint64_t bytes) {
   return take_scratch(bytes, kScratchAlignment, [this](std::uint64_t wanted) { return allocate_scratch(wanted); });
 }
 
+Result<Tensor> GpuCommandList::counters(std::uint64_t count) {
+  const std::uint64_t bytes = count * sizeof(std::uint32_t);
+  if (!counters_ || counters_->bytes() < bytes) {
+    MLXN_TRY(counters_, allocate_counters(std::max(bytes, kCounterBytes)));
+  }
+  return Tensor::make(counters_, DType::u8, {static_cast<std::int64_t>(bytes)}, 0);
+}
+
 Result<void> GpuCommandList::add_copy(Kind kind, const CopyArgs& args, const LaunchRecord& record) {
   return add("copy", {kind, nullptr, {}, nullptr, sizeof(args), 0, 0}, &args, record);
 }
@@ -146,6 +155,10 @@ std::uint32_t device_cores(const CommandEncoder& encoder) noexcept {
 
 Result<Tensor> scratch(CommandEncoder& encoder, std::uint64_t bytes) {
   return static_cast<GpuCommandList*>(encoder.list())->scratch(bytes);
+}
+
+Result<Tensor> counters(CommandEncoder& encoder, std::uint64_t count) {
+  return static_cast<GpuCommandList*>(encoder.list())->counters(count);
 }
 
 Result<void> encode_erased(CommandEncoder& encoder, const KernelInfo& kernel, Grid grid, const void* args,

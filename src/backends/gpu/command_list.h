@@ -49,6 +49,7 @@ class GpuCommandList : public CommandList {
 
   [[nodiscard]] Result<void> encode(const KernelInfo& kernel, Grid grid, const void* args, const LaunchRecord& record);
   [[nodiscard]] Result<Tensor> scratch(std::uint64_t bytes);
+  [[nodiscard]] Result<Tensor> counters(std::uint64_t count);
 
   [[nodiscard]] std::size_t dispatches() const noexcept override { return nodes_.size(); }
   [[nodiscard]] std::size_t barriers() const noexcept override { return 0; }
@@ -72,6 +73,8 @@ class GpuCommandList : public CommandList {
   [[nodiscard]] virtual Result<std::span<std::byte>> stage(std::uint64_t bytes) = 0;
   /// Scratch memory of at least so many bytes.
   [[nodiscard]] virtual Result<std::shared_ptr<Allocation>> allocate_scratch(std::uint64_t bytes) = 0;
+  /// The same, zero; whoever gets the memory next relies on that it is so when the list has run.
+  [[nodiscard]] virtual Result<std::shared_ptr<Allocation>> allocate_counters(std::uint64_t bytes) = 0;
 
  private:
   static constexpr std::size_t kArgsBlock = std::size_t{32} << 10;
@@ -85,7 +88,7 @@ class GpuCommandList : public CommandList {
   std::vector<Touch> touches_;
   std::vector<std::unique_ptr<ArgsBlock>> args_;
   std::size_t args_used_ = kArgsBlock;
-  std::shared_ptr<Allocation> parameter_block_;
+  std::shared_ptr<Allocation> parameter_block_, counters_;
   std::array<std::int64_t, kMaxParameters> parameter_values_{};
 };
 

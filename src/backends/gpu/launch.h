@@ -64,6 +64,12 @@ struct Kernel {
 /// same bytes again, which the order of dispatches allows. Bind it like any tensor. u8 [bytes].
 [[nodiscard]] Result<Tensor> scratch(CommandEncoder& encoder, std::uint64_t bytes);
 
+/// 32-bit counters for blocks of one dispatch that wait for none but find out which comes last: zero when it begins, and it has
+/// to leave them zero. All dispatches of a command list share them: they run one after the other, and a kernel that starts early has
+/// waited for the one before by the time it counts. No launch ever sets them: they are zero from the allocation on, and go from
+/// list to list so. u8 [4 * count].
+[[nodiscard]] Result<Tensor> counters(CommandEncoder& encoder, std::uint64_t count);
+
 /// Records one dispatch. An empty grid is an error; x is at most 2^31 - 1, y and z kMaxGridYZ. limit_exceeded if the kernel
 /// wants more shared memory than the device has.
 [[nodiscard]] Result<void> encode_erased(CommandEncoder& encoder, const KernelInfo& kernel, Grid grid, const void* args,

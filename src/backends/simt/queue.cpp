@@ -40,6 +40,12 @@ Result<std::shared_ptr<Allocation>> SimtCommandList::allocate_scratch(std::uint6
   return allocation;
 }
 
+Result<std::shared_ptr<Allocation>> SimtCommandList::allocate_counters(std::uint64_t bytes) {
+  MLXN_TRY(auto allocation, device()->allocate(bytes, {.zero = true}));
+  allocation->scratch = true;
+  return allocation;
+}
+
 Result<void> SimtCommandList::launch(SimtDevice& device, const Node& node) const {
   const KernelEntry* const entry = resolve(*node.kernel);
   if (entry == nullptr) return make_error(ErrorCode::internal, "{}: not among the emulator's kernels", node.kernel->name);

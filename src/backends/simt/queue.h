@@ -16,6 +16,7 @@ class SimtCommandList final : public gpu::GpuCommandList {
  protected:
   [[nodiscard]] Result<std::span<std::byte>> stage(std::uint64_t bytes) override;
   [[nodiscard]] Result<std::shared_ptr<Allocation>> allocate_scratch(std::uint64_t bytes) override;
+  [[nodiscard]] Result<std::shared_ptr<Allocation>> allocate_counters(std::uint64_t bytes) override;
 
  private:
   [[nodiscard]] Result<void> launch(SimtDevice& device, const Node& node) const;

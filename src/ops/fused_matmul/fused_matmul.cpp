@@ -107,23 +107,24 @@ Result<Tensor> work(CommandEncoder& encoder, const Tensor& tensor, DType dtype, 
 }
 
 /// The operations one after the other, which the caller, where it orders the memory, cannot part. If memory runs out on the way,
-/// nothing but `normed` has been written.
+/// nothing but `normed` has been written. multiply(in, out): the product, with the norm if it is `normed` there.
+template <class Multiply>
 Result<void> compose(CommandEncoder& encoder, const Tensor& x, const Weight& weight, const Tensor& y, const MatmulFusion& fusion,
-                     const MatmulOptions& options) {
+                     bool normed, const Multiply& multiply) {
   const std::int64_t m = x.dim(0), n = weight.n();
   const bool in_place = fusion.residual.defined() && device_address(fusion.residual) == device_address(y);
   Tensor h = x, p = y;
-  if (fusion.norm.defined()) {
+  if (fusion.norm.defined() && !normed) {
     MLXN_TRY(h, work(encoder, fusion.normed, DType::f32, m, weight.k()));
   }
   if (is_gated(fusion) || in_place) {
     MLXN_TRY(p, work(encoder, fusion.product, y.dtype(), m, n));
   }
-  if (fusion.norm.defined()) {
+  if (fusion.norm.defined() && !normed) {
     MLXN_CHECK(rms_norm(encoder, x, fusion.norm, h, fusion.norm_eps));
     MLXN_CHECK(encoder.barrier());
   }
-  MLXN_CHECK(encode_matmul(encoder, h, weight, p, options, std::nullopt));
+  MLXN_CHECK(multiply(h, p));
   if (is_gated(fusion)) {
     MLXN_CHECK(encoder.barrier());
     MLXN_TRY(const Tensor gate, p.slice(1, 0, n / 2));
@@ -151,11 +152,22 @@ Result<void> encode_fused_matmul(CommandEncoder& encoder, const Tensor& x, const
   const MatmulShape shape = {x.dim(0), weight.n(), weight.k(), weight.dtype()};
   MLXN_TRY(const MatmulChoice choice, choose_matmul(kOp, encoder, weight.impl()->form, shape, options));
   const bool aligned = !fusion.norm.defined() || reinterpret_cast<std::uintptr_t>(device_address(fusion.norm)) % 16 == 0;
-  if (gpu::on_gpu(encoder) && aligned &&
-      fuses_hopper(weight.impl()->form, shape, fusion.gate, choice, gpu::device_cores(encoder))) {
-    return fused_matmul_hopper(kOp, encoder, x, weight.impl()->storage, y, shape, fusion, choice);
+  const GpuOperand weights = {weight.impl()->storage, weight.impl()->form};
+  HopperFuses fuses = HopperFuses::none;
+  if (gpu::on_gpu(encoder) && aligned) fuses = fuses_hopper(weights.form, shape, fusion.gate, choice, gpu::device_cores(encoder));
+  switch (fuses) {
+    case HopperFuses::all: return fused_matmul_hopper(kOp, encoder, x, weights, y, shape, fusion, choice);
+    case HopperFuses::all_but_gate:
+      return compose(encoder, x, weight, y, fusion, true, [&](const Tensor& in, const Tensor& out) {
+        MatmulFusion norm;
+        norm.norm = fusion.norm, norm.norm_eps = fusion.norm_eps;
+        return fused_matmul_hopper(kOp, encoder, in, weights, out, shape, norm, choice);
+      });
+    case HopperFuses::none: break;
   }
-  return compose(encoder, x, weight, y, fusion, options);
+  return compose(encoder, x, weight, y, fusion, false, [&](const Tensor& in, const Tensor& out) {
+    return encode_matmul(encoder, in, weight, out, options, std::nullopt);
+  });
 }
 
 }  // namespace mlxn::ops
@@ -172,7 +184,7 @@ Result<bool> fuses_matmul(const Device& device, const MatmulShape& shape, Matmul
     MLXN_TRY(const ops::MatmulChoice choice, ops::choose_matmul("fuses_matmul", device, shape, options));
     if (!device.impl()->is_gpu()) return false;
     return ops::fuses_hopper(gpu::prepared_form(device, shape.type), shape, gate, choice,
-                             static_cast<std::uint32_t>(device.capabilities().compute_units));
+                             static_cast<std::uint32_t>(device.capabilities().compute_units)) == ops::HopperFuses::all;
   });
 }
 

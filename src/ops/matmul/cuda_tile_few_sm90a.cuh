@@ -320,7 +320,7 @@ __device__ __forceinline__ void multiply_few(float (&sums)[C::kSums], const Hopp
   const std::uint32_t sums_row = shared + C::kSumOffset + (kTiles == 2 ? lane : lane % 16) * 16;
   const PairTable table{table_of<C>(shared) | lane * 4};
   Scaling scaling{};
-  if constexpr (Type::kIsScaled) scaling = scaling_of<F>(args, item.row_tile * C::kRows + me.row);
+  if constexpr (Type::kIsScaled) scaling = scaling_of<F>(args, weight_row<C>(args, item, me));
   float added[kTiles][4] = {};  // addends' sums over all of k
 
   std::uint32_t slot = kGroup, parity = 0;

@@ -1,6 +1,6 @@
 // y[m, n] = x[m, k] * w[n, k]^T on Hopper with warpgroup matrix instructions, w in records (quant/records.h)
-// or dense in rows, x staged as f16 or bf16 (HopperStageArgs). The rows of w are the instruction's rows, the
-// tokens its columns.
+// or dense in rows, x in rows of f16 or bf16: the caller's own, or what HopperStageArgs makes of them. The
+// rows of w are the instruction's rows, the tokens its columns.
 //
 // Bound: up to 64 tokens by the instructions of unpacking: a step of 128 k takes 1.7 ns longer for every one
 // that half a record costs a lane (a scheduler has two warps that multiply, and half of its slots are taken);
@@ -96,10 +96,12 @@ struct Config {
   static constexpr int kConsumerRegisters = kConsumerShare > 240 ? 240 : kConsumerShare;
 
   static_assert(kShape.half_bytes == int(F::kCodeBytes + F::kRowBytes));
-  static_assert(kTokens % (kIsFew ? 8 : 16) == 0 && kTokens <= (kIsFew ? 16 : 256) && kShape.shared_bytes() <= kSharedBytes);
+  static_assert(kTokens % (kIsFew ? 8 : 16) == 0 && kTokens <= (kIsFew ? 16 : 256) &&
+                kShape.shared_bytes() <= kSharedBytes);
   static_assert(!kIsDense || (kWBytes == 2 * kWPlaneBytes && kCopies == 2 && kXPlanes == 1 && kKGroups == 1));
   static_assert(kXBytes % 1024 == 0 && kWBytes / kCopies % 128 == 0 && kPieceBytes % 16 == 0);
   static_assert(!kByRecord || (kXPlanes == 2 && kKGroups == 1));
+  static_assert(kForm != Form::pair || kXPlanes == 1);  // halves of the tokens are halves of a stage
   static_assert(kXStages >= 2 && kWStages >= 2 && kXStages % kKGroups == 0 && kWStages % kKGroups == 0);
   static_assert(kKGroups == 1 || (kForm == Form::parts && kXPlanes == 2));
   static_assert(kKGroups == 1 ||
@@ -141,6 +143,7 @@ __device__ __forceinline__ void copy_weights(const HopperTileArgs& args, std::ui
   sm90::map_prefetch(&args.w);
   sm90::RingPosition at;
   std::uint32_t sent = 0;
+  const int rows = args.gate_rows == 0 ? C::kRows : C::kRows / 2;  // of each plane of the map
   for_each_item<C>(args, [&](const Item& item) {
 #pragma unroll 1
     for (std::uint32_t step = item.begin; step < item.end; ++step) {
@@ -154,7 +157,7 @@ __device__ __forceinline__ void copy_weights(const HopperTileArgs& args, std::ui
 #pragma unroll
         for (int plane = 0; plane < 2; ++plane) {
           sm90::map_load(to + plane * C::kWPlaneBytes, &args.w, int(step) * 128 + plane * 64,
-                         int(item.row_tile) * C::kRows, full);
+                         int(item.row_tile) * rows, 0, full);
         }
       } else {
         const int column = F::kSuper ? int(step / 2) * C::kRecordColumns + int(step % 2 * (F::kCodeBytes / 8))
@@ -162,8 +165,7 @@ __device__ __forceinline__ void copy_weights(const HopperTileArgs& args, std::ui
 #pragma unroll
         for (int piece = 0; piece < C::kCopies; ++piece) {
           sm90::map_load(to + piece * (C::kWBytes / C::kCopies), &args.w,
-                         column + piece * int(C::kPieceBytes / 8), int(item.row_tile) * (C::kRows / 16),
-                         full);
+                         column + piece * int(C::kPieceBytes / 8), int(item.row_tile) * (rows / 16), 0, full);
         }
       }
       at.advance(C::kWStages);
@@ -171,30 +173,51 @@ __device__ __forceinline__ void copy_weights(const HopperTileArgs& args, std::ui
   });
 }
 
+/// Scales of tokens, which the kernel before may have written. A tile's are brought to the first-level cache
+/// by who copies x, long before they are wanted: from the L2 they take microseconds while all blocks end.
+__device__ __forceinline__ float load_scale(const float* from) {
+  float v;
+  asm volatile("ld.global.f32 %0, [%1];" : "=f"(v) : "l"(__cvta_generic_to_global(from)) : "memory");
+  return v;
+}
+__device__ __forceinline__ float2 load_scales(const float* from) {
+  float2 v;
+  asm volatile("ld.global.v2.f32 {%0, %1}, [%2];"
+               : "=f"(v.x), "=f"(v.y)
+               : "l"(__cvta_generic_to_global(from))
+               : "memory");
+  return v;
+}
+
+/// A stage is one copy, or one for each half of its tokens: [plane of 64 k][token][128 bytes in the swizzle].
+/// Tokens from m on and planes beyond k arrive as zeros.
 template <class C>
 __device__ __forceinline__ void copy_x(const HopperTileArgs& args, std::uint32_t shared,
                                        sm90::StageBarriers<C::kXStages> ring) {
+  sm90::map_prefetch(&args.x);
   sm90::dependency_wait();
   sm90::RingPosition at;
   for_each_item<C>(args, [&](const Item& item) {
-    const std::uint64_t planes = args.steps * 2;
-    const std::uint8_t* from = args.x.ptr + (item.token_tile * planes + item.begin * 2) * C::kPlaneBytes;
-    const std::uint32_t stages = (item.end - item.begin) * (2 / C::kXPlanes);
+    const int token = int(item.token_tile) * C::kTokens;
+    if (args.x_scales.ptr != nullptr) {
+#pragma unroll
+      for (int i = 0; i < C::kTokens; i += 32) load_scale(args.x_scales.ptr + token + i);
+    }
 #pragma unroll 1
-    for (std::uint32_t i = 0; i < stages; ++i) {
+    for (int plane = int(item.begin) * 2; plane < int(item.end) * 2; plane += C::kXPlanes) {
       const std::uint32_t full = ring.full(at.slot);
       const std::uint32_t to = shared + at.slot * C::kXBytes;
       sm90::barrier_wait(ring.empty(at.slot), at.parity ^ 1);
       sm90::barrier_arrive_expect(full, C::kXBytes);
       if constexpr (C::kForm == Form::pair) {
         // The half of the tokens that this block finishes comes first.
-        const std::uint32_t own = (blockIdx.x & 1) * (C::kXBytes / 2);
-        sm90::bulk_load(to, from + own, C::kXBytes / 2, full);
-        sm90::bulk_load(to + C::kXBytes / 2, from + (C::kXBytes / 2 - own), C::kXBytes / 2, full);
+        constexpr int kHalf = C::kTokens / 2;
+        const int own = int(blockIdx.x & 1) * kHalf;
+        sm90::map_load(to, &args.x, 0, token + own, plane, full);
+        sm90::map_load(to + C::kXBytes / 2, &args.x, 0, token + kHalf - own, plane, full);
       } else {
-        sm90::bulk_load(to, from, C::kXBytes, full);
+        sm90::map_load(to, &args.x, 0, token, plane, full);
       }
-      from += C::kXBytes;
       at.advance(C::kXStages);
     }
   });
@@ -279,6 +302,16 @@ struct Place {
   std::uint32_t token;   // likewise
 };
 
+/// The row of w whose sums are the thread's first: with a gate, the first half of a tile's rows are the
+/// gate's.
+template <class C>
+__device__ __forceinline__ std::uint32_t weight_row(const HopperTileArgs& args, const Item& item,
+                                                    const Place& me) {
+  constexpr std::uint32_t kHalf = C::kRows / 2;
+  if (args.gate_rows == 0) return item.row_tile * C::kRows + me.row;
+  return item.row_tile * kHalf + me.row + (me.row < kHalf ? 0 : args.gate_rows - kHalf);
+}
+
 template <std::uint32_t kStages>
 __device__ __forceinline__ void free_stage(sm90::StageBarriers<kStages> ring, std::uint32_t slot,
                                            const Place& me) {
@@ -315,8 +348,8 @@ __device__ __forceinline__ Scaling scaling_of(const HopperTileArgs& args, std::u
 #pragma unroll
   for (std::uint32_t upper = 0; upper < 2; ++upper) {
     const std::uint32_t at = row + 8 * upper;
-    scaling.rows[upper] =
-        F::scaling(at < args.n ? __ldg(args.exponents.ptr + at) : 0, static_cast<int>(upper));
+    scaling.rows[upper] = F::scaling(at < args.n + args.gate_rows ? __ldg(args.exponents.ptr + at) : 0,
+                                     static_cast<int>(upper));
   }
   return scaling;
 }
@@ -340,7 +373,7 @@ __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTi
                                          sm90::RingPosition& w_at, const Item& item, const Place& me) {
   using F = typename C::Format;
   constexpr std::uint32_t kTurn = C::kKGroups;
-  const Scaling scaling = scaling_of<F>(args, item.row_tile * C::kRows + me.row);
+  const Scaling scaling = scaling_of<F>(args, weight_row<C>(args, item, me));
   const ShareInRow share{me.lane};
   const std::uint32_t record = shared + C::kWOffset + me.thread / 32 * C::kPieceBytes;
   const std::uint64_t x_tile = sm90::wgmma::swizzle128_descriptor(shared);
@@ -561,7 +594,7 @@ __device__ __forceinline__ void multiply_to_f16(float (&sums)[C::kSums], const H
                                                 const Item& item, const Place& me) {
   using F = typename C::Format;
   if (item.begin >= item.end) return;
-  const Scaling scaling = scaling_of<F>(args, item.row_tile * C::kRows + me.row);
+  const Scaling scaling = scaling_of<F>(args, weight_row<C>(args, item, me));
   const std::uint64_t x_tile = sm90::wgmma::swizzle128_descriptor(shared);
   // Lane l names row l % 8 (+ 8) of the warp's sixteen, and there the 16-byte piece of k 0 or 8 (+ 16 * k16).
   const std::uint32_t row = me.thread / 32 * 16 + me.lane % 16;
@@ -690,9 +723,14 @@ template <int kCount, class Y, class Quad>
 __device__ __forceinline__ void store_quads(const HopperTileArgs& args, Y, std::uint32_t row,
                                             std::uint32_t token, const float2& back, const Quad& quad) {
   float2 scales[kCount];
+  if (args.x_scales.ptr != nullptr) {
 #pragma unroll
-  for (int i = 0; i < kCount; ++i)  // tokens beyond m have scales too, to the end of the tile
-    scales[i] = __ldcg(reinterpret_cast<const float2*>(args.x_scales.ptr + token + 8 * i));
+    for (int i = 0; i < kCount; ++i)  // tokens beyond m have scales too, to the end of the tile
+      scales[i] = load_scales(args.x_scales.ptr + token + 8 * i);
+  } else {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) scales[i] = make_float2(1.0f, 1.0f);
+  }
   const bool low = row < args.n, high = row + 8 < args.n;
   const int left = int(args.m) - int(token);
   const std::int64_t next = args.y_stride * Y::kBytes;
@@ -726,72 +764,137 @@ __device__ __forceinline__ void store_tile(const float (&sums)[C::kSums], const 
   });
 }
 
+}  // namespace mlxn::tile
+
+#include "ops/matmul/cuda_tile_fused_sm90a.cuh"
+
+namespace mlxn::tile {
+
+/// The parts of a tile's sums in the workspace.
+template <class C>
+struct Parts {
+  static constexpr int kQuads = C::kSums / 4;
+  float4* first;  // this thread's
+
+  __device__ __forceinline__ Parts(const HopperTileArgs& args, const Place& me)
+      : first(reinterpret_cast<float4*>(args.workspace.ptr) +
+              std::size_t(tile()) * gridDim.z * kQuads * C::kRowThreads + me.thread) {}
+  static __device__ __forceinline__ std::uint32_t tile() { return blockIdx.y * gridDim.x + blockIdx.x; }
+
+  /// Leaves this block's part; whether that is the last one, which then adds them up.
+  __device__ __forceinline__ bool leave(const float (&sums)[C::kSums], const HopperTileArgs& args,
+                                        const Place& me, volatile std::uint32_t* is_last) const {
+    float4* own = first + std::size_t(blockIdx.z) * kQuads * C::kRowThreads;
+#pragma unroll
+    for (int quad = 0; quad < kQuads; ++quad) __stcg(own + quad * C::kRowThreads, quad_of(sums, quad));
+    __threadfence();
+    sm90::named_barrier(2, C::kRowThreads);
+    if (me.thread == 0) {
+      const bool last = atomicAdd(args.counters.ptr + tile(), 1u) + 1 == gridDim.z;
+      if (last) args.counters.ptr[tile()] = 0;  // as the next product wants it
+      *is_last = last;
+      __threadfence();
+    }
+    sm90::named_barrier(2, C::kRowThreads);
+    return *is_last != 0;
+  }
+  /// Quads begin .. begin + kCount - 1 of all parts.
+  template <int kCount>
+  __device__ __forceinline__ void add(float4 (&totals)[kCount], int begin) const {
+#pragma unroll
+    for (float4& total : totals) total = make_float4(0, 0, 0, 0);
+#pragma unroll 2
+    for (std::uint32_t part = 0; part < gridDim.z; ++part) {
+      const float4* from = first + (std::size_t(part) * kQuads + begin) * C::kRowThreads;
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) totals[i] = plus(totals[i], __ldcg(from + i * C::kRowThreads));
+    }
+  }
+};
+
 /// Sums over a part of k: leaves them in the workspace; the block that comes last adds all parts and stores.
 template <class C>
 __device__ __forceinline__ void finish_part(const float (&sums)[C::kSums], const HopperTileArgs& args,
                                             std::uint32_t row, std::uint32_t token, const Place& me,
                                             volatile std::uint32_t* is_last) {
-  constexpr int kQuads = C::kSums / 4;
-  const std::uint32_t parts = gridDim.z;
-  const std::uint32_t tile = blockIdx.y * gridDim.x + blockIdx.x;
-  float4* first = reinterpret_cast<float4*>(args.workspace.ptr) +
-                  std::size_t(tile) * parts * kQuads * C::kRowThreads + me.thread;
-  float4* own = first + std::size_t(blockIdx.z) * kQuads * C::kRowThreads;
-#pragma unroll
-  for (int quad = 0; quad < kQuads; ++quad) __stcg(own + quad * C::kRowThreads, quad_of(sums, quad));
-  __threadfence();
-  sm90::named_barrier(2, C::kRowThreads);
-  if (me.thread == 0) {
-    const bool last = atomicAdd(args.counters.ptr + tile, 1u) + 1 == parts;
-    if (last) args.counters.ptr[tile] = 0;  // for a next product of the same x
-    *is_last = last;
-    __threadfence();
-  }
-  sm90::named_barrier(2, C::kRowThreads);
-  if (*is_last == 0) return;
-  constexpr int kBatch = kQuads < 8 ? kQuads : 8;
+  constexpr int kQuads = Parts<C>::kQuads, kBatch = kQuads < 8 ? kQuads : 8;
+  const Parts<C> parts(args, me);
+  if (!parts.leave(sums, args, me, is_last)) return;
   const float2 back = back_of<C>(args, row);
   with_y_type(args, [&](auto y) {
 #pragma unroll 1
     for (int done = 0; done < kQuads; done += kBatch) {
       float4 totals[kBatch];
-#pragma unroll
-      for (float4& total : totals) total = make_float4(0, 0, 0, 0);
-#pragma unroll 2
-      for (std::uint32_t part = 0; part < parts; ++part) {
-        const float4* from = first + (std::size_t(part) * kQuads + done) * C::kRowThreads;
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i) totals[i] = plus(totals[i], __ldcg(from + i * C::kRowThreads));
-      }
+      parts.add(totals, done);
       store_quads<kBatch>(args, y, row, token + 8 * done, back, [&](int i) { return totals[i]; });
     }
   });
 }
 
 /// The two blocks of a cluster hold sums over half of k each, and each has the tokens that it finishes in the
-/// first half of its sums: it sends the second half to the other and adds what it gets.
+/// first half of its sums: it sends the second half to the other and gets, in `memory`, what it adds.
 template <class C>
-__device__ __forceinline__ void finish_pair(const float (&sums)[C::kSums], const HopperTileArgs& args,
-                                            std::uint32_t row, std::uint32_t token, const Place& me,
-                                            std::uint32_t shared, const float4* memory) {
+__device__ __forceinline__ void exchange_pair(const float (&sums)[C::kSums], const Place& me,
+                                              std::uint32_t shared) {
   constexpr int kQuads = C::kSums / 8;  // sent, and kept
-  const std::uint32_t rank = blockIdx.x & 1;
-  sm90::cluster_sync();  // both blocks have read their last stage
-  const std::uint32_t remote = sm90::cluster_address(shared + me.thread * 16, rank ^ 1);
+  sm90::cluster_sync();                 // both blocks have read their last stage
+  const std::uint32_t remote = sm90::cluster_address(shared + me.thread * 16, (blockIdx.x & 1) ^ 1);
 #pragma unroll
   for (int quad = 0; quad < kQuads; ++quad) {
     const float4 v = quad_of(sums, quad + kQuads);
     sm90::cluster_store(remote + quad * C::kRowThreads * 16, v.x, v.y, v.z, v.w);
   }
   sm90::cluster_sync();
-  token += rank * (C::kTokens / 2);
+}
+template <class C>
+__device__ __forceinline__ void finish_pair(const float (&sums)[C::kSums], const HopperTileArgs& args,
+                                            std::uint32_t row, std::uint32_t token, const Place& me,
+                                            std::uint32_t shared, const float4* memory) {
+  exchange_pair<C>(sums, me, shared);
+  token += (blockIdx.x & 1) * (C::kTokens / 2);
   asm volatile("" : "+r"(row), "+r"(token)::"memory");
   const float2 back = back_of<C>(args, row);
   with_y_type(args, [&](auto y) {
-    store_quads<kQuads>(args, y, row, token, back, [&](int quad) {
+    store_quads<C::kSums / 8>(args, y, row, token, back, [&](int quad) {
       return plus(quad_of(sums, quad), memory[quad * C::kRowThreads + me.thread]);
     });
   });
+}
+
+/// A tile whose product is not yet y. The block has no other one.
+template <class C>
+__device__ __forceinline__ void finish_fused(const float (&sums)[C::kSums], const HopperTileArgs& args,
+                                             const Item& item, const Place& me, std::uint32_t shared,
+                                             float4* memory) {
+  constexpr int kQuads = C::kSums / 4;
+  std::uint32_t row = weight_row<C>(args, item, me), token = item.token_tile * C::kTokens;
+  asm volatile("" : "+r"(row), "+r"(token)::"memory");
+  const TileMemory<C> tile(memory);
+  if constexpr (C::kForm == Form::pair) {
+    exchange_pair<C>(sums, me, shared);
+    token += (blockIdx.x & 1) * (C::kTokens / 2);
+    tile.template put<kQuads / 2>(me, 0, back_of<C>(args, row), [&](int quad) {
+      return plus(quad_of(sums, quad), memory[quad * C::kRowThreads + me.thread]);
+    });
+  } else if (C::kForm == Form::parts && gridDim.z > 1) {
+    constexpr int kBatch = kQuads < 8 ? kQuads : 8;
+    const Parts<C> parts(args, me);
+    if (!parts.leave(sums, args, me, reinterpret_cast<volatile std::uint32_t*>(memory))) return;
+    const float2 back = back_of<C>(args, row);
+    sm90::named_barrier(2, C::kRowThreads);  // all have read the flag
+#pragma unroll 1
+    for (int done = 0; done < kQuads; done += kBatch) {
+      float4 totals[kBatch];
+      parts.add(totals, done);
+      tile.template put<kBatch>(me, 8 * done, back, [&](int i) { return totals[i]; });
+    }
+  } else {
+    const float2 back = back_of<C>(args, row);
+    sm90::named_barrier(2, C::kRowThreads);  // all have read their last stage
+    tile.template put<kQuads>(me, 0, back, [&](int quad) { return quad_of(sums, quad); });
+  }
+  sm90::named_barrier(2, C::kRowThreads);
+  FusedStore<C>{args, tile.tile, me.thread, item.row_tile, token}.run();
 }
 
 template <class C, int kGroup>
@@ -821,8 +924,6 @@ __device__ __forceinline__ void consume(const HopperTileArgs& args, std::uint32_
     } else {
       multiply_shared<C>(sums, shared, x_ring, w_ring, x_at, w_at, item, me);
     }
-    const std::uint32_t row = item.row_tile * C::kRows + me.row;
-    const std::uint32_t token = item.token_tile * C::kTokens + me.token;
     if constexpr (C::kKGroups == 2) {
       // The stages are free once both groups have read them.
       sm90::named_barrier(1, 2 * C::kRowThreads);
@@ -846,7 +947,11 @@ __device__ __forceinline__ void consume(const HopperTileArgs& args, std::uint32_
     }
     if constexpr (kGroup == 0) {
       sm90::dependency_wait();  // the kernel before may still read or write y and the workspace
-      if constexpr (C::kForm == Form::pair) {
+      const std::uint32_t row = item.row_tile * C::kRows + me.row;
+      const std::uint32_t token = item.token_tile * C::kTokens + me.token;
+      if (is_fused(args)) {
+        finish_fused<C>(sums, args, item, me, shared, memory);
+      } else if constexpr (C::kForm == Form::pair) {
         finish_pair<C>(sums, args, row, token, me, shared, memory);
       } else if constexpr (C::kForm == Form::parts) {
         if (gridDim.z == 1)

@@ -57,6 +57,7 @@ const gpu::KernelInfo kTileKernels[] = {
 #undef MLXN_KINDS
 };
 const gpu::KernelInfo kStageKernel = {"matmul_hopper_stage", 512, 64, sizeof(HopperStageArgs), 0, {}, true};
+const gpu::KernelInfo kStageNormedKernel = {"matmul_hopper_stage_normed", 512, 128, sizeof(HopperStageArgs), 0, {}, true};
 
 const gpu::KernelInfo& tile_kernel(std::string_view name) noexcept {
   return *std::find_if(std::begin(kTileKernels), std::end(kTileKernels), [&](const gpu::KernelInfo& info) { return info.name == name; });
@@ -133,44 +134,43 @@ HopperTilePlan plan_rows(const MatmulShape& shape, const MatmulChoice& choice, s
                 : plan_hopper_tile(shape.type, rows, n, k, cores, choice.batch_invariant);
 }
 
-/// Rows of x made ready, then the product. plan_of(m): the plan for m rows.
+/// Rows of x made ready, unless they are so, then the product with its fusion. plan_of(m): the plan for m rows.
 template <class PlanOf>
 Result<void> multiply_tiles(CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y, const MatmulShape& shape,
-                            const PlanOf& plan_of) {
+                            const PlanOf& plan_of, const MatmulFusion& fusion = {}) {
+  const bool normed = fusion.norm.defined(), gated = fusion.gate != MatmulGate::none;
   for (std::int64_t m = 0; m < shape.m; m += kTileRows) {
     const std::int64_t m_end = std::min(m + kTileRows, shape.m);
-    const HopperTilePlan plan = plan_of(static_cast<std::uint32_t>(m_end - m));
+    HopperTilePlan plan = plan_of(static_cast<std::uint32_t>(m_end - m));
+    if (gated || fusion.residual.defined()) plan.fuse(gated);
+    MLXN_TRY(const Tensor x_rows, x.slice(0, m, m_end));
+    MLXN_TRY(const Tensor y_rows, y.slice(0, m, m_end));
+    const std::int64_t x_row_bytes = x_rows.stride(0) * block_bytes(x.dtype());
+    // By x's own stride also where it is one row, so that a row's bits do not depend on its company.
+    const bool mapped = !normed && plan.can_map(element_type(x.dtype()), reinterpret_cast<std::uintptr_t>(device_address(x_rows)), x_row_bytes);
     // Scratch memory comes before the first launch: nothing is recorded if there is none.
-    MLXN_TRY(const Tensor image, gpu::scratch(encoder, plan.image_bytes));
-    MLXN_TRY(const Tensor scales, gpu::scratch(encoder, plan.scale_bytes));
-    Tensor workspace, counters;
-    if (plan.workspace_bytes != 0) {
-      MLXN_TRY(workspace, gpu::scratch(encoder, plan.workspace_bytes));
+    Tensor rows = x_rows, scales, workspace, counters;
+    if (!mapped) {
+      MLXN_TRY(rows, gpu::scratch(encoder, plan.row_bytes));
+      MLXN_TRY(scales, gpu::scratch(encoder, plan.scale_bytes));
     }
     if (plan.counters != 0) {
-      MLXN_TRY(counters, gpu::scratch(encoder, std::uint64_t{plan.counters} * sizeof(std::uint32_t)));
+      MLXN_TRY(workspace, gpu::scratch(encoder, plan.workspace_bytes));
+      MLXN_TRY(counters, gpu::counters(encoder, plan.counters));
     }
-    MLXN_TRY(const Tensor rows, x.slice(0, m, m_end));
-    MLXN_TRY(const Tensor y_rows, y.slice(0, m, m_end));
-
-    Launch<HopperStageArgs> stage;
-    stage.args = plan.stage;
-    stage.bind(stage.args.x, rows);
-    stage.bind(stage.args.image, image);
-    stage.bind(stage.args.scales, scales);
-    if (counters.defined()) stage.bind(stage.args.counters, counters);
-    stage.args.x_stride = rows.stride(0);
-    stage.args.x_type = element_type(rows.dtype());
 
     Launch<HopperTileArgs> product;
     HopperTileArgs& args = product.args;
     args = plan.args;
-    gpu::TensorMapSpec map = plan.map;
+    gpu::TensorMapSpec map = plan.map, x_map = plan.x_map;
     map.base = device_address(weights.bytes);
+    x_map.base = device_address(rows);
+    if (mapped) x_map.row_bytes = static_cast<std::uint64_t>(x_row_bytes);
     MLXN_CHECK(gpu::tensor_map(encoder, args.w, map));
-    product.touch(args.w, weights.bytes);
-    product.bind(args.x, image);
-    product.bind(args.x_scales, scales);
+    MLXN_CHECK(gpu::tensor_map(encoder, args.x, x_map));
+    product.bind(args.w, weights.bytes);
+    product.bind(args.x, rows);
+    if (scales.defined()) product.bind(args.x_scales, scales);
     if (shape.type != DType::f16) {
       MLXN_TRY(const Tensor exponents, exponents_of(weights.bytes, shape.type, shape.n, shape.k));
       product.bind(args.exponents, exponents);
@@ -180,8 +180,27 @@ Result<void> multiply_tiles(CommandEncoder& encoder, const Tensor& x, const GpuO
     if (counters.defined()) product.bind(args.counters, counters);
     args.y_stride = y_rows.stride(0);
     args.y_type = element_type(y.dtype());
+    args.activation = fusion.gate == MatmulGate::gelu ? kHopperTileGelu : kHopperTileSilu;
+    if (fusion.residual.defined()) {
+      MLXN_TRY(const Tensor residual, fusion.residual.slice(0, m, m_end));
+      product.bind(args.residual, residual);
+      args.residual_stride = residual.stride(0);
+    }
 
-    MLXN_CHECK(gpu::encode_erased(encoder, kStageKernel, {plan.stage_grid}, &stage.args, stage.record));
+    if (!mapped) {
+      Launch<HopperStageArgs> stage;
+      stage.args = plan.stage;
+      stage.bind(stage.args.x, x_rows);
+      stage.bind(stage.args.rows, rows);
+      stage.bind(stage.args.scales, scales);
+      stage.args.x_stride = x_rows.stride(0);
+      stage.args.x_type = element_type(x.dtype());
+      if (normed) {
+        stage.bind(stage.args.norm, fusion.norm);
+        stage.args.norm_eps = fusion.norm_eps;
+      }
+      MLXN_CHECK(gpu::encode_erased(encoder, normed ? kStageNormedKernel : kStageKernel, {plan.stage_grid}, &stage.args, stage.record));
+    }
     MLXN_CHECK(gpu::encode_erased(encoder, tile_kernel(plan.kernel), {plan.grid[0], plan.grid[1], plan.grid[2]}, &args, product.record));
   }
   return {};
@@ -208,21 +227,28 @@ std::int64_t hopper_vector_threshold(const MatmulShape& shape, std::uint32_t cor
 
 Result<void> matmul_hopper(std::string_view op, CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y,
                            const MatmulShape& shape, const MatmulChoice& choice) {
+  return fused_matmul_hopper(op, encoder, x, weights, y, shape, {}, choice);
+}
+
+HopperFuses fuses_hopper(WeightForm form, const MatmulShape& shape, MatmulGate gate, const MatmulChoice& choice, std::uint32_t cores) noexcept {
+  if (!wants_hopper(form, shape.type, choice.numerics)) return HopperFuses::none;
+  const bool gated = gate != MatmulGate::none;
+  if (choice.route == Route::tile) {
+    if (!takes_hopper(shape, choice, cores)) return HopperFuses::none;
+    // A tile of records begins with a whole one of each half.
+    return gated && form == WeightForm::records && shape.n % (2 * quant::kRecordRows) != 0 ? HopperFuses::all_but_gate : HopperFuses::all;
+  }
+  const bool fits = form == WeightForm::records && vector_rows(shape, choice.batch_invariant, cores, gated) > 0;
+  return fits ? HopperFuses::all : HopperFuses::none;
+}
+
+Result<void> fused_matmul_hopper(std::string_view op, CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y,
+                                 const MatmulShape& shape, const MatmulFusion& fusion, const MatmulChoice& choice) {
   if (choice.route == Route::tile) {
     return multiply_tiles(encoder, x, weights, y, shape,
-                          [&](std::uint32_t rows) { return plan_rows(shape, choice, rows, gpu::device_cores(encoder)); });
+                          [&](std::uint32_t rows) { return plan_rows(shape, choice, rows, gpu::device_cores(encoder)); }, fusion);
   }
-  return multiply_vector(op, encoder, x, weights.bytes, y, shape, choice.batch_invariant);
-}
-
-bool fuses_hopper(WeightForm form, const MatmulShape& shape, MatmulGate gate, const MatmulChoice& choice, std::uint32_t cores) noexcept {
-  return form == WeightForm::records && wants_hopper(form, shape.type, choice.numerics) && choice.route == Route::vector &&
-         vector_rows(shape, choice.batch_invariant, cores, gate != MatmulGate::none) > 0;
-}
-
-Result<void> fused_matmul_hopper(std::string_view op, CommandEncoder& encoder, const Tensor& x, const Tensor& records, const Tensor& y,
-                                 const MatmulShape& shape, const MatmulFusion& fusion, const MatmulChoice& choice) {
-  return multiply_vector(op, encoder, x, records, y, shape, choice.batch_invariant, fusion);
+  return multiply_vector(op, encoder, x, weights.bytes, y, shape, choice.batch_invariant, fusion);
 }
 
 Result<void> matmul_hopper_kind(CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y, const MatmulShape& shape,
@@ -252,7 +278,7 @@ MatmulGpuPlan plan_matmul_hopper(const MatmulShape& shape, const MatmulChoice& c
 }
 
 std::vector<const gpu::KernelInfo*> hopper_kernels() {
-  std::vector<const gpu::KernelInfo*> all = {&kStageKernel};
+  std::vector<const gpu::KernelInfo*> all = {&kStageKernel, &kStageNormedKernel};
   for (const auto& infos : kVectorKernels)
     for (const gpu::KernelInfo& info : infos) all.push_back(&info);
   for (const gpu::KernelInfo& info : kTileKernels) all.push_back(&info);

@@ -30,11 +30,13 @@ namespace mlxn::ops {
                                          const Tensor& y, const MatmulShape& shape, const MatmulChoice& choice);
 [[nodiscard]] MatmulGpuPlan plan_matmul_hopper(const MatmulShape& shape, const MatmulChoice& choice, std::uint32_t cores) noexcept;
 
-/// Whether the few-row kernel does the product with what surrounds it, and records it so. The operands have been checked; norm
-/// begins at a multiple of 16 bytes.
-[[nodiscard]] bool fuses_hopper(WeightForm form, const MatmulShape& shape, MatmulGate gate, const MatmulChoice& choice,
-                                std::uint32_t cores) noexcept;
-[[nodiscard]] Result<void> fused_matmul_hopper(std::string_view op, CommandEncoder& encoder, const Tensor& x, const Tensor& records,
+/// What of a product's surroundings its kernels do: all parts of a fusion, those but the gate, or none.
+enum class HopperFuses : std::uint8_t { none, all_but_gate, all };
+[[nodiscard]] HopperFuses fuses_hopper(WeightForm form, const MatmulShape& shape, MatmulGate gate, const MatmulChoice& choice,
+                                       std::uint32_t cores) noexcept;
+/// Records the product with these parts, which fuses_hopper allows. The operands have been checked; norm begins at a multiple of 16
+/// bytes.
+[[nodiscard]] Result<void> fused_matmul_hopper(std::string_view op, CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights,
                                                const Tensor& y, const MatmulShape& shape, const MatmulFusion& fusion,
                                                const MatmulChoice& choice);
 

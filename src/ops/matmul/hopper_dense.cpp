@@ -62,7 +62,9 @@ HopperTilePlan plan_dense_shape(DenseFormat format, const Shape& shape, std::uin
   plan.map.box_columns = 64;
   plan.map.box_rows = static_cast<std::uint32_t>(shape.rows());
   plan.map.swizzle128 = true;
-  if (format == DenseFormat::bf16_narrow) plan.stage.image_type = quant::kElementBf16;
+  plan.map.planes = plan.map.box_planes = 1;
+  plan.map.plane_bytes = plan.map.rows * plan.map.row_bytes;
+  if (format == DenseFormat::bf16_narrow) plan.stage.rows_type = quant::kElementBf16;
   return plan;
 }
 

@@ -139,17 +139,39 @@ HopperTilePlan plan_tiles(const Shape& shape, std::uint32_t m, std::uint32_t n, 
     plan.counters = tiles;
   }
 
-  plan.stage.m = m;
-  plan.stage.k = k;
-  plan.stage.planes = args.steps * 2;
-  plan.stage.tile_tokens = tile_tokens;
-  plan.stage.image_type = quant::kElementF16;
-  plan.stage.counter_count = plan.counters;
-  plan.stage_grid = args.token_tiles * tile_tokens;
-  plan.image_bytes =
-      std::uint64_t{plan.stage_grid} * plan.stage.planes * 128;
-  plan.scale_bytes = std::uint64_t{plan.stage_grid} * 4;
+  HopperStageArgs& stage = plan.stage;
+  stage.m = m;
+  stage.k = k;
+  stage.planes = ceil_div(k, 64);
+  stage.scale_count = args.token_tiles * tile_tokens;
+  stage.rows_type = quant::kElementF16;
+  plan.row_bytes = std::uint64_t{m} * stage.planes * 128;
+  plan.scale_bytes = std::uint64_t{stage.scale_count} * 4;
+  plan.stage_grid = m;
+  gpu::TensorMapSpec& x_map = plan.x_map;
+  x_map.element_bytes = 2;
+  x_map.columns = 64;
+  x_map.rows = m;
+  x_map.row_bytes = std::uint64_t{stage.planes} * 128;
+  x_map.planes = stage.planes;
+  x_map.plane_bytes = 128;
+  x_map.box_columns = 64;
+  x_map.box_rows = static_cast<std::uint32_t>(shape.x_copy_tokens());
+  x_map.box_planes = static_cast<std::uint32_t>(shape.x_planes);
+  x_map.swizzle128 = true;
   return plan;
+}
+
+void HopperTilePlan::fuse(bool gated) noexcept {
+  if (shape.form == Form::tiles) grid = {args.row_tiles * args.token_tiles, 1, 1};
+  if (!gated) return;
+  // Tiles have rows of both halves: as many as they were.
+  args.n /= 2;
+  args.gate_rows = args.n;
+  map.rows /= 2;
+  map.box_rows /= 2;
+  map.planes = map.box_planes = 2;
+  map.plane_bytes = map.rows * map.row_bytes;
 }
 
 HopperTilePlan plan_hopper_shape(DType type, const Shape& shape, std::uint32_t m, std::uint32_t n,
@@ -168,6 +190,8 @@ HopperTilePlan plan_hopper_shape(DType type, const Shape& shape, std::uint32_t m
   plan.map.row_bytes = row_bytes;
   plan.map.box_columns = static_cast<std::uint32_t>(shape.box_columns());
   plan.map.box_rows = static_cast<std::uint32_t>(shape.rows()) / quant::kRecordRows;
+  plan.map.planes = plan.map.box_planes = 1;
+  plan.map.plane_bytes = plan.map.rows * row_bytes;
   return plan;
 }
 

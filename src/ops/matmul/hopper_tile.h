@@ -11,8 +11,8 @@
 #include "quant/records.h"
 
 // How a product of weight records, or of dense weights (hopper_dense.h), is launched on Hopper's tensor
-// cores. Two kernels: the staging of x (HopperStageArgs), then the product (HopperTileArgs), both of which
-// start early.
+// cores. Two kernels: the staging of x (HopperStageArgs), unless the product can read x where it lies, then
+// the product (HopperTileArgs). Both start early.
 namespace mlxn::ops {
 
 /// A launch of both kernels, and the memory between them.
@@ -23,18 +23,34 @@ struct HopperTilePlan {
   std::uint32_t dynamic_shared_bytes = 0;  ///< of the kernel, the same in every plan
   std::uint32_t cluster = 1;               ///< blocks along x, likewise
   gpu::TensorMapSpec map;                  ///< of the weights; the base is the caller's
+  gpu::TensorMapSpec
+      x_map;  ///< of staged rows; the base is the caller's, and row_bytes if x is mapped itself
 
   std::string_view stage_kernel = "matmul_hopper_stage";
   std::uint32_t stage_grid = 0;
-  std::uint64_t image_bytes = 0;      ///< HopperStageArgs::image, aligned to 128 bytes
+  std::uint64_t row_bytes = 0;        ///< HopperStageArgs::rows, aligned to 16 bytes
   std::uint64_t scale_bytes = 0;      ///< HopperStageArgs::scales, aligned to 8
   std::uint64_t workspace_bytes = 0;  ///< aligned to 16; may be 0
-  std::uint32_t counters = 0;         ///< may be 0
+  std::uint32_t counters = 0;         ///< HopperTileArgs::counters, zero before the launch; may be 0
 
   std::uint32_t splits = 1;
   tile::Shape shape;
-  HopperTileArgs args{};    ///< but for the map, pointers, y_stride and y_type
+  HopperTileArgs args{};    ///< but for the maps, pointers, y_stride and y_type
   HopperStageArgs stage{};  ///< but for pointers, x_stride and x_type
+
+  /// Whether the product can read rows of x of a type (quant::kElement...) where they lie, `row_bytes` apart:
+  /// no stage then, and no scales. f16 and bf16 are exact as they are; what is not finite spoils its own
+  /// token's sums only. Sums of x over 16 k are exact to 2^-21 then, as those of x that was rounded to f16.
+  [[nodiscard]] bool can_map(std::uint32_t x_type, std::uint64_t base,
+                             std::int64_t x_row_bytes) const noexcept {
+    return x_type == stage.rows_type && base % 16 == 0 && x_row_bytes > 0 && x_row_bytes % 16 == 0 &&
+           x_row_bytes < std::int64_t{1} << 40 && stage.k % 64 == 0;
+  }
+
+  /// The plan of the same product with a residual, or with a gate, whose rows are the first half of the
+  /// weights' (of records a multiple of 16): a block has one tile, since what follows the sums takes the
+  /// stages' memory.
+  void fuse(bool gated) noexcept;
 };
 
 /// Names and resources of the kernels of a type, without a plan: kind 0 .. tile::kKinds - 1.

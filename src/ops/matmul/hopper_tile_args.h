@@ -9,38 +9,37 @@
 namespace mlxn {
 namespace ops {
 
-/// x as the tile kernels read it: f16 (or bf16) in the order of shared memory, so that a stage of it is one run of
-/// bytes.
-///   image  [tiles of tile_tokens tokens][planes of 64 k][tile_tokens][128 bytes], each row of 128 bytes in
-///   the 128-byte
-///          swizzle: its 16-byte pieces change places by xor with token % 8
-/// A row is multiplied by a power of two that brings its largest magnitude into [2^12, 2^13); `scales` has
-/// the powers that undo it. Rows that are not finite stay so. Tokens from m on and k from x's end on are
-/// zeros.
+/// x as the tile kernels read it, where it is not so already: rows of f16 (or bf16), `planes` times 64 elements each, zeros behind
+/// k. A row is multiplied by a power of two that brings its largest magnitude into [2^12, 2^13); `scales` has what undoes it, and
+/// zeros for the tokens from m on that a tile has. Rows that are not finite stay so.
+/// With a norm, x times its weights takes the place of x, which is f32 then; what else rms_norm does to a row is in its scale.
 struct HopperStageArgs {
   In<void> x;
-  Out<uint8_t> image;
-  Out<float> scales;       ///< [tokens]
-  Out<uint32_t> counters;  ///< set to zero for the product's blocks; none: nothing to set
-  int64_t x_stride;        ///< elements from row to row
+  In<float> norm;  ///< [k], at a multiple of 16 bytes; of matmul_hopper_stage_normed alone
+  Out<uint16_t> rows;
+  Out<float> scales;   ///< [scale_count], a whole number of tiles
+  int64_t x_stride;  ///< elements from row to row
   uint32_t m, k;
   uint32_t planes;
-  uint32_t tile_tokens;  ///< a power of two
-  uint32_t x_type;       ///< quant::kElementF32...
-  uint32_t image_type;   ///< kElementF16 or kElementBf16
-  uint32_t counter_count;
+  uint32_t scale_count;
+  uint32_t x_type;     ///< quant::kElementF32...
+  uint32_t rows_type;  ///< kElementF16 or kElementBf16
+  float norm_eps;
 };
 
-/// y[m, n] = x * w^T; set by the plan (hopper_tile.h), the pointers by the caller.
+constexpr uint32_t kHopperTileSilu = 1, kHopperTileGelu = 2;
+
+/// y[m, n] = x * w^T; set by the plan (hopper_tile.h), the pointers and maps by the caller.
 struct HopperTileArgs {
   gpu::TensorMap w;  ///< see HopperTilePlan::map
-  In<uint8_t> x;     ///< HopperStageArgs::image
-  In<float> x_scales;
+  gpu::TensorMap x;  ///< see HopperTilePlan::x_map
+  In<float> x_scales;     ///< of rows of x, to the end of a tile; null: 1
   In<int32_t> exponents;  ///< [at least n]: weights of a row are below 2^exponent, whatever codes records have
   Out<void> y;
+  In<void> residual;         ///< [m, n] of y's type, added to y; null: none. May be y itself
   InOut<float> workspace;    ///< sums over parts of k, if splits > 1
   InOut<uint32_t> counters;  ///< one a tile of y, zero before and after, if splits > 1
-  int64_t y_stride;          ///< elements from row to row
+  int64_t y_stride, residual_stride;  ///< elements from row to row
   uint32_t m, n;
   uint32_t steps;        ///< of 128 k
   uint32_t split_steps;  ///< of a part
@@ -48,8 +47,10 @@ struct HopperTileArgs {
   uint32_t token_group;  ///< token tiles that blocks walk side by side
   uint32_t y_type;       ///< quant::kElementF32...
   uint32_t prefetch;     ///< stages of weights asked for before the wait for the kernel before
+  uint32_t gate_rows;    ///< if not 0: y is act(x * w[0 : n]^T) * (x * w[n : 2 n]^T), n of both; w's map has both as planes
+  uint32_t activation;
 };
-static_assert(sizeof(HopperTileArgs) == 256, "a multiple of the map's alignment");
+static_assert(sizeof(HopperTileArgs) == 384, "a multiple of the maps' alignment");
 
 }  // namespace ops
 }  // namespace mlxn

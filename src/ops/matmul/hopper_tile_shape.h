@@ -51,6 +51,8 @@ struct Shape {
     if (!look_up) return barrier_end();
     return (kReserved + barrier_end() + kTableBytes - 1) / kTableBytes * kTableBytes + kTableBytes - kReserved;
   }
+  /// Tokens that one copy of x moves.
+  [[nodiscard]] constexpr int x_copy_tokens() const noexcept { return form == Form::pair ? tokens / 2 : tokens; }
   /// A row of a tensor copy's box has at most 256 elements of 8 bytes; of dense weights 128 bytes.
   [[nodiscard]] constexpr int copies() const noexcept { return half_bytes > 2048 ? 2 : 1; }
   [[nodiscard]] constexpr int box_columns() const noexcept { return half_bytes / 8 / copies(); }
