@@ -73,11 +73,12 @@ struct ZeroOfD {
       a[u] = twice(sm90::load_u16(at.rows + at.g * 16 + u * 8 + at.t * 2));
   }
 };
-/// The second of pairs in f16 or bf16, of groups of 128 / kGroups.
-template <std::uint32_t kGroups, bool kBf16 = false>
+/// The second of pairs in f16 or bf16, of groups of 128 / kGroups. Of bf16 it is 2^-kBelow of the number times the
+/// row's power, which brings scales, not what codes make of them, into f16.
+template <std::uint32_t kGroups, bool kBf16 = false, int kBelow = 0>
 struct SecondOfPair {
   static constexpr bool kAdds = true, kIsWhole = true;
-  static constexpr float kFactor = 1.0f;
+  static constexpr float kFactor = 1 << kBelow;
   static __device__ __forceinline__ void words(const sm90::NoHead&, const RowPlace& at, const Scaling& scaling,
                                                std::uint32_t (&a)[2]) {
 #pragma unroll
@@ -85,7 +86,7 @@ struct SecondOfPair {
       const std::uint32_t m =
           sm90::load_u16(at.rows + ((at.g * 2 + u) * kGroups + at.t / (4 / kGroups)) * 4 + 2);
       if constexpr (kBf16) {
-        const float v = float_of_bits(m << 16) * scaling.rows[u].weight;
+        const float v = float_of_bits(m << 16) * (scaling.rows[u].weight * (1.0f / kFactor));
         a[u] = h2_of(v, v);
       } else {
         a[u] = twice(m);
@@ -226,11 +227,11 @@ struct Few<Mxfp4> : FewOf<LookUpCodes<E2m1Values>, sm90::RowsE8M0, NoAddend, tru
   }
 };
 template <std::uint32_t kGroups, bool kBf16>
-struct Few<Affine4<kGroups, kBf16>>
-    : FewOf<NibbleCodes<0>, sm90::RowsAffine<kGroups, kBf16>, SecondOfPair<kGroups, kBf16>, kBf16> {};
+struct Few<Affine4<kGroups, kBf16>> : FewOf<NibbleCodes<0>, sm90::RowsAffine<kGroups, kBf16>,
+                                            SecondOfPair<kGroups, kBf16, kBf16 ? 3 : 0>, kBf16> {};
 template <std::uint32_t kGroups, bool kBf16>
-struct Few<Affine8<kGroups, kBf16>>
-    : FewOf<WholeByteCodes, sm90::RowsAffine<kGroups, kBf16>, SecondOfPair<kGroups, kBf16>, kBf16> {};
+struct Few<Affine8<kGroups, kBf16>> : FewOf<WholeByteCodes, sm90::RowsAffine<kGroups, kBf16>,
+                                            SecondOfPair<kGroups, kBf16, kBf16 ? 7 : 0>, kBf16> {};
 
 // ---- sums of x
 
