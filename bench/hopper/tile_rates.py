@@ -23,7 +23,7 @@ ROW = re.compile(r"MLXN_(?:TILE|DENSE)_RATES\((\w+), (\d+)((?:, \d+){6})\)")
 DENSE = ("f16", "bf16", "bf16_narrow")
 # GB/s that may be fitted, of all multiprocessors and of one.
 ALL = range(4000, 4700, 100)
-ONE = (30, 34, 40, 50, 65, 85, 105)
+ONE = (34, 50, 65, 85, 105)
 FIRST = [500, 50, 50, 4000, 500, 200]  # of kernels that have no line yet
 LEAST = (1, 0, 0, 0, 0, 0)  # a step of zero would say that the kernel is not known
 
@@ -108,19 +108,22 @@ def fit(launches, prior, polish=True):
     return best, loss(best)
 
 
-def fit_reads(launches, kernels, rates, reads):
-    """What makes the sum of all kernels' errors least: of either number by turns. Of every type the kernels of fewest tokens will do.
-    Where they do not tell, what is nearest to the table's."""
-    few = {key: of_kernel for key, of_kernel in kernels.items() if key[1] < 3}
-
-    def error(reads):
+def fit_reads(launches, products, kernels, rates, reads):
+    """What makes the picks the fastest, to a hundredth, and then what fits launches best; of either number by turns. The rate of one
+    multiprocessor is no constant (fewer of them read faster each, but not in parts of any size), so what fits best need not choose
+    best. Where they do not tell, what is nearest to the table's."""
+    def wrong(reads):
         read_at(launches, reads)
-        return float(f"{sum(fit(of, rates.get(key, FIRST), polish=False)[1] for key, of in few.items()):.2e}")
+        fitted = {key: fit(of, rates.get(key, FIRST), polish=False) for key, of in kernels.items()}
+        ratios = [min(of, key=lambda l: us_of(fitted[l["type"], l["kind"]][0], l))["us"] / min(l["us"] for l in of)
+                  for of in products.values()]
+        few = sum(loss for key, (_, loss) in fitted.items() if key[1] < 3)  # those of more tokens hide no reading
+        return round(sum(ratios) / len(ratios), 2), float(f"{few:.2e}")
 
     every, one = reads
     for _ in range(2):
-        one = min(sorted(ONE, key=lambda r: abs(r - reads[1])), key=lambda r: error([every, r]))
-        every = min(sorted(ALL, key=lambda r: abs(r - reads[0])), key=lambda r: error([r, one]))
+        one = min(sorted(ONE, key=lambda r: abs(r - reads[1])), key=lambda r: wrong([every, r]))
+        every = min(sorted(ALL, key=lambda r: abs(r - reads[0])), key=lambda r: wrong([r, one]))
     return [every, one]
 
 
@@ -185,7 +188,7 @@ def main():
         if key not in order:
             order.append(key)
     if not args.keep:
-        reads = fit_reads(launches, kernels, rates, reads)
+        reads = fit_reads(launches, products, kernels, rates, reads)
     read_at(launches, reads)
     if not args.keep:
         for key, of_kernel in kernels.items():

@@ -439,6 +439,7 @@ void expect_fastest(const ops::HopperTilePlan& chosen, int kinds, const PlanOf& 
       const ops::HopperTilePlan p = plan_of(kind, splits);
       if (p.shape.form == tile::Form::parts ? p.splits != splits || (splits > 1 && p.args.split_steps < 4) : splits > 1) continue;
       if (p.shape.form == tile::Form::pair && p.args.steps < 8) continue;
+      if (p.shape.form == tile::Form::parts && splits > 1 && p.grid[0] * p.grid[1] * p.grid[2] > 2 * 132) continue;
       const double takes = ops::hopper_tile_us(rates_of(kind), ops::hopper_tile_terms(p, 132));
       EXPECT_GT(takes, 0);
       if (least == 0 || takes < least) least = takes;

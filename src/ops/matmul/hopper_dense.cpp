@@ -81,7 +81,7 @@ HopperTilePlan plan_hopper_dense(DenseFormat format, std::uint32_t m, std::uint3
     for (std::uint32_t splits = 1; splits <= most; ++splits) {
       HopperTilePlan plan = plan_dense_shape(format, shape, m, n, k, splits, multiprocessors);
       if (shape.form == Form::parts && plan.splits != splits) continue;
-      if (splits > 1 && plan.args.split_steps < 4) break;
+      if (splits > 1 && (plan.args.split_steps < 4 || plan.grid[0] * plan.grid[1] * plan.grid[2] > 2 * multiprocessors)) break;
       if (shape.form == Form::pair && plan.args.steps < 8) continue;
       const double us = hopper_tile_us(rates, hopper_tile_terms(plan, multiprocessors));
       if (!best.kernel.empty() && us >= least) continue;

@@ -210,6 +210,8 @@ HopperTilePlan plan_hopper_tile(DType type, std::uint32_t m, std::uint32_t n, st
       HopperTilePlan plan = plan_hopper_shape(type, shape, m, n, k, splits, multiprocessors);
       if (shape.form == Form::parts && plan.splits != splits) continue;
       if (splits > 1 && plan.args.split_steps < 4) break;
+      // Beyond two waves of blocks nothing was measured.
+      if (splits > 1 && plan.grid[0] * plan.grid[1] * plan.grid[2] > 2 * multiprocessors) break;
       if (shape.form == Form::pair && plan.args.steps < 8) continue;
       const double us = hopper_tile_us(rates, hopper_tile_terms(plan, multiprocessors));
       if (!best.kernel.empty() && us >= least) continue;
