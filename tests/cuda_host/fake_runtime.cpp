@@ -248,7 +248,7 @@ void reset(const Options& options) {
   m.device_bytes = 0;
   m.objects = 0;
   m.contexts.clear();
-  m.shared_allowed.clear();
+  // What functions were allowed stays: the process has them, and the library asks once.
 }
 
 Hold::Hold() {
@@ -730,9 +730,10 @@ void __cudaRegisterFatBinaryEnd(void**) {}
 void __cudaUnregisterFatBinary(void**) {}
 void __cudaRegisterFunction(void**, const char* host, char*, const char* name, int, uint3*, uint3*, dim3*, dim3*, int*) {
   // The device's name is mangled: _ZN4mlxn3gpu7kernels16rms_norm_f16_f32ENS... ; a length stands before each part of it.
-  const std::string_view text = name, prefix = "_ZN4mlxn3gpu7kernels";
+  const std::string_view text = name;
   std::string plain(text);
-  if (text.substr(0, prefix.size()) == prefix) {
+  for (const std::string_view prefix : {"_ZN4mlxn3gpu7kernels", "_ZN4mlxn4tile"}) {
+    if (text.substr(0, prefix.size()) != prefix) continue;
     std::size_t length = 0, at = prefix.size();
     for (; at < text.size() && text[at] >= '0' && text[at] <= '9'; ++at) length = length * 10 + static_cast<std::size_t>(text[at] - '0');
     plain = text.substr(at, length);

@@ -65,7 +65,7 @@ template <class Map>
 TensorMap tensor_map_of(const Map& map) {
   TensorMap read;
   static_assert(sizeof(read) <= sizeof(map));
-  __builtin_memcpy(&read, &map, sizeof(read));
+  __builtin_memcpy(static_cast<void*>(&read), &map, sizeof(read));
   return read;
 }
 

@@ -1,5 +1,6 @@
 // How x reaches Hopper's tile kernels, on the stand-in of the CUDA runtime: by a map of where it lies, or made ready first; what a
 // fusion adds to both launches; and the counters of blocks that share a tile.
+#include "backends/allocation.h"
 #include "mlxn/ops/fused_matmul.h"
 #include "ops/matmul/hopper_tile.h"
 #include "tests/cuda_host/support.h"
@@ -34,7 +35,7 @@ class Tiles : public Cuda {
   Weight weight(const Device& device) {
     PrepareOptions on;
     on.mode = PrepareMode::on;
-    return must(Weight::prepare(device, must(device.allocate(DType::f16, {kN, kK})), on));
+    return must(Weight::prepare(device, must(must(Device::open("cpu")).allocate(DType::f16, {kN, kK})), on));
   }
   static const std::byte* address(const Tensor& t) { return t.allocation()->data() + t.byte_offset(); }
 
@@ -114,18 +115,15 @@ TEST_F(Tiles, CountersAreZeroedOnceAndPassedOn) {
   ASSERT_NE(first, nullptr);
   EXPECT_EQ(counters_not_zero, 0);
   const int fills = fake::calls("cudaMemsetAsync");
-  // Of a list that runs and of one that is recorded meanwhile they are different ones.
+  // Lists that are there at the same time have their own. (They are recorded before: zeroing waits for the device.)
   {
-    fake::Hold hold;
     CommandEncoder a = must(device.encoder()), b = must(device.encoder());
     must(matmul(a, x, w, y));
     must(matmul(b, x, w, y));
-    const Submission sa = must(a.commit()), sb = must(b.commit());
-    hold.release();
-    must(sa.wait());
-    const std::uint32_t* const of_a_or_b = product.counters.ptr;
-    must(sb.wait());
-    EXPECT_TRUE(of_a_or_b != first || product.counters.ptr != first);
+    must(a.commit_and_wait());
+    const std::uint32_t* const of_a = product.counters.ptr;
+    must(b.commit_and_wait());
+    EXPECT_NE(product.counters.ptr, of_a);
   }
   EXPECT_EQ(counters_not_zero, 0);
   EXPECT_LE(fake::calls("cudaMemsetAsync"), fills + 1) << "one more block of them";
@@ -134,7 +132,7 @@ TEST_F(Tiles, CountersAreZeroedOnceAndPassedOn) {
   EXPECT_EQ(fake::calls("cudaMemsetAsync"), before);
 }
 
-TEST_F(Tiles, ANormIsMadeWithTheRowsAndAResidualAddedWhereYIsStored) {
+TEST_F(Tiles, ANormIsMadeWithTheRowsAndTheRestWhereYIsStored) {
   const Device device = cuda();
   const Weight w = weight(device);
   const Tensor x = must(device.allocate(DType::f32, {kM, kK})), norm = must(device.allocate(DType::f32, {kK}));
@@ -148,6 +146,23 @@ TEST_F(Tiles, ANormIsMadeWithTheRowsAndAResidualAddedWhereYIsStored) {
   EXPECT_EQ(stage.x.ptr, address(x));
   EXPECT_EQ(product.residual.ptr, product.y.ptr);
   EXPECT_EQ(product.residual_stride, kN);
+  EXPECT_EQ(product.gate_rows, 0u);
+  // A gate's rows come from both halves of the weights, which are planes of their map.
+  launched.clear();
+  const Tensor half = must(device.allocate(DType::f32, {kM, kN / 2}));
+  fusion.residual = half;
+  fusion.gate = MatmulGate::gelu;
+  must(test::run(device, [&](CommandEncoder& e) { return fused_matmul(e, x, w, half, fusion); }));
+  EXPECT_EQ(launched, (Names{"matmul_hopper_stage_normed", "tile"}));
+  EXPECT_EQ(product.n, static_cast<std::uint32_t>(kN / 2));
+  EXPECT_EQ(product.gate_rows, static_cast<std::uint32_t>(kN / 2));
+  EXPECT_EQ(product.activation, ops::kHopperTileGelu);
+  const fake::TensorMap of_weights = fake::tensor_map_of(product.w);
+  EXPECT_EQ(of_weights.sizes[1], static_cast<std::uint64_t>(kN / 2));
+  EXPECT_EQ(of_weights.sizes[2], 2u);
+  EXPECT_EQ(of_weights.plane_bytes, static_cast<std::uint64_t>(kN / 2 * kK * 2));
+  EXPECT_EQ(of_weights.box[1], 64u);
+  EXPECT_EQ(of_weights.box[2], 2u);
   // f16 as it lies, and no norm.
   launched.clear();
   const Tensor x16 = must(device.allocate(DType::f16, {kM, kK})), other = must(device.allocate(DType::f32, {kM, kN + 3}));

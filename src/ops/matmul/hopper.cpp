@@ -115,8 +115,9 @@ Result<void> multiply_vector(std::string_view op, CommandEncoder& encoder, const
       launch.bind(launch.args.norm, fusion.norm);
       launch.args.norm_eps = fusion.norm_eps;
     }
+    Tensor residual;  // lives until the launch is recorded
     if (fusion.residual.defined()) {
-      MLXN_TRY(const Tensor residual, fusion.residual.slice(0, m, m_end));
+      MLXN_TRY(residual, fusion.residual.slice(0, m, m_end));
       launch.bind(launch.args.residual, residual);
       launch.args.residual_stride = residual.stride(0);
     }
@@ -149,7 +150,8 @@ Result<void> multiply_tiles(CommandEncoder& encoder, const Tensor& x, const GpuO
     // By x's own stride also where it is one row, so that a row's bits do not depend on its company.
     const bool mapped = !normed && plan.can_map(element_type(x.dtype()), reinterpret_cast<std::uintptr_t>(device_address(x_rows)), x_row_bytes);
     // Scratch memory comes before the first launch: nothing is recorded if there is none.
-    Tensor rows = x_rows, scales, workspace, counters;
+    // All tensors live until their launches are recorded.
+    Tensor rows = x_rows, scales, workspace, counters, exponents, residual;
     if (!mapped) {
       MLXN_TRY(rows, gpu::scratch(encoder, plan.row_bytes));
       MLXN_TRY(scales, gpu::scratch(encoder, plan.scale_bytes));
@@ -172,7 +174,7 @@ Result<void> multiply_tiles(CommandEncoder& encoder, const Tensor& x, const GpuO
     product.bind(args.x, rows);
     if (scales.defined()) product.bind(args.x_scales, scales);
     if (shape.type != DType::f16) {
-      MLXN_TRY(const Tensor exponents, exponents_of(weights.bytes, shape.type, shape.n, shape.k));
+      MLXN_TRY(exponents, exponents_of(weights.bytes, shape.type, shape.n, shape.k));
       product.bind(args.exponents, exponents);
     }
     product.bind(args.y, y_rows);
@@ -182,7 +184,7 @@ Result<void> multiply_tiles(CommandEncoder& encoder, const Tensor& x, const GpuO
     args.y_type = element_type(y.dtype());
     args.activation = fusion.gate == MatmulGate::gelu ? kHopperTileGelu : kHopperTileSilu;
     if (fusion.residual.defined()) {
-      MLXN_TRY(const Tensor residual, fusion.residual.slice(0, m, m_end));
+      MLXN_TRY(residual, fusion.residual.slice(0, m, m_end));
       product.bind(args.residual, residual);
       args.residual_stride = residual.stride(0);
     }
