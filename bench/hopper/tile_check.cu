@@ -768,16 +768,16 @@ void check_type(const Weights& type) {
   }
   {
     // Of f16, or of bf16 where that is what is multiplied, as it lies; k ends inside of a step, and of parts.
-    Case c(type, 300, super ? 2816 : 2880, 270, 4, 2, type.narrow ? quant::kElementBf16 : quant::kElementF16);
+    Case c(type, 300, wide ? 2816 : 2880, 270, 4, 2, type.narrow ? quant::kElementBf16 : quant::kElementF16);
     all(c, {quant::kElementF32, quant::kElementF16}, false);
   }
   {
-    Case c(type, type.dense() ? 300 : 352, super ? 2816 : 2880, 270, 4, 2, quant::kElementF32, true);
+    Case c(type, type.dense() ? 300 : 352, wide ? 2816 : 2880, 270, 4, 2, quant::kElementF32, true);
     all(c, {quant::kElementF32, quant::kElementF16}, true);
   }
   {
     // More k than a thread of the stage keeps.
-    Case c(type, 96, super ? 16640 : 16672, 37, 0, 30, quant::kElementF32, true);
+    Case c(type, 96, wide ? 16640 : 16672, 37, 0, 30, quant::kElementF32, true);
     all(c, {quant::kElementF32, quant::kElementBf16}, true);
   }
   if (!type.dense()) return;

@@ -16,6 +16,7 @@
 #include "mlxn/ops/matmul.h"
 #include "mlxn/quant.h"
 #include "ops/matmul/matmul.h"
+#include "tests/conformance/variants.h"
 #include "tests/reference/matmul.h"
 #include "tests/support/devices.h"
 #include "tests/support/guarded.h"
