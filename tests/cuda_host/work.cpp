@@ -1,4 +1,5 @@
 // Queues, graphs, faults and kernels of the user on the stand-in of the CUDA runtime.
+#include "backends/allocation.h"
 #include "backends/gpu/launch.h"
 #include "backends/queue_impl.h"
 #include "mlxn/native/cuda.h"
@@ -511,6 +512,9 @@ TEST_F(Cuda, AFaultThatALaunchReturnsIsOfWhatWasLaunchedBefore) {
   const auto result = encoder.commit_and_wait();
   EXPECT_TRUE(fails_with(result, ErrorCode::device, {"illegal memory access", "unfinished work: fill"}));
   EXPECT_EQ(result.error().message().find("set_element"), std::string::npos) << result.error().message();
+  // The stand-in fills all the same: y has to live until then.
+  const auto* last = reinterpret_cast<const volatile std::byte*>(y.allocation()->data()) + y.bytes() - 1;
+  ASSERT_TRUE(eventually([&] { return *last == std::byte{1}; }));
 }
 
 TEST_F(Cuda, ATransferOrAnAllocationThatMeetsAFaultIsNotBlamed) {
