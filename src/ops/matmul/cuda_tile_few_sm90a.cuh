@@ -4,7 +4,7 @@
 // kKGroups-th half record; no warp waits for another but at the end.
 //
 // Bound: issue slots and the integer pipe of unpacking beside x read from shared memory, 4 KB a warp for 16
-// tokens. Measured on an H200, n 4096, k 14336, 8 tokens in f16: q4_K 12.5 us, 59 % of the read rate;
+// tokens. Measured on an H200, n 4096, k 14336, 8 tokens in f16: q4_K 12.5 us, 58 % of the read rate;
 // iq4_nl, whose look-ups take shared memory too, 12.8 (57 %).
 //
 // What weights add to scale * code (a centre, a minimum) is one more instruction per half record, against
