@@ -432,12 +432,11 @@ TEST(HopperTiles, PlansOfLikelyShapes) {
 
 /// The chosen plan is the fastest by the table, whatever that says.
 template <class PlanOf, class RatesOf>
-void expect_fastest(const ops::HopperTilePlan& chosen, int kinds, bool few, const PlanOf& plan_of, const RatesOf& rates_of) {
+void expect_fastest(const ops::HopperTilePlan& chosen, int kinds, const PlanOf& plan_of, const RatesOf& rates_of) {
   double least = 0, us = 0;
   for (int kind = 0; kind < kinds; ++kind) {
     for (std::uint32_t splits = 1; splits <= 16; ++splits) {
       const ops::HopperTilePlan p = plan_of(kind, splits);
-      if (p.shape.few && !few) continue;
       if (p.shape.form == tile::Form::parts ? p.splits != splits || (splits > 1 && p.args.split_steps < 4) : splits > 1) continue;
       if (p.shape.form == tile::Form::pair && p.args.steps < 8) continue;
       if (p.shape.form == tile::Form::parts && splits > 1 && p.grid[0] * p.grid[1] * p.grid[2] > 2 * 132) continue;
@@ -458,14 +457,14 @@ TEST(HopperTiles, PlansAreTheFastestByTheTable) {
           const auto plan_of = [&](int kind, std::uint32_t splits) {
             return ops::plan_hopper_shape(type, ops::hopper_tile_shape(type, kind), m, n, k, splits, 132);
           };
-          expect_fastest(ops::plan_hopper_tile(type, m, n, k, 132), tile::kKinds, ops::plans_few(type), plan_of,
+          expect_fastest(ops::plan_hopper_tile(type, m, n, k, 132), tile::kKinds, plan_of,
                          [&](int kind) { return ops::hopper_tile_rates(type, kind); });
         }
         for (const ops::DenseFormat format : kDenseFormats) {
           const auto plan_of = [&](int kind, std::uint32_t splits) {
             return ops::plan_dense_shape(format, tile::dense_shape_of(kind), m, n, k, splits, 132);
           };
-          expect_fastest(ops::plan_hopper_dense(format, m, n, k, 132), tile::kDenseKinds, false, plan_of,
+          expect_fastest(ops::plan_hopper_dense(format, m, n, k, 132), tile::kDenseKinds, plan_of,
                          [&](int kind) { return ops::hopper_dense_rates(format, kind); });
         }
       }

@@ -65,18 +65,6 @@ struct RowPlace {
 struct NoAddend {
   static constexpr bool kAdds = false, kIsWhole = true;
 };
-/// -kZero times a scale in f16, of blocks of 32.
-template <int kZero>
-struct ZeroOfD {
-  static constexpr bool kAdds = true, kIsWhole = true;
-  static constexpr float kFactor = -kZero;
-  static __device__ __forceinline__ void words(const sm90::NoHead&, const RowPlace& at, const Scaling&,
-                                               std::uint32_t (&a)[2]) {
-#pragma unroll
-    for (std::uint32_t u = 0; u < 2; ++u)
-      a[u] = twice(sm90::load_u16(at.rows + at.g * 16 + u * 8 + at.t * 2));
-  }
-};
 /// The second of pairs in f16 or bf16, of groups of 128 / kGroups. Of bf16 it is 2^-kBelow of the number times the
 /// row's power, which brings scales, not what codes make of them, into f16.
 template <std::uint32_t kGroups, bool kBf16 = false, int kBelow = 0>
@@ -125,41 +113,24 @@ struct MinimumsQ2K {
     return head.minus_dmin[u];
   }
 };
-/// -32 times a scale of a byte times d.
-struct ZeroOfQ6K {
-  static constexpr bool kAdds = true, kIsWhole = false;
-  static __device__ __forceinline__ void words(const sm90::RowsQ6K::Head&, const RowPlace& at, const Scaling&,
-                                               std::uint32_t (&a)[2]) {
-#pragma unroll
-    for (std::uint32_t u = 0; u < 2; ++u) {
-      const std::uint32_t both = sm90::load_u16(at.rows + at.g * 32 + u * 16 + at.half * 8 + at.t * 2);
-      a[u] = bytes_as_halves<128>(both ^ 0x8080u, 0, 1);
-    }
-  }
-  static __device__ __forceinline__ float factor(const sm90::RowsQ6K::Head& head, int u) {
-    return -32.0f * head.d[u];
-  }
-};
-/// -4 times a scale of 6 bits, less 32, times d.
-struct ZeroOfQ3K {
-  static constexpr bool kAdds = true, kIsWhole = false;
-  static __device__ __forceinline__ void words(const sm90::RowsQ3K::Head&, const RowPlace& at, const Scaling&,
-                                               std::uint32_t (&a)[2]) {
-#pragma unroll
-    for (std::uint32_t u = 0; u < 2; ++u)
-      a[u] = bytes_as_halves<32>(sm90::RowsQ3K::scales(at.rows + at.g * 24 + u * 12, at.half, at.t), 0, 1);
-  }
-  static __device__ __forceinline__ float factor(const sm90::RowsQ3K::Head& head, int u) {
-    return -4.0f * head.d[u];
-  }
-};
-
 // ---- types
 
 /// 1 / power, which is a power of two.
 __device__ __forceinline__ float inverse_power(float power) {
   return __uint_as_float(0x7F000000u - __float_as_uint(power));
 }
+
+/// Codes less their centre, exact.
+template <class CodesT, int kCentre>
+struct Centred : CodesT {
+  static __device__ __forceinline__ void bits(const typename CodesT::Raw& raw, int plane, int step,
+                                              std::uint32_t (&a)[4]) {
+    CodesT::bits(raw, plane, step, a);
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      a[i] = h2_add(a[i], twice(0x8000u | static_cast<std::uint32_t>(kCentre) << CodesT::place(step, i % 2)));
+  }
+};
 
 template <class CodesT, class RowsT, class AddendT, bool kIsScaledT = false>
 struct FewOf {
@@ -192,25 +163,25 @@ struct FewOf {
 template <class F>
 struct Few;
 template <>
-struct Few<Q4_0> : FewOf<NibbleCodes<0>, sm90::RowsD, ZeroOfD<8>> {};
+struct Few<Q4_0> : FewOf<Centred<NibbleCodes<0>, 8>, sm90::RowsD, NoAddend> {};
 template <>
 struct Few<Q4_1> : FewOf<NibbleCodes<0>, sm90::RowsDM, SecondOfPair<4>> {};
 template <>
-struct Few<Q5_0> : FewOf<NibbleCodes<1>, sm90::RowsD, ZeroOfD<16>> {};
+struct Few<Q5_0> : FewOf<Centred<NibbleCodes<1>, 16>, sm90::RowsD, NoAddend> {};
 template <>
 struct Few<Q5_1> : FewOf<NibbleCodes<1>, sm90::RowsDM, SecondOfPair<4>> {};
 template <>
-struct Few<Q8_0> : FewOf<WholeByteCodes, sm90::RowsD, ZeroOfD<128>> {};
+struct Few<Q8_0> : FewOf<Centred<WholeByteCodes, 128>, sm90::RowsD, NoAddend> {};
 template <>
 struct Few<Q2K> : FewOf<PairCodes<0>, sm90::RowsQ2K, MinimumsQ2K> {};
 template <>
-struct Few<Q3K> : FewOf<PairCodes<1>, sm90::RowsQ3K, ZeroOfQ3K> {};
+struct Few<Q3K> : FewOf<Centred<PairCodes<1>, 4>, sm90::RowsQ3K, NoAddend> {};
 template <>
 struct Few<Q4K> : FewOf<NibbleCodes<0>, sm90::RowsK4, MinimumsK4> {};
 template <>
 struct Few<Q5K> : FewOf<NibbleCodes<1>, sm90::RowsK4, MinimumsK4> {};
 template <>
-struct Few<Q6K> : FewOf<NibbleCodes<2>, sm90::RowsQ6K, ZeroOfQ6K> {};
+struct Few<Q6K> : FewOf<Centred<NibbleCodes<2>, 32>, sm90::RowsQ6K, NoAddend> {};
 template <>
 struct Few<Iq4Nl> : FewOf<LookUpCodes<Iq4Values>, sm90::RowsD, NoAddend> {};
 template <>

@@ -8,7 +8,8 @@
 
 namespace mlxn::tile {
 template <class F, int kKind>
-using Instance = Config<F, shape_of(kKind, F::kCodeBytes + F::kRowBytes, F::kNesting, looks_up<typename F::Codes>())>;
+using Instance = Config<F, shape_of(kKind, F::kCodeBytes + F::kRowBytes, F::kNesting, looks_up<typename F::Codes>(),
+                                     Few<F>::Addend::kAdds)>;
 template <class F, int kKind>
 using DenseInstance = Config<F, dense_shape_of(kKind)>;
 }  // namespace mlxn::tile

@@ -925,15 +925,17 @@ __device__ __forceinline__ void consume(const HopperTileArgs& args, std::uint32_
       multiply_shared<C>(sums, shared, x_ring, w_ring, x_at, w_at, item, me);
     }
     if constexpr (C::kKGroups == 2) {
-      // The stages are free once both groups have read them.
-      sm90::named_barrier(1, 2 * C::kRowThreads);
+      // The stages are free once both groups have read them. A barrier for each way: the groups' code is apart.
       if constexpr (kGroup == 1) {
+        sm90::named_barrier(1, 2 * C::kRowThreads);
 #pragma unroll
         for (int quad = 0; quad < C::kSums / 4; ++quad)
           memory[quad * C::kRowThreads + me.thread] = quad_of(sums, quad);
+        sm90::named_barrier_arrive(3, 2 * C::kRowThreads);
       }
-      sm90::named_barrier(1, 2 * C::kRowThreads);
       if constexpr (kGroup == 0) {
+        sm90::named_barrier_arrive(1, 2 * C::kRowThreads);
+        sm90::named_barrier(3, 2 * C::kRowThreads);
 #pragma unroll
         for (int quad = 0; quad < C::kSums / 4; ++quad) {
           const float4 v = memory[quad * C::kRowThreads + me.thread];

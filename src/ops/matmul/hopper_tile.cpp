@@ -203,7 +203,6 @@ HopperTilePlan plan_hopper_tile(DType type, std::uint32_t m, std::uint32_t n, st
     const Shape shape = hopper_tile_shape(type, kind);
     const HopperTileRates rates = hopper_tile_rates(type, kind);
     if (rates.step == 0) continue;
-    if (shape.few && !plans_few(type)) continue;
     // k in halves, or rounded otherwise than in other kernels.
     if (batch_invariant && (shape.form == Form::pair || shape.few || shape.by_record != tile::Nesting::none)) continue;
     const std::uint32_t most = shape.form == Form::parts && !batch_invariant ? kMaxSplits : 1;

@@ -69,23 +69,13 @@ struct HopperTilePlan {
       return tile::Nesting::none;
   }
 }
-/// Whether the planner takes kernels of few tokens (tile::Shape::few) for a type. They multiply codes and their centre apart, so that
-/// f32 leaves something of a very large x times a weight of zero: not for types whose codes have a centre, until they take it off first.
-[[nodiscard]] constexpr bool plans_few(DType type) noexcept {
-  switch (type) {
-    case DType::q4_0:
-    case DType::q5_0:
-    case DType::q8_0:
-    case DType::q3_K:
-    case DType::q6_K:
-      return false;
-    default:
-      return true;
-  }
+/// Whether weights are more than scale * (code - centre).
+[[nodiscard]] constexpr bool has_addend(DType type) noexcept {
+  return affine_info(type) || type == DType::q4_1 || type == DType::q5_1 || nesting_of(type) == tile::Nesting::minimums;
 }
 [[nodiscard]] constexpr tile::Shape hopper_tile_shape(DType type, int kind) noexcept {
   const quant::RecordFormat format = quant::record_format(type);
-  return tile::shape_of(kind, static_cast<int>(format.code_bytes() + format.row_bytes()), nesting_of(type), format.planes[0].rows_apart);
+  return tile::shape_of(kind, static_cast<int>(format.code_bytes() + format.row_bytes()), nesting_of(type), format.planes[0].rows_apart, has_addend(type));
 }
 
 /// How long a launch takes: the multiprocessors multiply steps of 128 k, or wait for the weights.

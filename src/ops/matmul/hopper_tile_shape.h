@@ -77,8 +77,8 @@ struct Shape {
 }
 
 inline constexpr int kKinds = 7;
-/// The library's kernels of a type with records. Weights that are looked up are scale * number, all others add to scale * code.
-[[nodiscard]] constexpr Shape shape_of(int kind, int half_bytes, Nesting nesting, bool look_up) noexcept {
+/// The library's kernels of a type with records. adds: whether weights are more than scale * (code - centre).
+[[nodiscard]] constexpr Shape shape_of(int kind, int half_bytes, Nesting nesting, bool look_up, bool adds) noexcept {
   constexpr int kTokens[kKinds] = {8, 16, 32, 64, 128, 256, 256};
   Shape s;
   s.tokens = kTokens[kind];
@@ -89,7 +89,7 @@ inline constexpr int kKinds = 7;
   if (s.few || (look_up && s.tokens <= 64 && nesting == Nesting::none)) s.k_groups = 2;
   if (!s.few && s.tokens <= (nesting == Nesting::minimums ? 32 : 64)) s.by_record = nesting;
   s.look_up = look_up;
-  s.x_sums = (s.few && !look_up) || s.by_record == Nesting::minimums;
+  s.x_sums = (s.few && adds) || s.by_record == Nesting::minimums;
   return with_stages(s);
 }
 
