@@ -89,11 +89,15 @@ __device__ __forceinline__ float exp2_approx(float x) {
   return y;
 }
 
-/// Zero, which the compiler does not know: a constant plus it lies in a register that instructions read, where a
-/// constant may be copied to one for each of them.
-__device__ __forceinline__ std::uint32_t unknown_zero() {
+/// A constant that lies in a register from here on, in a converged warp: the compiler knows neither that it is
+/// one (zero is the thread's y) nor how to make it again, which it prefers to a register held.
+__device__ __forceinline__ std::uint32_t in_register(std::uint32_t constant) {
   std::uint32_t y;
-  asm("mov.u32 %0, %%tid.y;" : "=r"(y));
+  asm volatile(
+      "{\n .reg .u32 a;\n mov.u32 a, %%tid.y;\n add.u32 a, a, %1;\n shfl.sync.idx.b32 %0, a, 0, 31, "
+      "0xffffffff;\n}"
+      : "=r"(y)
+      : "r"(constant));
   return y;
 }
 

@@ -251,18 +251,30 @@ TEST_P(HopperVector, Shapes) {
   check(type, {4, 31, 512, kF16, kBf16});
 }
 
-// A row's bits do not depend on its place among the block's tiles. Three stages of a tile: teams take turns.
-TEST_P(HopperVector, RowsAreTheSameBitsInAnyTile) {
-  const DType type = GetParam();
-  const std::int64_t k = whole(type, 5120);
-  Problem problem(type, {1, 48, k});
-  const quant::RecordFormat format = quant::record_format(type);
-  const std::size_t tile = problem.records.size() / 3;
+// A row's bits do not depend on its place among the block's tiles.
+void check_same_bits_in_any_tile(DType type, std::int64_t k, std::int64_t tiles) {
+  SCOPED_TRACE(testing::Message() << to_string(type) << " k " << k);
+  Problem problem(type, {1, tiles * 16, k});
+  const std::size_t tile = problem.records.size() / static_cast<std::size_t>(tiles);
   for (std::size_t i = tile; i < problem.records.size(); ++i) problem.records[i] = problem.records[i - tile];
-  EXPECT_GT(quant::record_grid(format, 16, k).tile_records, 16u);
   const std::vector<float> y = product(type, problem.c, problem);
-  ASSERT_EQ(y.size(), 48u);
-  for (std::size_t i = 16; i < 48; ++i) EXPECT_EQ(y[i], y[i - 16]) << i;
+  ASSERT_EQ(y.size(), static_cast<std::size_t>(tiles) * 16);
+  for (std::size_t i = 16; i < y.size(); ++i) EXPECT_EQ(y[i], y[i - 16]) << i;
+}
+TEST_P(HopperVector, RowsAreTheSameBitsInAnyTile) {  // three stages of a tile: teams take turns
+  const std::int64_t k = whole(GetParam(), 5120);
+  EXPECT_GT(quant::record_grid(quant::record_format(GetParam()), 16, k).tile_records, 16u);
+  check_same_bits_in_any_tile(GetParam(), k, 3);
+}
+// Three stages and a half, so that four teams have the short one by turns, and the ring goes round.
+TEST(HopperVectorRing, ShortLastStagesGoRound) {
+  for (const DType type : {DType::mxfp4, DType::q3_K, DType::q4_0}) {
+    const ops::HopperVectorArgs args = plan_hopper_vector(type, 1, 112, 7168, 1, false).args;
+    EXPECT_EQ(args.tile_records * 2 / args.stage_records, 7u);
+    EXPECT_LT(args.stages, 4 * args.tiles_per_block);
+    check(type, {1, 112, 7168});
+    check_same_bits_in_any_tile(type, 7168, 6);
+  }
 }
 
 // Large k: two blocks share it, several tiles, fewer records for the second.
@@ -281,6 +293,7 @@ void check_look_up(const std::int8_t (&values)[16]) {
   std::vector<std::uint32_t> unit(256);
   std::mt19937 random(3);
   for (std::uint32_t& word : unit) word = static_cast<std::uint32_t>(random());
+  const typename F::Codes::Constants constants;
   std::set<std::uint32_t> seen;
   for (std::uint32_t lane = 0; lane < 32; ++lane) {
     typename F::Codes codes;
@@ -288,7 +301,7 @@ void check_look_up(const std::int8_t (&values)[16]) {
     for (int s = 0; s < 8; ++s)
       for (std::uint32_t i = 0; i < 8; ++i) {
         const std::uint32_t word = unit[s / 4 * 128 + lane * 4 + s % 4];
-        const Operands first = codes.step(s), second = codes.second_step(s);
+        const Operands first = codes.step(s, constants), second = codes.second_step(s, constants);
         const auto byte = [&](const Operands& of) {
           return static_cast<std::int8_t>((i < 4 ? of.low : of.high) >> i % 4 * 8);
         };
@@ -310,7 +323,7 @@ TEST(HopperVectorFormats, AllExponentsOfMxfp4) {
   for (std::uint32_t e = 0; e < 256; ++e) {
     std::memset(rows, static_cast<int>(e), sizeof rows);
     Terms<1> terms;
-    RowsE8M0::terms({}, rows, 5, 0, 2, terms);
+    RowsE8M0::terms({}, rows, 5, 0, 2, terms, {});
     EXPECT_EQ(terms.scale[0][0], quant::e8m0_half(static_cast<std::uint8_t>(e))) << e;
     EXPECT_EQ(terms.scale[0][1], terms.scale[0][0]);
   }
@@ -540,11 +553,16 @@ TEST(HopperVectorPlan, IsWithinItsLimits) {
           EXPECT_GE((a.at.flags - a.at.low) * a.parts, plan.rows * 2 * k);
           EXPECT_EQ((a.at.x | a.at.meta | a.at.low | a.at.partial | a.at.other) % 16 + a.at.barriers % 8, 0u);
           EXPECT_GE(a.stages, 2u);
-          EXPECT_EQ(a.stages % ops::kHopperVectorTeams, 0u);
+          const std::uint32_t teams = ops::hopper_vector_teams(type), team_warps = 16 / teams;
+          EXPECT_EQ(a.stages % teams, 0u);
           EXPECT_GE(a.in_flight, a.prefetch);
           EXPECT_LE(a.in_flight, a.stages);
           // A warp's units are the same ones in any geometry.
-          EXPECT_TRUE(a.stage_records * halves % 8 == 0 || a.stage_records == a.part_records);
+          EXPECT_TRUE(a.stage_records * halves % team_warps == 0 || a.stage_records == a.part_records);
+          EXPECT_LE(a.stage_records * halves, ops::kHopperVectorStageUnits);
+          if (a.stage_records * halves > team_warps && a.stage_records != a.part_records) {
+            EXPECT_EQ(a.stage_records * halves % (2 * team_warps), 0u);  // pairs of units
+          }
           if (a.part_records * halves >= 16) {
             EXPECT_GE(a.stages * stage_bytes, 36u << 10);
             EXPECT_NEAR(a.prefetch * stage_bytes, 36 << 10, stage_bytes / 2);

@@ -148,7 +148,7 @@ struct FewOf {
   static __device__ __forceinline__ void terms(const typename Rows::Head& head, const std::uint8_t* rows,
                                                std::uint32_t g, std::uint32_t half, std::uint32_t block,
                                                const Scaling& scaling, sm90::Terms<Rows::kParts>& out) {
-    Rows::terms(head, rows, g, half, block, out);
+    Rows::terms(head, rows, g, half, block, out, typename Rows::Constants());
 #pragma unroll
     for (int part = 0; part < Rows::kParts; ++part) {
 #pragma unroll

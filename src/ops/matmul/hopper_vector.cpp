@@ -9,8 +9,8 @@ namespace mlxn::ops {
 namespace {
 
 // A stage is one copy: large ones keep the memory busy (cuda_blocks/bulk.cuh), small ones let the ring be finer. With two units
-// of 128 k for each warp of a team, its work on a stage is worth the wait for it.
-constexpr std::uint32_t kMostStage = 28672, kMostTurns = 2;
+// of 128 k and more for each warp of a team, its work on a stage is worth the wait for it.
+constexpr std::uint32_t kMostStage = 28672;
 // What is on its way keeps the memory busy from 36 KB on; with all the ring holds, x waits behind it (a layer of an 8B model in q8_0:
 // 65 against 61 us, of q6_K 62 against 56).
 constexpr std::uint32_t kPrefetch = 36 << 10, kInFlight = 45 << 10;
@@ -67,9 +67,10 @@ HopperVectorPlan plan_hopper_vector(DType type, std::int64_t m, std::int64_t n, 
   const std::uint32_t others = others_of(rows);
   const std::uint32_t ring = kHopperVectorShared - others;
   // Stages are multiples of what a team's warps take at once, so that unit u is always the same warp's.
-  const std::uint32_t turn = kHopperVectorWarps / kHopperVectorTeams / halves;  // records
-  std::uint32_t turns = std::clamp(kMostStage / (turn * format.bytes()), 1u, kMostTurns);
-  while (turns > 1 && ring / (turns * turn * format.bytes()) < kLeastStages) --turns;
+  const std::uint32_t teams = hopper_vector_teams(type), turn = kHopperVectorWarps / teams / halves;  // records
+  std::uint32_t turns = kHopperVectorStageUnits / halves / turn;
+  const auto stages_of = [&](std::uint32_t turns_of) { return ring / (turns_of * turn * format.bytes()); };
+  while (turns > 1 && (turns * turn * format.bytes() > kMostStage || stages_of(turns) < kLeastStages)) turns /= 2;
   args.stage_records = std::min(turns * turn, args.part_records);
   const std::uint32_t stage_bytes = args.stage_records * format.bytes();
 
@@ -77,7 +78,7 @@ HopperVectorPlan plan_hopper_vector(DType type, std::int64_t m, std::int64_t n, 
   std::uint32_t tiles_per_block = (args.tiles + clusters - 1) / clusters;
   if (gated) tiles_per_block += tiles_per_block % 2;  // a gate and what it is for
   args.tiles_per_block = tiles_per_block;
-  args.stages = std::min(ring / stage_bytes, kMostStages) / kHopperVectorTeams * kHopperVectorTeams;
+  args.stages = std::min(ring / stage_bytes, kMostStages) / teams * teams;
   args.prefetch = std::clamp((kPrefetch + stage_bytes / 2) / stage_bytes, 1u, args.stages);
   args.in_flight = std::clamp((kInFlight + stage_bytes / 2) / stage_bytes, 1u, args.stages);
   // Of the largest stages two leave gaps: q5_K 12.0 us against 11.8 at 4096x14336 (H200).

@@ -9,11 +9,11 @@
 // A block owns `tiles_per_block` tiles of 16 rows of w. Where k is large, two blocks of a cluster own twice
 // as many together and half of k each, so that each makes half of x ready; the second sends its sums to the
 // first. Roles of a block's warps:
-//   kWarps math warps   turn x into their operand form once, then multiply. They are kTeams teams, which take
-//                       stages by turns; of a stage, a warp takes every kTeamWarps-th unit (16 rows x 128 k)
+//   kWarps math warps   turn x into their operand form once, then multiply. They are two or four teams, which
+//                       take stages by turns; of a stage, a warp takes every n-th unit (16 rows x 128 k), n
+//                       the warps of a team
 //   1 copying warp      fills a ring of stages, one bulk copy of whole records (11 to 27 KB) each,
-//   `in_flight` at
-//                       a time
+//                       `in_flight` at a time
 //   1 summing warp      adds the math warps' parts of a finished tile, and does what follows: the norm's
 //                       factor, the gate, the residual
 // In a math warp lane 4 g + t has rows g and g + 8 of the tile, and of every 16 k those that the records give
@@ -42,13 +42,13 @@ __device__ __forceinline__ void vector_block(const HopperVectorArgs& args, std::
   using Shape = VectorShape<F, kM>;
   const std::uint32_t warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
   const Barriers barriers(args, memory);
-  const Part part = vector_part<F>(args);
+  const Part part = vector_part<Shape>(args);
 
   // The copying thread does its first requests before anything else happens.
-  VectorCopy<F> copy(args, part, barriers, memory);
+  VectorCopy<Shape> copy(args, part, barriers, memory);
   const bool is_copying = warp == kWarps && elect_lane();
   if (is_copying) {
-    barriers.init(args.stages);
+    barriers.init(args.stages, Shape::kTeamWarps);
     copy.begin();
     dependency_launch();
   }

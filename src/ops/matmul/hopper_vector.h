@@ -13,8 +13,21 @@ namespace mlxn::ops {
 
 inline constexpr std::uint32_t kHopperVectorWarps = 16;                               // that multiply
 inline constexpr std::uint32_t kHopperVectorThreads = (kHopperVectorWarps + 2) * 32;  // one copies, one adds up
-/// Groups of warps, which take the stages by turns.
-inline constexpr std::uint32_t kHopperVectorTeams = 2;
+inline constexpr std::uint32_t kHopperVectorMostTeams = 4;
+/// Groups of warps, which take the stages by turns: more, smaller ones have more of a stage to do each and fewer waits, and want
+/// more stages in the ring. For small records whose codes are much work.
+[[nodiscard]] constexpr std::uint32_t hopper_vector_teams(DType type) noexcept {
+  switch (type) {
+    case DType::iq4_nl:
+    case DType::iq4_xs:
+    case DType::mxfp4:
+    case DType::q2_K:
+    case DType::q3_K: return 4;
+    default: return 2;
+  }
+}
+/// What a stage has at most, in units of 16 rows x 128 k.
+inline constexpr std::uint32_t kHopperVectorStageUnits = 16;
 /// Dynamic shared memory of every instance: one block for each multiprocessor, and room for a small one of another kernel.
 inline constexpr std::uint32_t kHopperVectorShared = 208896;
 /// What the ring has at least: with less, copies do not keep the memory busy.
@@ -24,8 +37,8 @@ inline constexpr std::uint32_t kHopperVectorMostParts = 2;  // blocks of a clust
 
 /// Byte offsets behind the ring of stages.
 struct HopperVectorLayout {
-  std::uint32_t x;         // per 128 k: m * 256 bytes
-  std::uint32_t meta;      // per 128 k: 4 * m * 8 bytes
+  std::uint32_t x;         // per 128 k, of 1 or 2 rows a multiple of 16 of them: m * 256 bytes
+  std::uint32_t meta;      // the same: 4 * m * 8 bytes
   std::uint32_t low;       // what x and meta leave of blocks with outliers, which lies as they do
   std::uint32_t flags;     // per 128 k four bytes, of groups of blocks: whether they have such; then a byte per warp: whether any has
   std::uint32_t partial;   // [partials][warp][m][16 rows] f32
@@ -38,10 +51,11 @@ struct HopperVectorLayout {
 [[nodiscard]] constexpr HopperVectorLayout hopper_vector_layout(std::uint32_t m, std::uint32_t units, std::uint32_t ring_bytes,
                                                                 std::uint32_t stages) noexcept {
   HopperVectorLayout at{};
+  const std::uint32_t places = m < 4 ? (units + 15) / 16 * 16 : units;
   at.x = ring_bytes;
-  at.meta = at.x + units * m * 256;
-  at.low = at.meta + units * m * 32;
-  at.flags = at.low + units * m * 288;
+  at.meta = at.x + places * m * 256;
+  at.low = at.meta + places * m * 32;
+  at.flags = at.low + places * m * 288;
   at.partial = (at.flags + units * 4 + kHopperVectorWarps + 15) / 16 * 16;
   at.sums = at.partial + kHopperVectorPartials * kHopperVectorWarps * m * 64;
   at.other = at.sums + kHopperVectorWarps * m * 4;

@@ -12,8 +12,10 @@
 
 namespace mlxn::sm90 {
 
-template <class F>
+template <class Shape>
 class VectorCopy {
+  using F = typename Shape::Format;
+
  public:
   __device__ __forceinline__ VectorCopy(const HopperVectorArgs& args, const Part& part,
                                         const Barriers& barriers, std::uint8_t* memory)
@@ -28,35 +30,51 @@ class VectorCopy {
 
   /// All others.
   __device__ __forceinline__ void finish() {
-    RingPosition oldest;
+    Place oldest;
     for (std::uint32_t waited = 0;;) {
       // With more on its way than the memory needs to be busy, x would wait behind it.
-      for (; requested_ >= waited + args_.in_flight; ++waited, oldest.advance(args_.stages))
-        barrier_wait(barriers_.full + 8 * oldest.slot, oldest.parity);
+      for (; requested_ >= waited + args_.in_flight; ++waited, advance(oldest))
+        barrier_wait(barriers_.full + 8 * slot_of(oldest), oldest.ring.parity);
       // The slot's readers are done with what it held a turn ago; in the first turn nobody reads.
-      if (requested_ >= args_.stages && tile_ < part_.n_tiles)
-        barrier_wait(barriers_.empty + 8 * fill_.slot, fill_.parity ^ 1);
+      if (requested_ >= args_.stages && fill_.tile < part_.n_tiles)
+        barrier_wait(barriers_.empty + 8 * slot_of(fill_), fill_.ring.parity ^ 1);
       if (!request()) break;
     }
   }
 
  private:
+  /// Of a stage: in the ring, and in the block's tiles.
+  struct Place {
+    RingPosition ring;
+    std::uint32_t tile = 0, stage = 0;
+  };
+  __device__ __forceinline__ void advance(Place& place) const {
+    place.ring.advance(args_.stages);
+    if (++place.stage == part_.stages) place.stage = 0, ++place.tile;
+  }
+  /// The team that has it next finds it in a slot of its own.
+  __device__ __forceinline__ std::uint32_t slot_of(const Place& place) const {
+    if (!part_.rotates) return place.ring.slot;
+    constexpr std::uint32_t kMask = Shape::kTeams - 1;
+    return (place.ring.slot & ~kMask) | ((place.ring.slot + place.tile) & kMask);
+  }
+
   /// The next stage; false after the last.
   __device__ __forceinline__ bool request() {
-    if (tile_ == part_.n_tiles) return false;
-    const std::uint32_t count = min(args_.stage_records, part_.records - record_);
+    if (fill_.tile == part_.n_tiles) return false;
+    const std::uint32_t record = fill_.stage * args_.stage_records;
+    const std::uint32_t count = min(args_.stage_records, part_.records - record);
     const std::uint32_t bytes = count * F::kRecordBytes;
     const std::uint64_t index =
-        static_cast<std::uint64_t>(vector_tile(args_, part_.first_tile + tile_)) * args_.tile_records +
-        part_.first + record_;
-    const Barrier full = barriers_.full + 8 * fill_.slot;
+        static_cast<std::uint64_t>(vector_tile(args_, part_.first_tile + fill_.tile)) * args_.tile_records +
+        part_.first + record;
+    const std::uint32_t slot = slot_of(fill_);
+    const Barrier full = barriers_.full + 8 * slot;
     barrier_arrive_expect(full, bytes);
-    bulk_load(ring_ + fill_.slot * (args_.stage_records * F::kRecordBytes),
+    bulk_load(ring_ + slot * (args_.stage_records * F::kRecordBytes),
               args_.records.ptr + index * F::kRecordBytes, bytes, full, policy_);
-    fill_.advance(args_.stages);
+    advance(fill_);
     ++requested_;
-    record_ += count;
-    if (record_ == part_.records) record_ = 0, ++tile_;
     return true;
   }
 
@@ -65,8 +83,8 @@ class VectorCopy {
   const Barriers& barriers_;
   std::uint32_t ring_;
   std::uint64_t policy_ = 0;
-  std::uint32_t tile_ = 0, record_ = 0, requested_ = 0;
-  RingPosition fill_;
+  std::uint32_t requested_ = 0;
+  Place fill_;
 };
 
 }  // namespace mlxn::sm90

@@ -44,7 +44,7 @@ __device__ __forceinline__ void vector_store_y(const HopperVectorArgs& args, std
 template <class Shape>
 __device__ __forceinline__ void vector_finish(const HopperVectorArgs& args, std::uint8_t* memory,
                                               const Part& part, const Barriers& barriers) {
-  constexpr int kM = Shape::kRows;
+  constexpr int kM = Shape::kRows, kTeams = Shape::kTeams, kTeamWarps = Shape::kTeamWarps;
   constexpr int kMine = (kM * 16 + 31) / 32;  // sums of a lane
   const std::uint32_t lane = threadIdx.x % 32;
   const float* squares = reinterpret_cast<const float*>(memory + args.at.sums);
@@ -64,9 +64,13 @@ __device__ __forceinline__ void vector_finish(const HopperVectorArgs& args, std:
       if (lane < kM * 4) {
         float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll
-        for (int w = 0; w < kWarps; ++w) {
-          const float4 v = reinterpret_cast<const float4*>(of_warps + w * kM * 16)[lane];
-          sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
+        for (int team = 0; team < kTeams; ++team) {
+          if (team >= static_cast<int>(part.stages)) continue;
+#pragma unroll
+          for (int w = team * kTeamWarps; w < (team + 1) * kTeamWarps; ++w) {
+            const float4 v = reinterpret_cast<const float4*>(of_warps + w * kM * 16)[lane];
+            sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
+          }
         }
         cluster_send(cluster_address(shared_address(other + buffer * kM * 16 + lane * 4), 0), to_barrier,
                      sum.x, sum.y, sum.z, sum.w);
@@ -110,14 +114,15 @@ __device__ __forceinline__ void vector_finish(const HopperVectorArgs& args, std:
     for (int p = 0; p < kMine; ++p) {
       const std::uint32_t j = lane + 32 * p;
       sums[p] = 0;
-      if constexpr (kM == 1) {  // half of the warps' for each half of the lanes
+      constexpr int kStep = kM == 1 ? 2 : 1;  // of one row, half of the warps' for each half of the lanes
 #pragma unroll
-        for (int w = 0; w < kWarps; w += 2) sums[p] += of_warps[w * 16 + j];
-        sums[p] += __shfl_xor_sync(0xffffffffu, sums[p], 16);
-      } else {
+      for (int team = 0; team < kTeams; ++team) {
+        if (team >= static_cast<int>(part.stages)) continue;  // had none of the tile
 #pragma unroll
-        for (int w = 0; w < kWarps; ++w) sums[p] += of_warps[w * kM * 16 + j];
+        for (int w = team * kTeamWarps; w < (team + 1) * kTeamWarps; w += kStep)
+          sums[p] += of_warps[w * kM * 16 + j];
       }
+      if constexpr (kM == 1) sums[p] += __shfl_xor_sync(0xffffffffu, sums[p], 16);
       if (args.parts > 1 && j < kM * 16) sums[p] += other[buffer * kM * 16 + j];
     }
     // Before y is stored: an arrival waits for what was.

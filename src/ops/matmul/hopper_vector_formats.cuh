@@ -4,15 +4,20 @@
 // A weight is scale * (code - kCentre) + addend, with scale and addend per 32 k, or per 16 k if kParts is 2.
 //
 // Codes: what a lane (4 g + t) loads of a unit, and of each step of 16 k the operand words of rows g and
-// g + 8: bytes of k 2t, 2t + 8, 2t + 1, 2t + 9 (if kNeighbours 2t, 2t + 1, 2t + 8, 2t + 9). kSecond: whether there
-// are second operands, second_step(), to be multiplied by themselves: 16: with sums of their own for every 16 k,
-// which join() adds to the others; 32: with the same sums, all bytes signed. A word may hold its codes times
-// factor(part, upper), which
-// saves shifts; the sums are integers, and the scale undoes it. If kPairs, the word of rows g is q + 16 q'
-// with q' of row g + 8, and the sums of rows g + 8 have to be taken off.
+// g + 8: bytes of k 2t, 2t + 8, 2t + 1, 2t + 9 (if kNeighbours 2t, 2t + 1, 2t + 8, 2t + 9). kSecond: whether
+// there are second operands, second_step(), to be multiplied by themselves: 16: with sums of their own for
+// every 16 k, which join() adds to the others; 32: with the same sums, all bytes signed. A word may hold its
+// codes times factor(part, upper), which saves shifts; the sums are integers, and the scale undoes it. If
+// kPairs, the word of rows g is q + 16 q' with q' of row g + 8, and the sums of rows g + 8 have to be taken off.
+//
+// Constants: what either wants to have in registers throughout; terms() and the steps are given theirs.
 //
 // Rows: Head is what a lane reads of the row data once per unit, terms() what it makes of that for a block of
 // 32 k (0..3) of the unit; `half` says which one of the record the unit is. `rows` is the row data.
+//
+// Measured on an H200: a scheduler takes 2 cycles for a byte permute, a shift or logic (one pipe), 2 for a product
+// of 32 bits (another), 4 for its upper half, 6 for a matrix instruction of 32 k, 4 for one of 16 (24 and 17 until
+// its sums can be used).
 #pragma once
 
 #include <cstdint>
@@ -68,22 +73,27 @@ struct Operands {
   std::uint32_t low, high;  // rows g, rows g + 8
 };
 
+/// What steps or terms read of registers that are filled once.
+struct NoConstants {};
+
 struct PlainFactor {
   static constexpr bool kPairs = false;
   static constexpr int kSecond = 0;
+  using Constants = NoConstants;
   static __device__ constexpr int factor(int, int) { return 1; }
 };
 
 struct NibbleCodes {
   static constexpr bool kPairs = true;
   static constexpr int kSecond = 0;
+  using Constants = NoConstants;
   static __device__ constexpr int factor(int, int upper) { return upper ? 16 : 1; }
   std::uint32_t w[8];
 
   __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
     load_words(codes, lane, w);
   }
-  __device__ __forceinline__ Operands step(int s) const { return {w[s], w[s] & 0xf0f0f0f0u}; }
+  __device__ __forceinline__ Operands step(int s, const NoConstants&) const { return {w[s], w[s] & 0xf0f0f0f0u}; }
 };
 
 struct ByteCodes : PlainFactor {
@@ -92,7 +102,7 @@ struct ByteCodes : PlainFactor {
   __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
     load_words(codes, lane, w);
   }
-  __device__ __forceinline__ Operands step(int s) const { return {w[2 * s], w[2 * s + 1]}; }
+  __device__ __forceinline__ Operands step(int s, const NoConstants&) const { return {w[2 * s], w[2 * s + 1]}; }
 };
 
 /// A second plane of bits is multiplied by itself: masks alone make its operands, each times a power of two,
@@ -107,7 +117,7 @@ struct NibbleBitCodes : NibbleCodes {
     const uint2 b = load_as<uint2>(codes + 1024 + lane * 8);
     bits[0] = b.x, bits[1] = b.y;
   }
-  __device__ __forceinline__ Operands second_step(int s) const {
+  __device__ __forceinline__ Operands second_step(int s, const NoConstants&) const {
     const std::uint32_t b = bits[s / 4], at = 0x01010101u << s % 4 * 2;
     return {b & at, b & at << 1};
   }
@@ -128,7 +138,7 @@ struct NibblePairCodes : NibbleCodes {
     NibbleCodes::load(codes, lane);
     load_words(codes + 1024, lane, pairs);
   }
-  __device__ __forceinline__ Operands second_step(int s) const {
+  __device__ __forceinline__ Operands second_step(int s, const NoConstants&) const {
     const std::uint32_t p = pairs[s / 2];
     return s % 2 ? Operands{p & 0x30303030u, p & 0xc0c0c0c0u} : Operands{p & 0x03030303u, p & 0x0c0c0c0cu};
   }
@@ -145,13 +155,14 @@ struct NibblePairCodes : NibbleCodes {
 struct PairCodes {
   static constexpr bool kPairs = false;
   static constexpr int kSecond = 0;
+  using Constants = NoConstants;
   static __device__ constexpr int factor(int part, int upper) { return (part ? 16 : 1) * (upper ? 4 : 1); }
   std::uint32_t w[4];
 
   __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
     load_words(codes, lane, w);
   }
-  __device__ __forceinline__ Operands step(int s) const {
+  __device__ __forceinline__ Operands step(int s, const NoConstants&) const {
     const std::uint32_t p = w[s / 2];
     return s % 2 ? Operands{p & 0x30303030u, p & 0xc0c0c0c0u} : Operands{p & 0x03030303u, p & 0x0c0c0c0cu};
   }
@@ -166,7 +177,7 @@ struct PairBitCodes : PairCodes {
     const uint2 b = load_as<uint2>(codes + 512 + lane * 8);
     bits[0] = b.x, bits[1] = b.y;
   }
-  __device__ __forceinline__ Operands second_step(int s) const {
+  __device__ __forceinline__ Operands second_step(int s, const NoConstants&) const {
     const std::uint32_t b = bits[s / 4], at = 0x01010101u << s % 4 * 2;
     return {b & at, b & at << 1};
   }
@@ -215,21 +226,25 @@ struct LookUpCodes : PlainFactor {
   __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
     load_words(codes, lane, w);
   }
-  __device__ __forceinline__ Operands step(int s) const {
-    const std::uint32_t zero = unknown_zero();
-    return look_up(kTables.lower[0] + zero, kTables.lower[1] + zero, w[s], w[s] >> 16);
+  struct Constants {
+    std::uint32_t lower[2], upper[2], minus_one;
+    __device__ __forceinline__ Constants()
+        : lower{in_register(kTables.lower[0]), in_register(kTables.lower[1])},
+          upper{in_register(kTables.upper[0]), in_register(kTables.upper[1])},
+          minus_one(in_register(~0u)) {}
+  };
+  __device__ __forceinline__ Operands step(int s, const Constants& of) const {
+    return {permute_bytes(of.lower[0], of.lower[1], w[s]), permute_bytes(of.lower[0], of.lower[1], w[s] >> 16)};
   }
-  __device__ __forceinline__ Operands second_step(int s) const {
-    // Products: the pipe of byte permutes, shifts and logic is the busiest.
-    const std::uint32_t zero = unknown_zero(), minus_one = 0xffffffffu + zero;
-    return look_up(kTables.upper[0] + zero, kTables.upper[1] + zero, multiply_add(w[s], minus_one, minus_one),
-                   multiply_add(w[s] >> 16, minus_one, minus_one));
+  __device__ __forceinline__ Operands second_step(int s, const Constants& of) const {
+    return {permute_bytes(of.upper[0], of.upper[1], inverted(w[s], of)),
+            permute_bytes(of.upper[0], of.upper[1], inverted(w[s] >> 16, of))};
   }
 
  private:
-  static __device__ __forceinline__ Operands look_up(std::uint32_t table0, std::uint32_t table1,
-                                                     std::uint32_t low, std::uint32_t high) {
-    return {permute_bytes(table0, table1, low), permute_bytes(table0, table1, high)};
+  /// As a product: the pipe of byte permutes, shifts and logic is the busiest.
+  static __device__ __forceinline__ std::uint32_t inverted(std::uint32_t word, const Constants& of) {
+    return multiply_add(word, of.minus_one, of.minus_one);
   }
 };
 
@@ -247,10 +262,12 @@ struct NoHead {
 /// d of four blocks in f16.
 struct RowsD {
   static constexpr int kParts = 1;
+  using Constants = NoConstants;
   static constexpr bool kAdds = false;
   using Head = NoHead;
   static __device__ __forceinline__ void terms(const Head&, const std::uint8_t* rows, std::uint32_t g,
-                                               std::uint32_t, std::uint32_t block, Terms<1>& out) {
+                                               std::uint32_t, std::uint32_t block, Terms<1>& out,
+                                               const NoConstants&) {
 #pragma unroll
     for (int u = 0; u < 2; ++u)
       out.scale[0][u] = f16_to_f32(static_cast<std::uint16_t>(load_u16(rows + g * 16 + u * 8 + block * 2)));
@@ -260,10 +277,12 @@ struct RowsD {
 /// d and the addend of four blocks.
 struct RowsDM {
   static constexpr int kParts = 1;
+  using Constants = NoConstants;
   static constexpr bool kAdds = true;
   using Head = NoHead;
   static __device__ __forceinline__ void terms(const Head&, const std::uint8_t* rows, std::uint32_t g,
-                                               std::uint32_t, std::uint32_t block, Terms<1>& out) {
+                                               std::uint32_t, std::uint32_t block, Terms<1>& out,
+                                               const NoConstants&) {
 #pragma unroll
     for (int u = 0; u < 2; ++u) {
       const std::uint32_t d_m = load_as<std::uint32_t>(rows + g * 32 + u * 16 + block * 4);
@@ -277,10 +296,12 @@ struct RowsDM {
 template <std::uint32_t kGroups, bool kBf16>
 struct RowsAffine {
   static constexpr int kParts = 1;
+  using Constants = NoConstants;
   static constexpr bool kAdds = true;
   using Head = NoHead;
   static __device__ __forceinline__ void terms(const Head&, const std::uint8_t* rows, std::uint32_t g,
-                                               std::uint32_t, std::uint32_t block, Terms<1>& out) {
+                                               std::uint32_t, std::uint32_t block, Terms<1>& out,
+                                               const NoConstants&) {
 #pragma unroll
     for (std::uint32_t u = 0; u < 2; ++u) {
       const std::uint32_t both =
@@ -297,14 +318,18 @@ struct RowsE8M0 {
   static constexpr int kParts = 1;
   static constexpr bool kAdds = false;
   using Head = NoHead;
+  struct Constants {
+    std::uint32_t normal, subnormal;
+    __device__ __forceinline__ Constants() : normal(in_register(1u << 23)), subnormal(in_register(1u << 21)) {}
+  };
   static __device__ __forceinline__ void terms(const Head&, const std::uint8_t* rows, std::uint32_t g,
-                                               std::uint32_t, std::uint32_t block, Terms<1>& out) {
+                                               std::uint32_t, std::uint32_t block, Terms<1>& out,
+                                               const Constants& of) {
 #pragma unroll
     for (int u = 0; u < 2; ++u) {
       const std::uint32_t e = rows[g * 8 + u * 4 + block];
-      const std::uint32_t zero = unknown_zero(), step = (1u << 21) + zero;
-      const auto normal = static_cast<std::int32_t>(multiply_add(e, (1u << 23) + zero, 0u - (1u << 23)));
-      const auto subnormal = static_cast<std::int32_t>(multiply_add(e, step, step));
+      const auto normal = static_cast<std::int32_t>(multiply_add(e, of.normal, 0u - (1u << 23)));
+      const auto subnormal = static_cast<std::int32_t>(multiply_add(e, of.subnormal, of.subnormal));
       out.scale[0][u] = __int_as_float(normal > subnormal ? normal : subnormal);
     }
   }
@@ -315,6 +340,7 @@ struct RowsE8M0 {
 /// two.
 struct RowsK4 {
   static constexpr int kParts = 1;
+  using Constants = NoConstants;
   static constexpr bool kAdds = true;
   struct Head {
     float d[2], minus_dmin[2];
@@ -333,7 +359,8 @@ struct RowsK4 {
     }
   };
   static __device__ __forceinline__ void terms(const Head& head, const std::uint8_t*, std::uint32_t,
-                                               std::uint32_t, std::uint32_t block, Terms<1>& out) {
+                                               std::uint32_t, std::uint32_t block, Terms<1>& out,
+                                               const NoConstants&) {
 #pragma unroll
     for (int u = 0; u < 2; ++u) {
       out.scale[0][u] = head.d[u] * byte_less<0>(head.sc[u], block);
@@ -345,6 +372,7 @@ struct RowsK4 {
 /// d, and eight 6-bit scales less 32: nibbles in the second word, upper bits in the upper half of the first.
 struct RowsIq4Xs {
   static constexpr int kParts = 1;
+  using Constants = NoConstants;
   static constexpr bool kAdds = false;
   struct Head {
     uint4 h;
@@ -353,7 +381,8 @@ struct RowsIq4Xs {
     }
   };
   static __device__ __forceinline__ void terms(const Head& head, const std::uint8_t*, std::uint32_t,
-                                               std::uint32_t half, std::uint32_t block, Terms<1>& out) {
+                                               std::uint32_t half, std::uint32_t block, Terms<1>& out,
+                                               const NoConstants&) {
     const std::uint32_t at = half * 4 + block;
 #pragma unroll
     for (int u = 0; u < 2; ++u) {
@@ -377,10 +406,12 @@ struct HeadD {
 /// d, and a signed byte per 16 k.
 struct RowsQ6K {
   static constexpr int kParts = 2;
+  using Constants = NoConstants;
   static constexpr bool kAdds = false;
   using Head = HeadD<256>;
   static __device__ __forceinline__ void terms(const Head& head, const std::uint8_t* rows, std::uint32_t g,
-                                               std::uint32_t half, std::uint32_t block, Terms<2>& out) {
+                                               std::uint32_t half, std::uint32_t block, Terms<2>& out,
+                                               const NoConstants&) {
 #pragma unroll
     for (int u = 0; u < 2; ++u) {
       const std::uint32_t sc = load_u16(rows + g * 32 + u * 16 + half * 8 + block * 2) ^ 0x8080u;
@@ -394,6 +425,7 @@ struct RowsQ6K {
 /// in four more, those of scales s and s + 4 beside each other.
 struct RowsQ3K {
   static constexpr int kParts = 2;
+  using Constants = NoConstants;
   static constexpr bool kAdds = false;
   using Head = HeadD<192>;
   /// Both of a block, in bytes, with 32 more.
@@ -404,7 +436,8 @@ struct RowsQ3K {
     return low | high << 4;
   }
   static __device__ __forceinline__ void terms(const Head& head, const std::uint8_t* rows, std::uint32_t g,
-                                               std::uint32_t half, std::uint32_t block, Terms<2>& out) {
+                                               std::uint32_t half, std::uint32_t block, Terms<2>& out,
+                                               const NoConstants&) {
 #pragma unroll
     for (int u = 0; u < 2; ++u) {
       const std::uint32_t sc = scales(rows + g * 24 + u * 12, half, block);
@@ -417,6 +450,7 @@ struct RowsQ3K {
 /// d, dmin, and a byte per 16 k: scale in its low nibble, minimum in its high one.
 struct RowsQ2K {
   static constexpr int kParts = 2;
+  using Constants = NoConstants;
   static constexpr bool kAdds = true;
   struct Head {
     float d[2], minus_dmin[2];
@@ -427,7 +461,8 @@ struct RowsQ2K {
     }
   };
   static __device__ __forceinline__ void terms(const Head& head, const std::uint8_t* rows, std::uint32_t g,
-                                               std::uint32_t half, std::uint32_t block, Terms<2>& out) {
+                                               std::uint32_t half, std::uint32_t block, Terms<2>& out,
+                                               const NoConstants&) {
 #pragma unroll
     for (int u = 0; u < 2; ++u) {
       const std::uint32_t both = load_u16(rows + g * 32 + u * 16 + half * 8 + block * 2);
@@ -449,6 +484,10 @@ struct VectorFormat {
   static constexpr DType kType = kTypeOf;
   using Codes = CodesOf;
   using Rows = RowsOf;
+  struct Constants {
+    typename Codes::Constants codes;
+    typename Rows::Constants rows;
+  };
   static constexpr int kCentre = kCentreOf;
   static constexpr int kParts = Rows::kParts;
   static constexpr bool kAdds = Rows::kAdds, kPairs = Codes::kPairs;

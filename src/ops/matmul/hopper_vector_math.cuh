@@ -14,7 +14,8 @@ template <class Shape>
 struct VectorMath {
   using F = typename Shape::Format;
   static constexpr int kM = Shape::kRows, kSlots = Shape::kSlots, kTileRows = Shape::kTileRows,
-                       kColumnTiles = Shape::kColumnTiles, kGroups = Shape::kGroups, kParts = F::kParts;
+                       kColumnTiles = Shape::kColumnTiles, kGroups = Shape::kGroups, kParts = F::kParts,
+                       kTeamWarps = Shape::kTeamWarps;
   static constexpr bool kScaled = F::kPairs && kParts == 1;
   static_assert(F::kHalves <= 2 && kTeamWarps % F::kHalves == 0, "a warp keeps to one half of records");
 
@@ -29,7 +30,7 @@ struct VectorMath {
 
   /// Operand B by slot, which lanes of other slots never load: it stays zero there.
   struct Slots {
-    uint2 b[2][kSlots] = {};
+    uint2 b[kSlots][2] = {};  // of two units
     bool is_mine[kSlots];
 
     __device__ __forceinline__ Slots() {
@@ -39,13 +40,15 @@ struct VectorMath {
     }
   };
 
-  /// Adds kCount units to the sums: half kHalf of `record` and, kTeamWarps units on, of later records.
-  /// groups: null, or flags of the unit's groups of blocks, those without being left out.
+  /// Adds kCount units to the sums: half kHalf of `record` and, kTeamWarps units on, of a later record. pair,
+  /// in_pair: where x of the first lies (Shape). groups: null, or flags of the unit's groups of blocks, those
+  /// without being left out.
   template <int kCount, std::uint32_t kHalf>
-  static __device__ __forceinline__ void multiply(const std::uint8_t* record, std::uint32_t unit,
-                                                  const std::uint8_t* x_shared,
-                                                  const std::uint8_t* meta_shared, Slots& slots, Sums& sums,
-                                                  const std::uint8_t* groups = nullptr) {
+  static __device__ __forceinline__ void multiply(const std::uint8_t* record, std::uint32_t pair,
+                                                  std::uint32_t in_pair, const std::uint8_t* x_shared,
+                                                  const std::uint8_t* meta_shared,
+                                                  const typename F::Constants& constants, Slots& slots,
+                                                  Sums& sums, const std::uint8_t* groups = nullptr) {
     constexpr std::uint32_t kStride = kTeamWarps / F::kHalves * F::kRecordBytes;
     const std::uint32_t lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
     typename F::Codes codes[kCount];
@@ -62,32 +65,32 @@ struct VectorMath {
       Terms<kParts> terms[kCount];
 #pragma unroll
       for (int i = 0; i < kCount; ++i)
-        F::Rows::terms(head[i], record + i * kStride + F::kCodeBytes, g, kHalf, block, terms[i]);
+        F::Rows::terms(head[i], record + i * kStride + F::kCodeBytes, g, kHalf, block, terms[i],
+                       constants.rows);
 #pragma unroll
       for (int tile = 0; tile < kColumnTiles; ++tile) {
         std::int32_t c[kCount][kParts][4], second[kCount][2][4] = {};
         int2 meta[kCount];
+        load_x<kCount>(x_shared + Shape::x_place(pair, group, tile) + lane * (8 * Shape::kTogether),
+                       meta_shared + Shape::meta_place(pair, block, tile * kTileRows + t % kTileRows),
+                       in_pair, slots, meta);
 #pragma unroll
         for (int i = 0; i < kCount; ++i) {
-          const std::uint32_t at = unit + i * kTeamWarps;
-          const uint2* b = reinterpret_cast<const uint2*>(
-              x_shared + ((at * kGroups + group) * kColumnTiles + tile) * 256 + lane * 8);
 #pragma unroll
-          for (int slot = 0; slot < kSlots; ++slot)
-            if (slots.is_mine[slot]) slots.b[i][slot] = *b;
-          meta[i] = *reinterpret_cast<const int2*>(
-              meta_shared + ((at * 4 + block) * kM + tile * kTileRows + t % kTileRows) * 8);
-          start(meta[i], c[i]);
+          for (int part = 0; part < kParts; ++part)
+            c[i][part][0] = c[i][part][1] = c[i][part][2] = c[i][part][3] = 0;
         }
 #pragma unroll
         for (int slot = 0; slot < kSlots; ++slot) {
 #pragma unroll
           for (int i = 0; i < kCount; ++i) {
             const int step = (group * kSlots + slot) * 2;
-            const Operands a0 = codes[i].step(step), a1 = codes[i].step(step + 1);
-            const std::uint32_t b0 = slots.b[i][slot].x, b1 = slots.b[i][slot].y;
+            const Operands a0 = codes[i].step(step, constants.codes),
+                           a1 = codes[i].step(step + 1, constants.codes);
+            const std::uint32_t b0 = slots.b[slot][i].x, b1 = slots.b[slot][i].y;
             if constexpr (F::kSecond == 32) {
-              const Operands s0 = codes[i].second_step(step), s1 = codes[i].second_step(step + 1);
+              const Operands s0 = codes[i].second_step(step, constants.codes),
+                             s1 = codes[i].second_step(step + 1, constants.codes);
               mma_s8_s8(c[i][0], a0.low, a0.high, a1.low, a1.high, b0, b1);
               mma_s8_s8(c[i][0], s0.low, s0.high, s1.low, s1.high, b0, b1);
             } else if constexpr (kParts == 1) {
@@ -97,7 +100,8 @@ struct VectorMath {
               mma_u8_s8(c[i][1], a1.low, a1.high, b1);
             }
             if constexpr (F::kSecond == 16) {
-              const Operands s0 = codes[i].second_step(step), s1 = codes[i].second_step(step + 1);
+              const Operands s0 = codes[i].second_step(step, constants.codes),
+                             s1 = codes[i].second_step(step + 1, constants.codes);
               mma_u8_s8(second[i][0], s0.low, s0.high, b0);
               mma_u8_s8(second[i][1], s1.low, s1.high, b1);
             }
@@ -116,6 +120,7 @@ struct VectorMath {
             whole_sums(second[i], second_sum);
             F::Codes::join(codes_sum, second_sum, block);
           }
+          take_off_centre(meta[i], codes_sum);
           add(codes_sum, meta[i], terms[i], sums.v[tile]);
         }
       }
@@ -156,15 +161,41 @@ struct VectorMath {
     return __uint_as_float((static_cast<std::uint32_t>(meta.x) & 0x1ffu) << 22);
   }
 
-  /// Accumulators that hold what the centre takes off.
-  static __device__ __forceinline__ void start(int2 meta, std::int32_t (&c)[kParts][4]) {
+  /// Of one unit or two: from the lane's place in operand B and in the scales of the first.
+  template <int kCount>
+  static __device__ __forceinline__ void load_x(const std::uint8_t* b, const std::uint8_t* scales,
+                                                std::uint32_t in_pair, Slots& slots, int2 (&meta)[kCount]) {
+    if constexpr (kCount == 2 && Shape::kTogether == 2) {
 #pragma unroll
-    for (int part = 0; part < kParts; ++part) {
-      c[part][0] = c[part][1] = c[part][2] = c[part][3] = 0;
-      if constexpr (F::kCentre != 0) {
+      for (int slot = 0; slot < kSlots; ++slot) {
+        if (!slots.is_mine[slot]) continue;
+        const uint4 both = load_as<uint4>(b);
+        slots.b[slot][0] = make_uint2(both.x, both.y), slots.b[slot][1] = make_uint2(both.z, both.w);
+      }
+      const uint4 two = load_as<uint4>(scales);
+      meta[0] = make_int2(static_cast<int>(two.x), static_cast<int>(two.y));
+      meta[1] = make_int2(static_cast<int>(two.z), static_cast<int>(two.w));
+    } else {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) {
+        const std::uint32_t pair = i * kTeamWarps;
+#pragma unroll
+        for (int slot = 0; slot < kSlots; ++slot)
+          if (slots.is_mine[slot])
+            slots.b[slot][i] = load_as<uint2>(b + Shape::x_place(pair, 0, 0) + in_pair * 8);
+        meta[i] = load_as<int2>(scales + Shape::meta_place(pair, 0, 0) + in_pair * 8);
+      }
+    }
+  }
+
+  /// Takes off what the codes' centre has added.
+  static __device__ __forceinline__ void take_off_centre(int2 meta, std::int32_t (&sums)[kParts][2]) {
+    if constexpr (F::kCentre != 0) {
+#pragma unroll
+      for (int part = 0; part < kParts; ++part) {
         const std::int32_t centre = kParts == 1 ? meta.y : -F::kCentre * part_sum(meta, part);
-        c[part][1] = (F::Codes::factor(part, 0) + (F::kPairs ? F::Codes::factor(part, 1) : 0)) * centre;
-        c[part][3] = F::Codes::factor(part, 1) * centre;
+#pragma unroll
+        for (int upper = 0; upper < 2; ++upper) sums[part][upper] += F::Codes::factor(part, upper) * centre;
       }
     }
   }
@@ -218,33 +249,43 @@ __device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, st
                                                 const Barriers& barriers) {
   using F = typename Shape::Format;
   using Math = VectorMath<Shape>;
+  constexpr std::uint32_t kTeams = Shape::kTeams, kTeamWarps = Shape::kTeamWarps;
+  constexpr int kMostPairs = ops::kHopperVectorStageUnits / (2 * kTeamWarps);
   const std::uint32_t lane = threadIdx.x % 32, stage_bytes = args.stage_records * F::kRecordBytes;
+  const std::uint32_t stage_units = args.stage_records * F::kHalves;
+  const std::uint32_t team = warp / kTeamWarps, mine = warp % kTeamWarps;
   const std::uint8_t *x_shared = memory + args.at.x, *meta_shared = memory + args.at.meta;
   const std::uint8_t* flags = memory + args.at.flags;
   const std::uint32_t low = args.at.low - args.at.x;
   std::uint32_t of_warps = 0;
 #pragma unroll
   for (std::uint32_t i = 0; i < kWarps; i += 4)
-    of_warps |= *reinterpret_cast<const std::uint32_t*>(flags + part.units * 4 + i);
+    of_warps |= load_as<std::uint32_t>(flags + part.units * 4 + i);
   const bool any_low = of_warps != 0;
   // The block's stages that are the team's.
-  std::uint32_t slot = (warp / kTeamWarps + part.first_tile * part.stages) % kTeams, parity = 0;
+  std::uint32_t slot = (team + part.first_tile * part.stages) % kTeams, parity = 0;
   std::uint32_t tile_stage = slot;
   typename Math::Slots slots;
+  const typename F::Constants constants;
   for (std::uint32_t i = 0; i < part.n_tiles; ++i) {
     typename Math::Sums sums;
     Math::clear(sums);
     // Where its sums go: those of the team that has the tile's first stage come first.
-    const std::uint32_t place = tile_stage * kTeamWarps + warp % kTeamWarps;
+    const std::uint32_t place = tile_stage * kTeamWarps + mine;
+    const bool has_any = tile_stage < part.stages;
     for (; tile_stage < part.stages; tile_stage += kTeams) {
-      const std::uint32_t first = tile_stage * args.stage_records;
-      const std::uint32_t units = min(args.stage_records, part.records - first) * F::kHalves;
+      const std::uint32_t first = tile_stage * stage_units, units = min(stage_units, part.units - first);
       const std::uint8_t* stage = memory + slot * stage_bytes;
+      const auto record_of = [&](std::uint32_t j) { return stage + j / F::kHalves * F::kRecordBytes; };
       barrier_wait(barriers.full + 8 * slot, parity);
-      std::uint32_t j = warp % kTeamWarps;
-      for (; j + kTeamWarps < units; j += 2 * kTeamWarps)
-        Math::template multiply<2, kHalf>(stage + j / F::kHalves * F::kRecordBytes, first * F::kHalves + j,
-                                          x_shared, meta_shared, slots, sums);
+      std::uint32_t j = mine;
+#pragma unroll 1
+      for (int pairs = 0; pairs < kMostPairs && j + kTeamWarps < units; ++pairs) {
+        const std::uint32_t pair = Shape::kTogether == 2 ? (first + j + mine) / 2 : first + j;
+        Math::template multiply<2, kHalf>(record_of(j), pair, 0, x_shared, meta_shared, constants, slots,
+                                          sums);
+        j += 2 * kTeamWarps;
+      }
       // One by one: what is left, then what outliers left of any.
       bool is_low = false;
       if (j < units || any_low)
@@ -252,14 +293,14 @@ __device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, st
         for (;; j += kTeamWarps) {
           if (j >= units) {
             if (is_low || !any_low) break;
-            is_low = true, j = warp % kTeamWarps;
+            is_low = true, j = mine;
             if (j >= units) break;
           }
-          const std::uint32_t unit = first * F::kHalves + j;
+          const std::uint32_t unit = first + j, offset = is_low ? low : 0;
           if (is_low && !Math::has_low(flags, unit)) continue;
-          Math::template multiply<1, kHalf>(stage + j / F::kHalves * F::kRecordBytes, unit,
-                                            x_shared + (is_low ? low : 0), meta_shared + (is_low ? low : 0),
-                                            slots, sums, is_low ? flags + unit * Math::kGroups : nullptr);
+          Math::template multiply<1, kHalf>(record_of(j), Shape::pair_of(unit), Shape::in_pair(unit),
+                                            x_shared + offset, meta_shared + offset, constants, slots, sums,
+                                            is_low ? flags + unit * Math::kGroups : nullptr);
         }
       __syncwarp();
       if (lane == 0) barrier_arrive(barriers.empty + 8 * slot);
@@ -267,10 +308,12 @@ __device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, st
       if (slot >= args.stages) slot -= args.stages, parity ^= 1;
     }
     tile_stage -= part.stages;
+    if (part.rotates) tile_stage = (tile_stage + kTeams - 1) % kTeams;
     const std::uint32_t buffer = i % kPartials, round = i / kPartials;
     if (round > 0) barrier_wait(barriers.partial_empty + 8 * buffer, (round - 1) & 1);
-    Math::store(sums, reinterpret_cast<float*>(memory + args.at.partial) +
-                          (buffer * kWarps + place) * Shape::kRows * 16);
+    if (has_any)
+      Math::store(sums, reinterpret_cast<float*>(memory + args.at.partial) +
+                            (buffer * kWarps + place) * Shape::kRows * 16);
     barrier_arrive(barriers.partial_full + 8 * buffer);  // every lane for what it wrote
   }
 }

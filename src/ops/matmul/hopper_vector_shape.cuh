@@ -12,8 +12,7 @@ namespace mlxn::sm90 {
 
 using ops::HopperVectorArgs;
 
-constexpr int kWarps = ops::kHopperVectorWarps, kTeams = ops::kHopperVectorTeams,
-              kTeamWarps = kWarps / kTeams;
+constexpr int kWarps = ops::kHopperVectorWarps;
 constexpr std::uint32_t kPartials = ops::kHopperVectorPartials;
 
 /// A block of 32 values of x is a power of two times 16-bit integers; an integer is 256 h + l
@@ -27,8 +26,10 @@ constexpr std::uint32_t kPartials = ops::kHopperVectorPartials;
 /// Rows of x are pairs of columns. Where they fill fewer than 8, several blocks share an instruction's
 /// columns, a slot each, and B is zero outside its block's slot.
 ///
-/// x in shared memory, per unit: [group][column tile][column 8][t 4][step 2][4 bytes]. Beside it, of every
-/// block and row of x, its scale and sum (VectorX::store_meta): [block][row].
+/// x in shared memory: [unit][group][column tile][column 8][t 4][step 2][4 bytes]. Beside it, of every block
+/// and row of x, eight bytes with its scale and sum (VectorX::store_meta): [unit][block][row]. Two units that
+/// a warp takes together (kTogether) lie as one of twice the size, whose last index is theirs, so that one
+/// load of 16 bytes has both.
 template <class FormatOf, int kM>
 struct VectorShape {
   using Format = FormatOf;
@@ -37,7 +38,27 @@ struct VectorShape {
   static constexpr int kTileRows = 4 / kSlots;         // rows of x of one block in one instruction
   static constexpr int kColumnTiles = kM / kTileRows;  // instructions per block
   static constexpr int kGroups = 4 / kSlots;           // of blocks in a unit
+  static constexpr int kTeams = ops::hopper_vector_teams(Format::kType), kTeamWarps = kWarps / kTeams;
+  static constexpr int kTogether = kM < 4 ? 2 : 1;  // units kTeamWarps apart; of many rows there is no room
   static_assert(kM == 1 || kM == 2 || kM == 4, "16 lanes stage a group of blocks");
+
+  /// Of a unit the number of its pair, which is the same one without kTogether.
+  static __device__ __forceinline__ std::uint32_t pair_of(std::uint32_t unit) {
+    constexpr std::uint32_t kStep = kTeamWarps * kTogether;
+    return unit / kStep * kTeamWarps + unit % kTeamWarps;
+  }
+  static __device__ __forceinline__ std::uint32_t in_pair(std::uint32_t unit) {
+    return unit / kTeamWarps % kTogether;
+  }
+  /// Bytes from x to its 8 columns of `tile`, from the scales to a block's row; `pair`: see pair_of.
+  static __device__ __forceinline__ std::uint32_t x_place(std::uint32_t pair, std::uint32_t group,
+                                                          std::uint32_t tile) {
+    return ((pair * kGroups + group) * kColumnTiles + tile) * (256 * kTogether);
+  }
+  static __device__ __forceinline__ std::uint32_t meta_place(std::uint32_t pair, std::uint32_t block,
+                                                             std::uint32_t row) {
+    return ((pair * 4 + block) * kM + row) * (8 * kTogether);
+  }
 };
 
 /// What of w a block has: all its tiles, and of their k a part.
@@ -46,11 +67,13 @@ struct Part {
   std::uint32_t rank;            // of the block in its cluster
   std::uint32_t first, records;  // of a tile's
   std::uint32_t stages;          // that they are
+  bool rotates;  // teams, by one a tile: else the last, short stage of tiles would always be one's
   std::uint32_t units;
   std::uint32_t first_k, end_k;  // of x
 };
-template <class F>
+template <class Shape>
 __device__ __forceinline__ Part vector_part(const HopperVectorArgs& args) {
+  using F = typename Shape::Format;
   Part part{};
   std::uint32_t cluster = blockIdx.x;
   if (args.parts > 1) part.rank = cluster_rank(), cluster /= args.parts;
@@ -59,6 +82,8 @@ __device__ __forceinline__ Part vector_part(const HopperVectorArgs& args) {
   part.first = part.rank * args.part_records;
   part.records = min(args.part_records, args.tile_records - part.first);
   part.stages = (part.records + args.stage_records - 1) / args.stage_records;
+  part.rotates =
+      Shape::kTeams > 2 && part.stages % Shape::kTeams == 0 && part.records % args.stage_records != 0;
   part.units = part.records * F::kHalves;
   part.first_k = part.first * F::kRecord.elems;
   part.end_k = min(args.k, part.first_k + part.records * F::kRecord.elems);
@@ -84,10 +109,10 @@ struct Barriers {
         other_full(partial_empty + 8 * kPartials),
         other_empty(other_full + 8 * kPartials) {}
 
-  __device__ __forceinline__ void init(std::uint32_t stages) const {
+  __device__ __forceinline__ void init(std::uint32_t stages, std::uint32_t team_warps) const {
     for (std::uint32_t i = 0; i < stages; ++i) {
       barrier_init(full + 8 * i, 1);
-      barrier_init(empty + 8 * i, kTeamWarps);
+      barrier_init(empty + 8 * i, team_warps);
     }
     for (std::uint32_t i = 0; i < kPartials; ++i) {
       barrier_init(partial_full + 8 * i, kWarps * 32);

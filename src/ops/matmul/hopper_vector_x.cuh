@@ -32,7 +32,7 @@ template <class Shape>
 struct VectorX {
   using F = typename Shape::Format;
   static constexpr int kM = Shape::kRows, kSlots = Shape::kSlots, kTileRows = Shape::kTileRows,
-                       kColumnTiles = Shape::kColumnTiles, kParts = F::kParts;
+                       kParts = F::kParts;
 
   /// Of a block and a row of x, eight bytes: the scale and what the codes' centre or the addend needs.
   ///   kParts 1   f32 scale, then i32 -kCentre * sum or f32 scale * sum
@@ -73,10 +73,11 @@ struct VectorX {
     sum -= 8u * __float_as_uint(kRound);
     sum += __shfl_xor_sync(0xffffffffu, sum, 1);
     const std::uint32_t other_sum = __shfl_xor_sync(0xffffffffu, sum, 2);
-    const std::uint32_t slot = block % kSlots, group = block / kSlots, tile = row / kTileRows;
+    const std::uint32_t slot = block % kSlots, group = block % 4 / kSlots, tile = row / kTileRows;
+    const std::uint32_t unit = block / 4, pair = Shape::pair_of(unit), in_pair = Shape::in_pair(unit) * 8;
     const std::uint32_t column = (slot * kTileRows + row % kTileRows) * 2;
-    std::uint8_t* out =
-        x_shared + (group * kColumnTiles + tile) * 256 + column * 32 + half * 16 + place.step * 4;
+    std::uint8_t* out = x_shared + Shape::x_place(pair, group, tile) +
+                        (column * 32 + half * 16) * Shape::kTogether + in_pair + place.step * 4;
     // The lane of k 0..7 of a k16 step writes the words of t = 0 and 1, that of k 8..15 those of t = 2
     // and 3.
 #pragma unroll
@@ -86,15 +87,15 @@ struct VectorX {
       const std::uint32_t other = __shfl_xor_sync(0xffffffffu, half ? low : high, 1);
       const std::uint32_t first = half ? other : low, second = half ? high : other;  // k 2t 2t+1, 2t+8 2t+9
       if (is_valid) {
-        *reinterpret_cast<std::uint32_t*>(out + i * 8) =
+        *reinterpret_cast<std::uint32_t*>(out + i * 8 * Shape::kTogether) =
             permute_bytes(first, second, F::kNeighbours ? 0x7531 : 0x7351);
-        *reinterpret_cast<std::uint32_t*>(out + i * 8 + 32) =
+        *reinterpret_cast<std::uint32_t*>(out + (i * 8 + 32) * Shape::kTogether) =
             permute_bytes(first, second, F::kNeighbours ? 0x6420 : 0x6240) ^ 0x80808080u;
       }
     }
     if (is_valid && (threadIdx.x & 3) == 0)
-      store_meta(meta_shared + (block * kM + row) * 8, scale, static_cast<std::int32_t>(sum),
-                 static_cast<std::int32_t>(other_sum));
+      store_meta(meta_shared + Shape::meta_place(pair, block % 4, row) + in_pair, scale,
+                 static_cast<std::int32_t>(sum), static_cast<std::int32_t>(other_sum));
   }
 
   /// What the 32 values of a block, eight in each of four lanes, are multiples of.

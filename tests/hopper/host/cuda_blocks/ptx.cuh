@@ -41,7 +41,7 @@ inline std::uint32_t permute_bytes(std::uint32_t a, std::uint32_t b, std::uint32
 }
 
 inline std::uint32_t multiply_add(std::uint32_t a, std::uint32_t b, std::uint32_t c) { return a * b + c; }
-inline std::uint32_t unknown_zero() { return 0; }
+inline std::uint32_t in_register(std::uint32_t constant) { return constant; }
 
 inline float larger_magnitude(float a, float b) {
   a = __builtin_fabsf(a), b = __builtin_fabsf(b);
