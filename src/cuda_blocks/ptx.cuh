@@ -26,11 +26,6 @@ __device__ __forceinline__ void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-/// Arrives at a named barrier that others wait at, without waiting.
-__device__ __forceinline__ void named_barrier_arrive(int id, int threads) {
-  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-
 /// 1 in one lane of a converged warp, 0 in the others.
 __device__ __forceinline__ bool elect_lane() {
   std::uint32_t is_elected;

@@ -77,6 +77,8 @@ struct Config {
   static constexpr std::uint32_t kXBarriers = kShape.ring_bytes();
   static constexpr std::uint32_t kWBarriers = kXBarriers + sm90::StageBarriers<kXStages>::kBytes;
   static constexpr std::uint32_t kSummed = kWBarriers + sm90::StageBarriers<kWStages>::kBytes;  // one a stage of x
+  // Two barriers of blocks with two k groups: all have read their last stage; the second's sums lie there.
+  static constexpr std::uint32_t kExchange = kShape.exchange_offset();
   static constexpr std::uint32_t kBarrierEnd = kShape.barrier_end(), kEnd = kShape.shared_bytes();
   static constexpr int kCopies = kShape.copies();
   static constexpr std::uint32_t kPieceBytes =
@@ -925,17 +927,17 @@ __device__ __forceinline__ void consume(const HopperTileArgs& args, std::uint32_
       multiply_shared<C>(sums, shared, x_ring, w_ring, x_at, w_at, item, me);
     }
     if constexpr (C::kKGroups == 2) {
-      // The stages are free once both groups have read them. A barrier for each way: the groups' code is apart.
+      const sm90::Barrier all_read = shared + C::kExchange, left = all_read + 8;
+      sm90::barrier_arrive(all_read);
       if constexpr (kGroup == 1) {
-        sm90::named_barrier(1, 2 * C::kRowThreads);
+        sm90::barrier_wait(all_read, 0);
 #pragma unroll
         for (int quad = 0; quad < C::kSums / 4; ++quad)
           memory[quad * C::kRowThreads + me.thread] = quad_of(sums, quad);
-        sm90::named_barrier_arrive(3, 2 * C::kRowThreads);
+        sm90::barrier_arrive(left);
       }
       if constexpr (kGroup == 0) {
-        sm90::named_barrier_arrive(1, 2 * C::kRowThreads);
-        sm90::named_barrier(3, 2 * C::kRowThreads);
+        sm90::barrier_wait(left, 0);
 #pragma unroll
         for (int quad = 0; quad < C::kSums / 4; ++quad) {
           const float4 v = memory[quad * C::kRowThreads + me.thread];
@@ -983,6 +985,10 @@ __device__ __forceinline__ void tile_matmul(const HopperTileArgs& args) {
       for (std::uint32_t slot = 0; slot < C::kXStages; ++slot)
         sm90::barrier_init(shared + C::kSummed + slot * 8, 32);
       sm90::barrier_init_fence();
+    }
+    if constexpr (C::kKGroups == 2) {
+      sm90::barrier_init(shared + C::kExchange, 2 * C::kRowThreads);
+      sm90::barrier_init(shared + C::kExchange + 8, C::kRowThreads);
     }
   }
   if constexpr (C::kShape.look_up) {

@@ -44,9 +44,11 @@ struct Shape {
   [[nodiscard]] constexpr int sum_offset() const noexcept { return x_stages * x_stage_bytes(); }
   [[nodiscard]] constexpr int w_offset() const noexcept { return sum_offset() + x_stages * sum_stage_bytes(); }
   [[nodiscard]] constexpr int ring_bytes() const noexcept { return w_offset() + w_stages * w_stage_bytes(); }
-  [[nodiscard]] constexpr int barrier_end() const noexcept {
+  /// Barriers between k groups, see Config::kExchange.
+  [[nodiscard]] constexpr int exchange_offset() const noexcept {
     return ring_bytes() + 16 * (x_stages + w_stages) + (x_sums ? 8 * x_stages : 0);
   }
+  [[nodiscard]] constexpr int barrier_end() const noexcept { return exchange_offset() + (k_groups == 2 ? 16 : 0); }
   [[nodiscard]] constexpr int shared_bytes() const noexcept {
     if (!look_up) return barrier_end();
     return (kReserved + barrier_end() + kTableBytes - 1) / kTableBytes * kTableBytes + kTableBytes - kReserved;
