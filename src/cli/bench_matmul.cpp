@@ -97,32 +97,52 @@ Result<Weights> make_weights(const Device& device, const Case& c, bool prepare) 
   return weights;
 }
 
-/// Numbers of a dense type as f32.
-Result<std::vector<float>> to_floats(DType type, std::span<const std::byte> bytes) {
-  std::vector<float> values(bytes.size() / block_bytes(type));
-  MLXN_CHECK(dequantize(type, bytes, values));
-  return values;
-}
-
 /// What rounding to a type does to numbers, at most, as a share of them.
 double rounding(DType type) noexcept { return type == DType::f16 ? 0x1p-11 : type == DType::bf16 ? 0x1p-8 : 0; }
 
-/// Normalised mean square error of some outputs against a float64 product with the decoded weights.
-Result<double> check_outputs(const Case& c, std::span<const std::byte> blocks, std::span<const float> xs, const Tensor& y) {
-  std::vector<std::byte> bytes(static_cast<std::size_t>(y.elems()) * block_bytes(y.dtype()));
-  MLXN_CHECK(y.device().download(bytes, y));
-  MLXN_TRY(const std::vector<float> ys, to_floats(y.dtype(), bytes));
-  const auto k = static_cast<std::size_t>(c.shape.k), n = static_cast<std::size_t>(c.shape.n);
-  const std::size_t row_bytes = k / block_elems(c.type) * block_bytes(c.type);
-  std::vector<float> w(k);
+/// The i-th of `count` numbers below n, as far apart as they can be: the first and the last are among them.
+std::size_t spread(std::size_t i, std::size_t count, std::size_t n) noexcept { return count > 1 ? i * (n - 1) / (count - 1) : 0; }
+
+/// In float64, which holds products of floats exactly, and sums of them to far less than the classes' errors. Several sums at a time:
+/// additions wait for each other.
+double dot(std::span<const float> a, std::span<const float> b) noexcept {
+  constexpr std::size_t kSums = 8;
+  double sums[kSums] = {}, rest = 0;
+  std::size_t at = 0;
+  for (; at + kSums <= a.size(); at += kSums) {
+    for (std::size_t i = 0; i < kSums; ++i) sums[i] += static_cast<double>(a[at + i]) * static_cast<double>(b[at + i]);
+  }
+  for (; at < a.size(); ++at) rest += static_cast<double>(a[at]) * static_cast<double>(b[at]);
+  for (const double sum : sums) rest += sum;
+  return rest;
+}
+
+/// Normalised mean square error of y against float64 products with the decoded weights, of kChecked elements spread over y: of up to
+/// kMostTokens rows of x, and as many rows of w as that leaves, each decoded once. So many that with other random numbers it is the
+/// same to about a tenth.
+Result<double> check_outputs(const Case& c, std::span<const std::byte> blocks, DType x_type, std::span<const std::byte> x,
+                             const Tensor& y) {
+  constexpr std::size_t kChecked = 512, kMostTokens = 4;
+  const auto m = static_cast<std::size_t>(c.m), n = static_cast<std::size_t>(c.shape.n), k = static_cast<std::size_t>(c.shape.k);
+  const std::size_t tokens = std::min(m, kMostTokens), rows = std::min(n, kChecked / tokens);
+  std::vector<float> xs(tokens * k), ys(tokens * n), w(k);
+  const std::size_t x_bytes = k * block_bytes(x_type), w_bytes = k / block_elems(c.type) * block_bytes(c.type);
+  std::vector<std::byte> y_bytes(n * block_bytes(y.dtype()));
+  for (std::size_t i = 0; i < tokens; ++i) {
+    const std::size_t token = spread(i, tokens, m);
+    MLXN_CHECK(dequantize(x_type, x.subspan(token * x_bytes, x_bytes), std::span(xs).subspan(i * k, k)));
+    const auto at = static_cast<std::int64_t>(token);
+    MLXN_TRY(const Tensor y_row, y.slice(0, at, at + 1));
+    MLXN_CHECK(y.device().download(y_bytes, y_row));
+    MLXN_CHECK(dequantize(y.dtype(), y_bytes, std::span(ys).subspan(i * n, n)));
+  }
   double error = 0, power = 0;
-  for (std::size_t i = 0; i < 16; ++i) {
-    const std::size_t row = i * (n - 1) / 15;
-    MLXN_CHECK(dequantize(c.type, blocks.subspan(row * row_bytes, row_bytes), w));
-    for (const std::size_t m : {std::size_t{0}, static_cast<std::size_t>(c.m - 1)}) {
-      double sum = 0;
-      for (std::size_t j = 0; j < k; ++j) sum += static_cast<double>(w[j]) * static_cast<double>(xs[m * k + j]);
-      const double difference = static_cast<double>(ys[m * n + row]) - sum;
+  for (std::size_t i = 0; i < rows; ++i) {
+    const std::size_t row = spread(i, rows, n);
+    MLXN_CHECK(dequantize(c.type, blocks.subspan(row * w_bytes, w_bytes), w));
+    for (std::size_t token = 0; token < tokens; ++token) {
+      const double sum = dot(w, std::span(xs).subspan(token * k, k));
+      const double difference = static_cast<double>(ys[token * n + row]) - sum;
       error += difference * difference;
       power += sum * sum;
     }
@@ -170,8 +190,7 @@ Result<Row> run_case(const Device& device, const Case& c, const Wanted& wanted, 
   row.cached = weights.cached;
   row.weight_bytes = prepare ? weights.prepared[0].bytes() : weights.raw[0].bytes();
   MLXN_CHECK(graph.replay_and_wait());
-  MLXN_TRY(const std::vector<float> xs, to_floats(wanted.x, x_bytes));
-  MLXN_TRY(row.error, check_outputs(c, weights.blocks, xs, y));
+  MLXN_TRY(row.error, check_outputs(c, weights.blocks, wanted.x, x_bytes, y));
   const double of_class = row.plan.numerics == Numerics::int8act ? 5e-4 : row.plan.numerics == Numerics::f16 ? 1e-6 : 1e-11;
   const double bound = of_class + rounding(wanted.y) * rounding(wanted.y);
   if (!(row.error <= bound)) {

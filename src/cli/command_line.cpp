@@ -179,7 +179,7 @@ void add_bench(CLI::App& app, BenchMatmulFlags& m, BenchCeilingsFlags& ceilings,
   c->add_flag("--batch-invariant", m.batch_invariant, "a row's result is the same bits whatever M is");
   c->add_option("--seconds", m.seconds, "time per case")->capture_default_str();
   c->add_flag("--explain", m.explain, "measure nothing: which kernel each case takes here, and why");
-  c->add_flag("--json", m.json, "one object a line");
+  c->add_flag("--json", m.json, "one object a line; nmse: of up to 512 results all over y, against float64 products");
   add_bench_model(*bench, model);
   c = bench->add_subcommand("ceilings", "Read bandwidth, arithmetic peaks and the cost of a dispatch");
   add_device_flags(*c, ceilings.device, ceilings.threads);
