@@ -1,6 +1,6 @@
 #!/bin/sh
-# tile_check.sh OUTPUT [TYPE...]: builds bench/hopper/tile_check.cu with the library's kernels, of these types of records or of
-# all, from the repository's root. Objects are kept beside OUTPUT. Waits of more than a second stop a kernel.
+# tile_check.sh OUTPUT [TYPE...]: builds bench/hopper/tile_check with the library's kernels, of these types of records or of all, from
+# the repository's root. Objects are kept beside OUTPUT. Waits of more than a second stop a kernel.
 set -e
 out=$1
 shift
@@ -17,7 +17,7 @@ if [ $# -gt 0 ]; then
   done
   echo "#define MLXN_TYPES(DO) $types" > "$out.objects/tile_check_types.h"
 fi
-sources="bench/hopper/tile_check.cu $kernels src/ops/matmul/hopper_tile.cpp src/ops/matmul/hopper_dense.cpp
+sources="$(echo bench/hopper/tile_check/*.c*) $kernels src/ops/matmul/hopper_tile.cpp src/ops/matmul/hopper_dense.cpp
   src/quant/decode.cpp src/quant/records.cpp src/quant/random_blocks.cpp src/base/dtype.cpp"
 # Two compilers at a time.
 for source in $sources; do echo "$source"; done |

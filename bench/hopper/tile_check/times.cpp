@@ -1,0 +1,114 @@
+// What the library chooses, with the ways of it, and beside cuBLAS.
+#include <cstdio>
+#include <string>
+
+#include "tile_check/bench.h"
+
+namespace tile_check {
+
+void Bench::chosen(int m) {
+  const HopperTilePlan plan = type_.plan(m, n_, k_, sms_);
+  const void* function = kernel_of(type_, plan.kernel);
+  const double plain = time(plan, function, false, true, false),
+               early = time(plan, function, false, true, true);
+  const double both_plain = time(plan, function, true, true, false),
+               both = time(plan, function, true, true, true);
+  const double stage = time(plan, function, true, false, true);
+  const double normed = time(plan, function, true, false, true, {false, norm_}),
+               added = time(plan, function, false, true, true, {false, nullptr, true}),
+               gated =
+                   time(plan, function, false, true, true, {false, nullptr, false, ops::kHopperTileSilu});
+  char direct[64] = "";
+  if (plan.can_map(narrow_type(), 0, 2ll * k_)) {
+    std::snprintf(direct, sizeof direct, ", from 16 bits %7.2f plain %7.2f early",
+                  time(plan, function, true, true, false, {true}),
+                  time(plan, function, true, true, true, {true}));
+  }
+  std::printf(
+      "%-30s n %5d k %5d m %4d parts %2u: product %7.2f plain %7.2f early, with staging %7.2f plain %7.2f "
+      "early, "
+      "staging alone %6.2f, with a norm %6.2f, product onto y %7.2f, gated %7.2f early%s us; %4.0f "
+      "TFLOP/s, weights "
+      "%4.0f GB/s\n",
+      std::string(plan.kernel).c_str(), n_, k_, m, plan.splits, plain, early, both_plain, both, stage,
+      normed, added, gated, direct, 2e-6 * m * n_ * k_ / early,
+      double(plan.map.row_bytes) * double(plan.map.rows) / early * 1e-3);
+  std::fflush(stdout);
+}
+
+void Bench::beside_cublas(bench::Cublas& cublas, int m, bool all) {
+  const HopperTilePlan chosen = type_.plan(m, n_, k_, sms_);
+  struct Entry {
+    std::string name;
+    std::unique_ptr<Product> product;
+    std::unique_ptr<Chain> chain;
+  };
+  std::vector<Entry> entries;
+  const int calls = calls_for(m);
+  auto add = [&](const std::string& name, const HopperTilePlan& plan, const void* function, bool stage,
+                 bool direct = false) {
+    Entry e{name, product(plan, function, Way{direct}), nullptr};
+    Product& p = *e.product;
+    p.run_stage(stream_, false);
+    CHECK(cudaStreamSynchronize(stream_));
+    e.chain = std::make_unique<Chain>(stream_, calls, [&](int i) {
+      p.use(records_[i % records_.size()]);
+      if (stage) p.run_stage(stream_, true);
+      p.run(stream_, true);
+    });
+    entries.push_back(std::move(e));
+  };
+  const std::string name(chosen.kernel);
+  add(name + " parts " + std::to_string(chosen.splits), chosen, kernel_of(type_, name), false);
+  add("  with staging", chosen, kernel_of(type_, name), true);
+  if (chosen.can_map(narrow_type(), 0, 2ll * k_))
+    add("  from 16 bits", chosen, kernel_of(type_, name), false, true);
+  if (all) {
+    auto try_shape = [&](const tile::Shape& shape, const void* function, const std::string& label) {
+      if (shape.tokens < m && shape.tokens < 128) return;
+      if (shape.tokens > 2 * m && shape.tokens > 16) return;
+      for (std::uint32_t splits : {1u, 2u, 3u, 4u}) {
+        if (splits > 1 && shape.form != tile::Form::parts) break;
+        HopperTilePlan plan = type_.plan(shape, m, n_, k_, splits, sms_);
+        const std::uint32_t blocks = plan.grid[0] * plan.grid[1] * plan.grid[2];
+        if (splits > 1 && blocks > 2u * sms_) break;
+        const bool walks = shape.form == tile::Form::tiles && m > 512;
+        for (std::uint32_t group : {2u, 4u, 8u, 16u}) {
+          if (!walks && group != 8) continue;
+          plan.args.token_group = group;
+          add(label + " parts " + std::to_string(plan.splits) +
+                  (walks ? " group " + std::to_string(group) : ""),
+              plan, function, false);
+        }
+      }
+    };
+    for (int kind = 0; kind < type_.kinds(); ++kind) {
+      try_shape(type_.shape(kind), kernel_of(type_, type_.kernel(kind)), type_.kernel(kind));
+    }
+    for (const Variant& v : variants_of(type_))
+      try_shape(v.shape, v.function, std::string("variant ") + v.name);
+  }
+  std::unique_ptr<Chain> peer = std::make_unique<Chain>(stream_, calls, [&](int i) {
+    if (!cublas.multiply(stream_, type_.type == DType::bf16, narrow_x_, records_[i % records_.size()], y_, m, n_,
+                         k_)) {
+      throw Failure{cudaErrorUnknown, "cublasGemmEx"};
+    }
+  });
+  const int replays = m >= 512 ? 5 : 9;
+  for (int i = -1; i < replays; ++i) {
+    peer->replay(i >= 0);
+    for (Entry& e : entries) e.chain->replay(i >= 0);
+    if (entries.size() > 4) peer->replay(i >= 0);
+  }
+  const double theirs = peer->us();
+  std::printf("%s n %5d k %5d m %4d: cuBLAS %7.2f us %4.0f TFLOP/s\n", type_.name().c_str(), n_, k_, m,
+              theirs, 2e-6 * m * n_ * k_ / theirs);
+  for (Entry& e : entries) {
+    const double us = e.chain->us();
+    std::printf("  %-52s %7.2f us %4.0f TFLOP/s %4.0f GB/s  %.3f of cuBLAS's rate\n", e.name.c_str(), us,
+                2e-6 * m * n_ * k_ / us, 2e-3 * n_ * k_ / us, theirs / us);
+  }
+  std::fflush(stdout);
+}
+
+}  // namespace tile_check
