@@ -472,6 +472,22 @@ TEST(HopperTiles, PlansAreTheFastestByTheTable) {
   }
 }
 
+/// Pairs of blocks want two of them.
+TEST(HopperTiles, OneMultiprocessorHasPlans) {
+  for (const std::uint32_t m : {5u, 64u, 4096u}) {
+    for (const DType type : kTypes) {
+      const ops::HopperTilePlan p = ops::plan_hopper_tile(type, m, 4096, 4096, 1);
+      EXPECT_FALSE(p.kernel.empty());
+      EXPECT_NE(p.shape.form, tile::Form::pair) << p.kernel;
+    }
+    for (const ops::DenseFormat format : kDenseFormats) {
+      const ops::HopperTilePlan p = ops::plan_hopper_dense(format, m, 4096, 4096, 1);
+      EXPECT_FALSE(p.kernel.empty());
+      EXPECT_NE(p.shape.form, tile::Form::pair) << p.kernel;
+    }
+  }
+}
+
 /// Kernels without a row in the table would never be chosen.
 TEST(HopperTiles, TheTableHasAllKernels) {
   const auto expect_rates = [](const ops::HopperTileRates& rates) {

@@ -7,10 +7,7 @@
 namespace mlxn::ops {
 namespace {
 
-using tile::Form;
 using tile::Shape;
-
-constexpr std::uint32_t kMaxSplits = 16;
 
 /// By format and kind.
 constexpr auto kRates = [] {
@@ -70,27 +67,12 @@ HopperTilePlan plan_dense_shape(DenseFormat format, const Shape& shape, std::uin
 
 HopperTilePlan plan_hopper_dense(DenseFormat format, std::uint32_t m, std::uint32_t n, std::uint32_t k,
                                  std::uint32_t multiprocessors, bool batch_invariant) noexcept {
-  HopperTilePlan best;
-  double least = 0;
-  for (int kind = 0; kind < tile::kDenseKinds; ++kind) {
-    const Shape shape = tile::dense_shape_of(kind);
-    const HopperTileRates rates = hopper_dense_rates(format, kind);
-    if (rates.step == 0) continue;
-    if (batch_invariant && shape.form == Form::pair) continue;  // k in halves, in other kernels not
-    const std::uint32_t most = shape.form == Form::parts && !batch_invariant ? kMaxSplits : 1;
-    for (std::uint32_t splits = 1; splits <= most; ++splits) {
-      HopperTilePlan plan = plan_dense_shape(format, shape, m, n, k, splits, multiprocessors);
-      if (shape.form == Form::parts && plan.splits != splits) continue;
-      if (splits > 1 && (plan.args.split_steps < 4 || plan.grid[0] * plan.grid[1] * plan.grid[2] > 2 * multiprocessors)) break;
-      if (shape.form == Form::pair && plan.args.steps < 8) continue;
-      const double us = hopper_tile_us(rates, hopper_tile_terms(plan, multiprocessors));
-      if (!best.kernel.empty() && us >= least) continue;
-      plan.kernel = hopper_dense_name(format, kind);
-      least = us;
-      best = plan;
-    }
-  }
-  return best;
+  return fastest_plan(
+      tile::kDenseKinds, multiprocessors, batch_invariant,
+      [&](int kind) {
+        return HopperTileKernel{hopper_dense_name(format, kind), tile::dense_shape_of(kind), hopper_dense_rates(format, kind)};
+      },
+      [&](const Shape& shape, std::uint32_t splits) { return plan_dense_shape(format, shape, m, n, k, splits, multiprocessors); });
 }
 
 }  // namespace mlxn::ops

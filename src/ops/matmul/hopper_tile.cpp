@@ -15,8 +15,6 @@ using tile::Shape;
 
 constexpr std::uint32_t ceil_div(std::uint32_t a, std::uint32_t b) noexcept { return (a + b - 1) / b; }
 
-constexpr std::uint32_t kMaxSplits = 16;
-
 /// By type and kind; kernels without a row in the table are no choice.
 constexpr auto kRates = [] {
   std::array<std::array<HopperTileRates, tile::kKinds>, kDTypeCount> rates{};
@@ -54,20 +52,7 @@ std::string_view hopper_tile_name(DType type, int kind) noexcept {
     return kNames[kind];                                                                                 \
   }
   switch (type) {
-    MLXN_TILE_NAMES(q4_0)
-    MLXN_TILE_NAMES(q4_1)
-    MLXN_TILE_NAMES(q5_0)
-    MLXN_TILE_NAMES(q5_1)
-    MLXN_TILE_NAMES(q8_0)
-    MLXN_TILE_NAMES(q2_K)
-    MLXN_TILE_NAMES(q3_K)
-    MLXN_TILE_NAMES(q4_K)
-    MLXN_TILE_NAMES(q5_K)
-    MLXN_TILE_NAMES(q6_K)
-    MLXN_TILE_NAMES(iq4_nl)
-    MLXN_TILE_NAMES(iq4_xs)
-    MLXN_TILE_NAMES(mxfp4)
-    MLXN_HOPPER_VECTOR_AFFINE_TYPES(MLXN_TILE_NAMES)
+    MLXN_HOPPER_VECTOR_TYPES(MLXN_TILE_NAMES)
     default:
       return {};  // has no records: excluded by the contract
   }
@@ -197,30 +182,12 @@ HopperTilePlan plan_hopper_shape(DType type, const Shape& shape, std::uint32_t m
 
 HopperTilePlan plan_hopper_tile(DType type, std::uint32_t m, std::uint32_t n, std::uint32_t k,
                                 std::uint32_t multiprocessors, bool batch_invariant) noexcept {
-  HopperTilePlan best;
-  double least = 0;
-  for (int kind = 0; kind < tile::kKinds; ++kind) {
-    const Shape shape = hopper_tile_shape(type, kind);
-    const HopperTileRates rates = hopper_tile_rates(type, kind);
-    if (rates.step == 0) continue;
-    // k in halves, or rounded otherwise than in other kernels.
-    if (batch_invariant && (shape.form == Form::pair || shape.few || shape.by_record != tile::Nesting::none)) continue;
-    const std::uint32_t most = shape.form == Form::parts && !batch_invariant ? kMaxSplits : 1;
-    for (std::uint32_t splits = 1; splits <= most; ++splits) {
-      HopperTilePlan plan = plan_hopper_shape(type, shape, m, n, k, splits, multiprocessors);
-      if (shape.form == Form::parts && plan.splits != splits) continue;
-      if (splits > 1 && plan.args.split_steps < 4) break;
-      // Beyond two waves of blocks nothing was measured.
-      if (splits > 1 && plan.grid[0] * plan.grid[1] * plan.grid[2] > 2 * multiprocessors) break;
-      if (shape.form == Form::pair && plan.args.steps < 8) continue;
-      const double us = hopper_tile_us(rates, hopper_tile_terms(plan, multiprocessors));
-      if (!best.kernel.empty() && us >= least) continue;
-      plan.kernel = hopper_tile_name(type, kind);
-      least = us;
-      best = plan;
-    }
-  }
-  return best;
+  return fastest_plan(
+      tile::kKinds, multiprocessors, batch_invariant,
+      [&](int kind) {
+        return HopperTileKernel{hopper_tile_name(type, kind), hopper_tile_shape(type, kind), hopper_tile_rates(type, kind)};
+      },
+      [&](const Shape& shape, std::uint32_t splits) { return plan_hopper_shape(type, shape, m, n, k, splits, multiprocessors); });
 }
 
 }  // namespace mlxn::ops

@@ -26,7 +26,6 @@ struct HopperTilePlan {
   gpu::TensorMapSpec
       x_map;  ///< of staged rows; the base is the caller's, and row_bytes if x is mapped itself
 
-  std::string_view stage_kernel = "matmul_hopper_stage";
   std::uint32_t stage_grid = 0;
   std::uint64_t row_bytes = 0;        ///< HopperStageArgs::rows, aligned to 16 bytes
   std::uint64_t scale_bytes = 0;      ///< HopperStageArgs::scales, aligned to 8
@@ -53,7 +52,7 @@ struct HopperTilePlan {
   void fuse(bool gated) noexcept;
 };
 
-/// Names and resources of the kernels of a type, without a plan: kind 0 .. tile::kKinds - 1.
+/// The kernels of a type: kind 0 .. tile::kKinds - 1. Nothing of a type that has no records.
 [[nodiscard]] std::string_view hopper_tile_name(DType type, int kind) noexcept;
 [[nodiscard]] constexpr tile::Nesting nesting_of(DType type) noexcept {
   switch (type) {
@@ -125,5 +124,43 @@ struct HopperTileTerms {
                                         std::uint32_t k, std::uint32_t steps, std::uint32_t splits,
                                         std::uint32_t multiprocessors,
                                         std::uint32_t whole_steps = 1) noexcept;
+
+/// One of a type's kernels.
+struct HopperTileKernel {
+  std::string_view name;
+  tile::Shape shape;
+  HopperTileRates rates;
+};
+/// The plan that takes the least time by the table, of `kinds` kernels, with k in parts where their form has parts.
+/// kernel_of(kind); plan_of(shape, splits).
+template <class KernelOf, class PlanOf>
+[[nodiscard]] HopperTilePlan fastest_plan(int kinds, std::uint32_t multiprocessors, bool batch_invariant,
+                                          const KernelOf& kernel_of, const PlanOf& plan_of) noexcept {
+  constexpr std::uint32_t kMostSplits = 16;
+  HopperTilePlan best;
+  double least = 0;
+  for (int kind = 0; kind < kinds; ++kind) {
+    const HopperTileKernel kernel = kernel_of(kind);
+    const tile::Shape& shape = kernel.shape;
+    if (kernel.rates.step == 0) continue;
+    // k in halves, or rounded otherwise than in other kernels.
+    if (batch_invariant && (shape.form == tile::Form::pair || shape.few || shape.by_record != tile::Nesting::none)) continue;
+    const std::uint32_t most = shape.form == tile::Form::parts && !batch_invariant ? kMostSplits : 1;
+    for (std::uint32_t splits = 1; splits <= most; ++splits) {
+      HopperTilePlan plan = plan_of(shape, splits);
+      if (shape.form == tile::Form::parts && plan.splits != splits) continue;
+      if (splits > 1 && plan.args.split_steps < 4) break;
+      // Beyond two waves of blocks nothing was measured.
+      if (splits > 1 && plan.grid[0] * plan.grid[1] * plan.grid[2] > 2 * multiprocessors) break;
+      if (plan.cluster > multiprocessors || (shape.form == tile::Form::pair && plan.args.steps < 8)) continue;
+      const double us = hopper_tile_us(kernel.rates, hopper_tile_terms(plan, multiprocessors));
+      if (!best.kernel.empty() && us >= least) continue;
+      plan.kernel = kernel.name;
+      least = us;
+      best = plan;
+    }
+  }
+  return best;
+}
 
 }  // namespace mlxn::ops
