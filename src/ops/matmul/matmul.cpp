@@ -141,6 +141,20 @@ Place place_of(const Device& device, DType type, bool prepared) {
   return {gpu, static_cast<std::uint32_t>(device.capabilities().compute_units), form};
 }
 
+/// What the plan of a product on a CPU hangs on: all but strides, types of x and y, and pointers.
+rows16::Args cpu_args(const MatmulShape& shape, const MatmulChoice& choice, bool prepared, CpuIsa isa) noexcept {
+  rows16::Args args{};
+  args.m = shape.m;
+  args.n = shape.n;
+  args.k = shape.k;
+  args.type = shape.type;
+  args.prepared = prepared ? 1 : 0;
+  args.quantised = choice.numerics == Numerics::int8act ? 1 : 0;
+  args.to_f16 = choice.numerics == Numerics::f16 ? 1 : 0;
+  args.isa = static_cast<std::uint8_t>(isa);
+  return args;
+}
+
 /// Records the product of operands that have been checked.
 Result<void> encode(std::string_view op, CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y,
                     const MatmulShape& shape, const MatmulOptions& options, std::optional<CpuIsa> isa) {
@@ -149,21 +163,14 @@ Result<void> encode(std::string_view op, CommandEncoder& encoder, const Tensor& 
   if (variant == nullptr) return matmul_gpu(op, encoder, x, weights, y, shape, choice);
   Launch<rows16::Args> launch;
   rows16::Args& args = launch.args;
+  args = cpu_args(shape, choice, weights.form == WeightForm::prepared, variant->isa);
   launch.bind(args.x, x);
   launch.bind(args.w, weights.bytes);
   launch.bind(args.y, y);
-  args.m = shape.m;
-  args.n = shape.n;
-  args.k = shape.k;
   args.x_row_bytes = x.stride(0) * block_bytes(x.dtype());
   args.y_row_bytes = y.stride(0) * block_bytes(y.dtype());
-  args.type = shape.type;
   args.x_type = x.dtype();
   args.y_type = y.dtype();
-  args.prepared = weights.form == WeightForm::prepared ? 1 : 0;
-  args.quantised = choice.numerics == Numerics::int8act ? 1 : 0;
-  args.to_f16 = choice.numerics == Numerics::f16 ? 1 : 0;
-  args.isa = static_cast<std::uint8_t>(variant->isa);
   const int threads = cpu::threads(encoder);
   rows16::plan(args, choice.route == Route::tile, threads);
   MLXN_TRY(const Tensor scratch, cpu::scratch(encoder, rows16::scratch_bytes(args, threads)));
@@ -250,15 +257,7 @@ Result<Planned> plan_problem(std::string_view op, const Device& device, const Ma
     return Planned{choice, plan.kernel, plan.decoded, plan.rows, plan.taken_apart, place.form};
   }
   MLXN_TRY(const auto* variant, pick<cpu::Kernel<rows16::Args>>(op, kVariants, std::nullopt));
-  rows16::Args args{};
-  args.m = shape.m;
-  args.n = shape.n;
-  args.k = shape.k;
-  args.type = shape.type;
-  args.prepared = prepared ? 1 : 0;
-  args.quantised = choice.numerics == Numerics::int8act ? 1 : 0;
-  args.to_f16 = choice.numerics == Numerics::f16 ? 1 : 0;
-  args.isa = static_cast<std::uint8_t>(variant->isa);
+  rows16::Args args = cpu_args(shape, choice, prepared, variant->isa);
   rows16::plan(args, choice.route == Route::tile, device.capabilities().threads);
   return Planned{choice, variant->name, args.decoded != 0, args.panel_rows, false, place.form};
 }
@@ -359,10 +358,8 @@ Result<std::int64_t> matmul_vector_threshold(const Device& device, const MatmulS
     constexpr std::string_view kOp = "matmul_vector_threshold";
     if (!device.defined()) return make_error(ErrorCode::invalid_argument, "{}: device is an empty handle", kOp);
     MLXN_CHECK(ops::check_problem(kOp, shape));
-    const bool gpu = device.impl()->is_gpu();
-    const WeightForm form = gpu && prepared ? gpu::prepared_form(device, shape.type) : WeightForm::raw;
-    const auto cores = static_cast<std::uint32_t>(device.capabilities().compute_units);
-    return ops::vector_threshold(shape, {gpu, cores, form}, ops::default_numerics(form));
+    const ops::Place place = ops::place_of(device, shape.type, prepared);
+    return ops::vector_threshold(shape, place, ops::default_numerics(place.form));
   });
 }
 
