@@ -64,4 +64,9 @@ struct Variant {
 };
 std::vector<Variant> variants_of(const Weights& weights);
 
+/// Whether a kernel is worth a try for m rows of x: they are one tile, or tiles that are large, and fill half of it.
+inline bool suits(const tile::Shape& shape, int m) {
+  return (shape.tokens >= m || shape.tokens >= 128) && (shape.tokens <= 2 * m || shape.tokens <= 16);
+}
+
 }  // namespace tile_check

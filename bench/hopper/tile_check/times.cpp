@@ -14,15 +14,14 @@ void Bench::chosen(int m) {
   const double both_plain = time(plan, function, true, true, false),
                both = time(plan, function, true, true, true);
   const double stage = time(plan, function, true, false, true);
-  const double normed = time(plan, function, true, false, true, {false, norm_}),
-               added = time(plan, function, false, true, true, {false, nullptr, true}),
-               gated =
-                   time(plan, function, false, true, true, {false, nullptr, false, ops::kHopperTileSilu});
+  const double normed = time(plan, function, true, false, true, {.norm = norm_}),
+               added = time(plan, function, false, true, true, {.onto = true}),
+               gated = time(plan, function, false, true, true, {.gate = ops::kHopperTileSilu});
   char direct[64] = "";
   if (plan.can_map(narrow_type(), 0, 2ll * k_)) {
     std::snprintf(direct, sizeof direct, ", from 16 bits %7.2f plain %7.2f early",
-                  time(plan, function, true, true, false, {true}),
-                  time(plan, function, true, true, true, {true}));
+                  time(plan, function, true, true, false, {.direct = true}),
+                  time(plan, function, true, true, true, {.direct = true}));
   }
   std::printf(
       "%-30s n %5d k %5d m %4d parts %2u: product %7.2f plain %7.2f early, with staging %7.2f plain %7.2f "
@@ -47,7 +46,7 @@ void Bench::beside_cublas(bench::Cublas& cublas, int m, bool all) {
   const int calls = calls_for(m);
   auto add = [&](const std::string& name, const HopperTilePlan& plan, const void* function, bool stage,
                  bool direct = false) {
-    Entry e{name, product(plan, function, Way{direct}), nullptr};
+    Entry e{name, product(plan, function, {.direct = direct}), nullptr};
     Product& p = *e.product;
     p.run_stage(stream_, false);
     CHECK(cudaStreamSynchronize(stream_));
@@ -65,8 +64,7 @@ void Bench::beside_cublas(bench::Cublas& cublas, int m, bool all) {
     add("  from 16 bits", chosen, kernel_of(type_, name), false, true);
   if (all) {
     auto try_shape = [&](const tile::Shape& shape, const void* function, const std::string& label) {
-      if (shape.tokens < m && shape.tokens < 128) return;
-      if (shape.tokens > 2 * m && shape.tokens > 16) return;
+      if (!suits(shape, m)) return;
       for (std::uint32_t splits : {1u, 2u, 3u, 4u}) {
         if (splits > 1 && shape.form != tile::Form::parts) break;
         HopperTilePlan plan = type_.plan(shape, m, n_, k_, splits, sms_);

@@ -18,20 +18,17 @@ void Bench::sweep(int m) {
                 early);
     std::fflush(stdout);
   };
-  for (int kind = 0; kind < type_.kinds(); ++kind) {
-    const tile::Shape shape = type_.shape(kind);
-    if (shape.tokens < m && shape.tokens < 128) continue;
-    if (shape.tokens > 2 * m && shape.tokens > 16) continue;
+  auto all_parts = [&](const tile::Shape& shape, const void* function, const char* name) {
+    if (!suits(shape, m)) return;
     for (std::uint32_t splits : {1u, 2u, 3u, 4u, 6u, 8u}) {
       if (splits > 1 && shape.form != tile::Form::parts) break;
-      one(shape, kernel_of(type_, type_.kernel(kind)), type_.kernel(kind), splits);
+      one(shape, function, name, splits);
     }
+  };
+  for (int kind = 0; kind < type_.kinds(); ++kind) {
+    all_parts(type_.shape(kind), kernel_of(type_, type_.kernel(kind)), type_.kernel(kind));
   }
-  for (const Variant& v : variants_of(type_)) {
-    if (v.shape.tokens < m && v.shape.tokens < 128) continue;
-    if (v.shape.tokens > 2 * m && v.shape.tokens > 16) continue;
-    for (std::uint32_t splits : {1u, 2u, 3u, 4u, 6u, 8u}) one(v.shape, v.function, v.name, splits);
-  }
+  for (const Variant& v : variants_of(type_)) all_parts(v.shape, v.function, v.name);
 }
 
 void Bench::tune(int m) {
