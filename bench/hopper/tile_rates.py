@@ -157,6 +157,7 @@ def main():
     parser.add_argument("tune", nargs="+", help="what tile_check --tune printed")
     parser.add_argument("--table", default=TABLE)
     parser.add_argument("--keep", action="store_true", help="rewrite nothing")
+    parser.add_argument("--keep-reads", action="store_true", help="the reads of the table as they are: for launches of some types")
     args = parser.parse_args()
 
     device, launches = None, []
@@ -187,7 +188,7 @@ def main():
     for key in kernels:
         if key not in order:
             order.append(key)
-    if not args.keep:
+    if not args.keep and not args.keep_reads:
         reads = fit_reads(launches, products, kernels, rates, reads)
     read_at(launches, reads)
     if not args.keep:

@@ -16,7 +16,7 @@ mkdir -p "$out" || exit 1
 : > "$out/ours.jsonl"
 types=q4_0,q4_1,q5_0,q5_1,q8_0,q2_K,q3_K,q4_K,q5_K,q6_K,iq4_nl,iq4_xs,mxfp4
 ours=$types,affine4_g64,f16,bf16
-ours_f16=q4_0,q4_K,affine4_g64,f16
+ours_f16=q4_0,q4_1,q4_K,iq4_nl,iq4_xs,mxfp4,affine4_g64,f16
 shapes=4096x14336,14336x4096
 rows=1,4,8,16,32,64,128,512,4096
 seconds=${TIME:-0.1}

@@ -163,6 +163,17 @@ MLXN_HALF_FN float fast_reciprocal(float a) {
   return 1.0f / a;
 #endif
 }
+/// Pairs of signed 16-bit numbers: a + b, or 0 where that is negative.
+MLXN_HALF_FN std::uint32_t s2_add_above_zero(std::uint32_t a, std::uint32_t b) {
+#if defined(__CUDA_ARCH__)
+  std::uint32_t d;
+  asm("{\n .reg .b32 s;\n add.s16x2 s, %1, %2;\n max.s16x2 %0, s, %3;\n}" : "=r"(d) : "r"(a), "r"(b), "r"(0));
+  return d;
+#else
+  const auto one = [](std::uint32_t sum) { return (sum & 0x8000u) != 0 ? 0u : sum & 0x7FFFu; };
+  return one(a + b) | one((a >> 16) + (b >> 16)) << 16;
+#endif
+}
 /// Bytes 0..7 of b:a by the four nibbles of the selector, none above 7.
 MLXN_HALF_FN std::uint32_t permute(std::uint32_t a, std::uint32_t b, std::uint32_t selector) {
 #if defined(__CUDA_ARCH__)

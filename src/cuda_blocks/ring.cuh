@@ -10,9 +10,12 @@ struct RingPosition {
   std::uint32_t slot = 0;
   std::uint32_t parity = 0;
 
+  /// kBy divides `stages`: all that take stages by turns of kBy have slots of their own.
+  template <std::uint32_t kBy = 1>
   __device__ __forceinline__ void advance(std::uint32_t stages) {
-    if (++slot == stages) {
-      slot = 0;
+    slot += kBy;
+    if (slot >= stages) {
+      slot -= stages;
       parity ^= 1;
     }
   }

@@ -17,6 +17,12 @@ std::string planned(const Device& device, DType type, std::int64_t m, Numerics n
   return std::string(plan.kernel) + " " + std::string(to_string(plan.numerics));
 }
 
+/// Of Hopper's tiles the table of rates chooses one.
+void expect_hopper_tile(const std::string& planned, const std::string& type_and_class) {
+  EXPECT_EQ(planned.find("matmul_hopper_tile"), 0u) << planned;
+  EXPECT_TRUE(planned.ends_with("_" + type_and_class)) << planned;
+}
+
 TEST_F(Cuda, TilesOfDenseWeightsAreHoppersKernels) {
   const Device device = cuda();
   MatmulOptions tile, invariant;
@@ -24,9 +30,9 @@ TEST_F(Cuda, TilesOfDenseWeightsAreHoppersKernels) {
   invariant.batch_invariant = true;
   for (const DType type : {DType::f16, DType::bf16}) {
     const std::string name(to_string(type));
-    EXPECT_EQ(planned(device, type, 16, Numerics::automatic, true), "matmul_hopper_tile16_" + name + " f16");
-    EXPECT_EQ(planned(device, type, 4096, Numerics::automatic, true), "matmul_hopper_tile256_" + name + " f16");
-    EXPECT_EQ(planned(device, type, 1, Numerics::automatic, true, tile), "matmul_hopper_tile16_" + name + " f16");
+    expect_hopper_tile(planned(device, type, 16, Numerics::automatic, true), name + " f16");
+    expect_hopper_tile(planned(device, type, 4096, Numerics::automatic, true), name + " f16");
+    expect_hopper_tile(planned(device, type, 1, Numerics::automatic, true, tile), name + " f16");
     // One row alone, and what asks for the same order whatever m is, are exact, as are raw weights.
     EXPECT_EQ(planned(device, type, 1, Numerics::automatic, true), "matmul_vector1_" + name + " exact");
     EXPECT_EQ(planned(device, type, 16, Numerics::automatic, true, invariant), "matmul_vector8_" + name + " exact");
@@ -35,7 +41,7 @@ TEST_F(Cuda, TilesOfDenseWeightsAreHoppersKernels) {
     EXPECT_EQ(must(matmul_vector_threshold(device, {1, 4096, 2880, type}, true)), 1);
     EXPECT_EQ(must(matmul_vector_threshold(device, {1, 4096, 2880, type}, false)), 8);
   }
-  EXPECT_EQ(planned(device, DType::bf16, 16, Numerics::bf16, true), "matmul_hopper_tile16_bf16_narrow bf16");
+  expect_hopper_tile(planned(device, DType::bf16, 16, Numerics::bf16, true), "bf16_narrow bf16");
   EXPECT_EQ(planned(device, DType::f16, 16, Numerics::bf16, true), "matmul_tile32_f16 bf16");
   EXPECT_EQ(planned(device, DType::f32, 16, Numerics::automatic, true), "matmul_tile32_f32 exact");
 

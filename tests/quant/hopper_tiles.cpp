@@ -393,8 +393,8 @@ struct LikelyPlan {
   std::uint32_t splits;  // 0: any
 };
 constexpr LikelyPlan kLikelyPlans[] = {
-    {8, 4096, 14336, 8, 16, 0},
-    {16, 4096, 14336, 8, 16, 0},
+    {8, 4096, 14336, 8, 32, 0},
+    {16, 4096, 14336, 8, 32, 0},
     {32, 4096, 14336, 32, 32, 0},
     {64, 4096, 14336, 64, 64, 0},
     {128, 4096, 14336, 128, 128, 0},
@@ -402,8 +402,8 @@ constexpr LikelyPlan kLikelyPlans[] = {
     {512, 4096, 14336, 128, 256, 0},  // one tile of 128 tokens for each multiprocessor, or a pair for one of 256
     {2048, 4096, 14336, 128, 256, 0},
     {4096, 4096, 14336, 128, 256, 0},
-    {8, 14336, 4096, 8, 16, 1},
-    {16, 14336, 4096, 16, 16, 1},
+    {8, 14336, 4096, 8, 32, 1},
+    {16, 14336, 4096, 16, 32, 1},
     {32, 14336, 4096, 32, 32, 1},
     {64, 14336, 4096, 64, 64, 1},
     {128, 14336, 4096, 128, 128, 1},
@@ -612,7 +612,9 @@ TEST(HopperTiles, BatchInvariantPlansHaveOnePart) {
         for (const DType type : kTypes) {
           split += ops::plan_hopper_tile(type, m, n, k, 132).splits > 1;
           const ops::HopperTilePlan p = ops::plan_hopper_tile(type, m, n, k, 132, true);
+          ASSERT_FALSE(p.kernel.empty()) << to_string(type);
           EXPECT_EQ(p.splits, 1u) << p.kernel;
+          EXPECT_EQ(p.shape.k_groups, 1) << p.kernel;
           EXPECT_NE(p.shape.form, tile::Form::pair);
           EXPECT_EQ(p.shape.by_record, tile::Nesting::none);  // rounds otherwise
         }

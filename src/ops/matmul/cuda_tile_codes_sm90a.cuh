@@ -153,18 +153,20 @@ struct ByteCodes {
 };
 
 /// The f16 numbers of two half bytes, by the byte that they are: in shared memory each 32 times, a copy for every
-/// bank, so that a warp's look-ups never wait for each other. A look-up is a shift, a mask and a load, where
-/// byte permutes take twice a logic instruction's time.
+/// bank, so that a warp's look-ups never wait for each other. Entries lie 256 bytes apart where there is room: a
+/// byte permute then makes the place of a look-up of a byte and the lane, where 128 bytes take a shift and a mask.
 struct PairTable {
-  static constexpr std::uint32_t kBytes = 256 * 128;
 #if defined(__CUDA_ARCH__)
-  std::uint32_t column;  // shared address, a multiple of kBytes, with 4 * lane
+  std::uint32_t base, stride;  // constants: a load has the first, an address, as its offset
+  std::uint32_t column;        // 4 * lane, and in the highest byte what addresses have there
 
   /// Of byte i of word.
   MLXN_TILE_FN std::uint32_t operator()(std::uint32_t word, int i) const {
-    const std::uint32_t at = ((i == 0 ? word << 7 : word >> (8 * i - 7)) & 0x7F80u) | column;
+    const std::uint32_t at =
+        stride == 256 ? sm90::permute(word, column, 0x7604u + (static_cast<std::uint32_t>(i) << 4))
+                      : ((i == 0 ? word << 7 : word >> (8 * i - 7)) & 0x7F80u) | column;
     std::uint32_t pair;
-    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(pair) : "r"(at));
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(pair) : "r"(at + base));
     return pair;
   }
 #else

@@ -4,8 +4,8 @@
 // kKGroups-th half record; no warp waits for another but at the end.
 //
 // Bound: issue slots and the integer pipe of unpacking beside x read from shared memory, 4 KB a warp for 16
-// tokens. Measured on an H200, n 4096, k 14336, 8 tokens in f16: q4_K 12.5 us, 58 % of the read rate;
-// iq4_nl, whose look-ups take shared memory too, 12.8 (57 %).
+// tokens. Measured on an H200, n 4096, k 14336, x in f16: 8 tokens q4_0 11.8 us (62 % of the read rate), q4_K 12.5,
+// iq4_nl, whose look-ups take shared memory too, 12.5; 16 tokens q4_0 12.7 (57 %).
 //
 // What weights add to scale * code (a centre, a minimum) is one more instruction per half record, against
 // sums of x over 16 k (sum_x).
@@ -20,7 +20,9 @@
 #include <cstdint>
 
 #include "cuda_blocks/mma.cuh"
+#include "ops/matmul/cuda_tile_config_sm90a.cuh"
 #include "ops/matmul/cuda_tile_formats_sm90a.cuh"
+#include "ops/matmul/cuda_tile_reader_sm90a.cuh"
 #include "ops/matmul/hopper_vector_formats.cuh"
 
 namespace mlxn::tile {
@@ -208,62 +210,6 @@ template <std::uint32_t kGroups, bool kBf16>
 struct Few<Affine8<kGroups, kBf16>> : FewOf<WholeByteCodes, sm90::RowsAffine<kGroups, kBf16>,
                                             SecondOfPair<kGroups, kBf16, kBf16 ? 7 : 0>, kBf16> {};
 
-// ---- sums of x
-
-/// By warp `first` of kSumWarps, which take stages of x by turns: the sums of a stage's f16 numbers over 16 k, times
-/// 2^-4, as f16 and what rounding took from them: [2][tokens][8 groups]. Tokens are the instruction's rows; a
-/// matrix of ones in column s alone adds group s into column s of the result. Of 8 tokens, the other eight rows
-/// are the same tokens' k from 64 on.
-template <class C>
-__device__ __forceinline__ void sum_x(std::uint32_t shared, sm90::StageBarriers<C::kXStages> ring, std::uint32_t summed,
-                                      std::uint32_t stages, std::uint32_t first) {
-  constexpr bool kIsEight = C::kTokens == 8;
-  constexpr std::uint32_t kSteps = kIsEight ? 4 : 8;  // instructions
-  const std::uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  // Four matrices: rows 0..7 and 8..15 of k 0..7, then of k 8..15.
-  const std::uint32_t token = kIsEight ? lane % 8 : lane % 16, piece = (lane / 16 ^ lane) & 7;
-  const std::uint32_t row = shared + token * 128 + (kIsEight && lane / 8 % 2 != 0 ? C::kPlaneBytes : 0);
-  const std::uint32_t out = shared + C::kSumOffset + g * 16 + t * 4;
-  sm90::RingPosition at{first, 0};
-#pragma unroll 1
-  for (std::uint32_t i = first; i < stages; i += C::kSumWarps) {
-    sm90::barrier_wait(ring.full(at.slot), at.parity);
-#pragma unroll 1
-    for (std::uint32_t tokens = 0; tokens < C::kTokens; tokens += 16) {
-      const std::uint32_t x = row + at.slot * C::kXBytes + tokens * 128;
-      float even[4], odd[4];
-#pragma unroll
-      for (std::uint32_t step = 0; step < kSteps; ++step) {
-        std::uint32_t a[4];
-        sm90::load_matrix_x4(a, x + (piece ^ step % 4 * 2) * 16 + step / 4 * C::kPlaneBytes);
-        const std::uint32_t ones = g == step ? 0x2C002C00u : 0;
-        float(&sums)[4] = step % 2 == 0 ? even : odd;
-        if (step < 2)
-          sm90::mma_f16_first(sums, a[0], a[1], a[2], a[3], ones, ones);
-        else
-          sm90::mma_f16(sums, a[0], a[1], a[2], a[3], ones, ones);
-      }
-      // Of token g groups 2t and 2t + 1, then of token g + 8, or groups 2t + 4 and 2t + 5.
-#pragma unroll
-      for (int upper = 0; upper < 2; ++upper) {
-        const float sum0 = even[2 * upper] + odd[2 * upper], sum1 = even[2 * upper + 1] + odd[2 * upper + 1];
-        const std::uint32_t whole = sm90::f32_to_f16x2(sum0, sum1);
-        const float2 kept = sm90::f16x2_to_f32(whole);
-        const std::uint32_t to =
-            out + at.slot * C::kSumBytes + tokens * 16 + static_cast<std::uint32_t>(upper) * (kIsEight ? 8 : 128);
-        if (kIsEight && t >= 2) continue;  // columns that no step has
-        sm90::store_u32(to, whole);
-        sm90::store_u32(to + C::kTokens * 16, sm90::f32_to_f16x2(sum0 - kept.x, sum1 - kept.y));
-      }
-    }
-    // Matrix instructions of warpgroups read them as copies do.
-    if constexpr (!C::kIsFew) asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    sm90::barrier_arrive(summed + at.slot * 8);  // every lane for what it wrote
-#pragma unroll
-    for (int turn = 0; turn < C::kSumWarps; ++turn) at.advance(C::kXStages);
-  }
-}
-
 // ---- products
 
 template <class C, int kGroup>
@@ -294,7 +240,7 @@ __device__ __forceinline__ void multiply_few(float (&sums)[C::kSums], const Hopp
   for (std::uint32_t i = 0; i < kLoads; ++i)
     x_rows[i] = shared + token * 128 + ((piece ^ token ^ i * (8 / kLoads)) & 7) * 16;
   const std::uint32_t sums_row = shared + C::kSumOffset + (kTiles == 2 ? lane : lane % 16) * 16;
-  const PairTable table{table_of<C>(shared) | lane * 4};
+  const PairTable table = table_of<C>(shared, lane);
   Scaling scaling{};
   if constexpr (Type::kIsScaled) scaling = scaling_of<F>(args, weight_row<C>(args, item, me));
   float added[kTiles][4] = {};  // addends' sums over all of k

@@ -45,11 +45,12 @@ using sm90::h2_of;
 using sm90::h2_within;
 using sm90::half_to_float;
 using sm90::permute;
+using sm90::s2_add_above_zero;
 
 /// Powers of two of a row of weights.
 struct RowScaling {
   float weight;        // what weights in bf16, and scales beyond f16, are multiplied by
-  std::uint32_t d[2];  // the same for scales, in two f16 factors; mxfp4: what is added to exponents
+  std::uint32_t d[2];  // the same for scales, in two f16 factors; mxfp4: what is added to exponents, twice
   std::uint32_t m[2];  // the same for minimums
   float back;          // what the row's sums are multiplied by
 };
@@ -229,43 +230,53 @@ struct Affine : Linear<CodesT, -1, kLargestLog2, kBf16> {
   }
 };
 
-/// Powers of two as scales: exact, and made of bits, since they go beyond f32's powers together with 2^s.
+/// Powers of two as scales: exact, and f16 numbers made of their exponents. Those below f16's normal numbers would
+/// make weights that are zero in f16.
 struct Mxfp4Scales {
   static constexpr Nesting kNesting = Nesting::none;
   using Codes = LookUpCodes<E2m1Values>;
   using Raw = Codes::Raw;
   struct Own {
-    std::uint32_t w[1];
+    std::uint32_t w[4];  // of blocks 0 and 2, 1 and 3 of row g; row g + 8: the same
   };
 
   template <class Reader>
   static MLXN_TILE_FN Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
     return Codes::load(from, at, lane);
   }
-  /// Codes of E2M1 stand for value * 2^-14, and the scale's byte for 2^(byte - 127).
+  /// Codes of E2M1 stand for value * 2^-14, and the scale's byte for 2^(byte - 127), f16's exponents for
+  /// 2^(exponent - 15).
   static MLXN_TILE_FN RowScaling scaling(int exponent, int) {
     const int power = within(4 - exponent, -126, 126);
-    return {power_of_two(power), {static_cast<std::uint32_t>(14 + power), 0}, {0, 0}, power_of_two(-power)};
+    return {power_of_two(power), {twice(static_cast<std::uint32_t>(power + 14 - 112) & 0xFFFFu), 0}, {0, 0},
+            power_of_two(-power)};
   }
   template <class Reader>
   static MLXN_TILE_FN Own own(const Reader& from, std::uint32_t at, std::uint32_t lane,
                               const Scaling& scaling) {
-    const std::uint32_t slot = lane / 4 * 2, block = lane % 4;
-    const int low = static_cast<int>(from.u8(at + slot * 4 + block)) + static_cast<int>(scaling.rows[0].d[0]);
-    const int high =
-        static_cast<int>(from.u8(at + (slot + 1) * 4 + block)) + static_cast<int>(scaling.rows[1].d[0]);
-    return {{h2_of(float_of_bits(static_cast<std::uint32_t>(low > 0 ? low : 0) << 23),
-                   float_of_bits(static_cast<std::uint32_t>(high > 0 ? high : 0) << 23))}};
+    std::uint32_t bytes[2];
+    from.words2(at + lane / 4 * 8, bytes[0], bytes[1]);
+    Own result;
+    MLXN_TILE_UNROLL
+    for (int upper = 0; upper < 2; ++upper) {
+      MLXN_TILE_UNROLL
+      for (int odd = 0; odd < 2; ++odd)
+        result.w[2 * upper + odd] =
+            s2_add_above_zero(bytes[upper] >> 8 * odd & 0x00FF00FFu, scaling.rows[upper].d[0]) << 10;
+    }
+    return result;
   }
   template <int kHalf, int kPlane, class Share>
-  static MLXN_TILE_FN void unpack(const Raw& raw, const Own& own, const Scaling&, const Share& share,
+  static MLXN_TILE_FN void unpack(const Raw& raw, const Own& own, const Scaling&, const Share&,
                                   std::uint32_t (&a)[4][4]) {
     MLXN_TILE_UNROLL
     for (int step = 0; step < 4; ++step) {
-      const std::uint32_t d = share(own, 0, kPlane * 2 + step / 2);
       Codes::bits(raw, kPlane, step, a[step]);
       MLXN_TILE_UNROLL
-      for (int i = 0; i < 4; ++i) a[step][i] = h2_mul(a[step][i], i % 2 == 0 ? h2_low(d) : h2_high(d));
+      for (int i = 0; i < 4; ++i) {
+        const std::uint32_t d = own.w[i % 2 * 2 + step / 2];
+        a[step][i] = h2_mul(a[step][i], kPlane == 0 ? h2_low(d) : h2_high(d));
+      }
     }
   }
 };

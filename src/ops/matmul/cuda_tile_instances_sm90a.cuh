@@ -7,9 +7,11 @@
 #include "ops/matmul/cuda_tile_sm90a.cuh"
 
 namespace mlxn::tile {
+template <class F>
+constexpr Traits kTraits = {F::kCodeBytes + F::kRowBytes, F::kNesting, looks_up<typename F::Codes>(),
+                            Few<F>::Addend::kAdds};
 template <class F, int kKind>
-using Instance = Config<F, shape_of(kKind, F::kCodeBytes + F::kRowBytes, F::kNesting, looks_up<typename F::Codes>(),
-                                     Few<F>::Addend::kAdds)>;
+using Instance = Config<F, shape_of(kKind, kTraits<F>)>;
 template <class F, int kKind>
 using DenseInstance = Config<F, dense_shape_of(kKind)>;
 }  // namespace mlxn::tile

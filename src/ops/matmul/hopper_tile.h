@@ -74,7 +74,8 @@ struct HopperTilePlan {
 }
 [[nodiscard]] constexpr tile::Shape hopper_tile_shape(DType type, int kind) noexcept {
   const quant::RecordFormat format = quant::record_format(type);
-  return tile::shape_of(kind, static_cast<int>(format.code_bytes() + format.row_bytes()), nesting_of(type), format.planes[0].rows_apart, has_addend(type));
+  return tile::shape_of(kind, {static_cast<int>(format.code_bytes() + format.row_bytes()), nesting_of(type), format.planes[0].rows_apart,
+                               has_addend(type)});
 }
 
 /// How long a launch takes: the multiprocessors multiply steps of 128 k, or wait for the weights.
@@ -108,8 +109,8 @@ struct HopperTileTerms {
   return (multiply > t.read_us ? multiply : t.read_us) + 1e-3 * (t.waves * r.wave + adding);
 }
 
-/// m, n, k > 0; record_format(type) must hold. batch_invariant: k in one part, so that a row's sums do not
-/// depend on m: all kernels but the pairs, and those that add by records, add in the same order.
+/// m, n, k > 0; record_format(type) must hold. batch_invariant: k in one part and by one group of warps, so that a
+/// row's sums do not depend on m: such kernels add in the same order, but the pairs and those that add by records.
 [[nodiscard]] HopperTilePlan plan_hopper_tile(DType type, std::uint32_t m, std::uint32_t n, std::uint32_t k,
                                               std::uint32_t multiprocessors,
                                               bool batch_invariant = false) noexcept;
@@ -143,8 +144,8 @@ template <class KernelOf, class PlanOf>
     const HopperTileKernel kernel = kernel_of(kind);
     const tile::Shape& shape = kernel.shape;
     if (kernel.rates.step == 0) continue;
-    // k in halves, or rounded otherwise than in other kernels.
-    if (batch_invariant && (shape.form == tile::Form::pair || shape.few || shape.by_record != tile::Nesting::none)) continue;
+    // k in halves, or added by turns, or rounded otherwise than in other kernels.
+    if (batch_invariant && (shape.form == tile::Form::pair || shape.k_groups != 1 || shape.by_record != tile::Nesting::none)) continue;
     const std::uint32_t most = shape.form == tile::Form::parts && !batch_invariant ? kMostSplits : 1;
     for (std::uint32_t splits = 1; splits <= most; ++splits) {
       HopperTilePlan plan = plan_of(shape, splits);

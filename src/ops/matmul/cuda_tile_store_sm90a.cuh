@@ -1,0 +1,258 @@
+// Of cuda_tile_sm90a.cuh: what happens to a tile's sums. They are scaled and stored, or added to those of other parts
+// of k first, or go on to what is fused with the product (cuda_tile_fused_sm90a.cuh).
+#pragma once
+
+#include <cstdint>
+
+#include "cuda_blocks/cluster.cuh"
+#include "ops/matmul/cuda_tile_config_sm90a.cuh"
+#include "ops/matmul/cuda_tile_few_sm90a.cuh"
+
+namespace mlxn::tile {
+
+/// The type of y, in which code that stores much branches once.
+template <std::uint32_t kElementType>
+struct YType {
+  static constexpr int kBytes = kElementType == quant::kElementF32 ? 4 : 2;
+
+  /// A predicated store: the compiler would branch around each.
+  static __device__ __forceinline__ void store_if(bool wanted, char* to, float v) {
+    if constexpr (kElementType == quant::kElementF32) {
+      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %2, 0;\n @p st.global.f32 [%0], %1;\n}" ::"l"(
+                       __cvta_generic_to_global(to)),
+                   "f"(v), "r"(int(wanted))
+                   : "memory");
+    } else {
+      std::uint16_t bits;
+      if constexpr (kElementType == quant::kElementF16)
+        asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(v));
+      else
+        asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(v));
+      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %2, 0;\n @p st.global.u16 [%0], %1;\n}" ::"l"(
+                       __cvta_generic_to_global(to)),
+                   "h"(bits), "r"(int(wanted))
+                   : "memory");
+    }
+  }
+};
+template <class Work>
+__device__ __forceinline__ void with_y_type(const HopperTileArgs& args, const Work& work) {
+  if (args.y_type == quant::kElementF32)
+    work(YType<quant::kElementF32>{});
+  else if (args.y_type == quant::kElementF16)
+    work(YType<quant::kElementF16>{});
+  else
+    work(YType<quant::kElementBf16>{});
+}
+
+template <int kCount>
+__device__ __forceinline__ float4 quad_of(const float (&sums)[kCount], int quad) {
+  return make_float4(sums[4 * quad], sums[4 * quad + 1], sums[4 * quad + 2], sums[4 * quad + 3]);
+}
+__device__ __forceinline__ float4 plus(const float4& a, const float4& b) {
+  return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+}
+
+/// What the sums of rows row and row + 8 are multiplied by.
+template <class C>
+__device__ __forceinline__ float2 back_of(const HopperTileArgs& args, std::uint32_t row) {
+  if constexpr (C::kIsFew) {
+    using Type = Few<typename C::Format>;
+    float2 back = make_float2(Type::back(0), Type::back(1));
+    if constexpr (Type::kIsScaled) {
+      const Scaling scaling = scaling_of<typename C::Format>(args, row);
+      back.x *= inverse_power(scaling.rows[0].weight), back.y *= inverse_power(scaling.rows[1].weight);
+    }
+    return back;
+  } else if constexpr (C::kByRecord) {
+    return make_float2(ByRecord<typename C::Format>::back(0), ByRecord<typename C::Format>::back(1));
+  } else if constexpr (C::kIsScaled) {
+    const Scaling scaling = scaling_of<typename C::Format>(args, row);
+    return make_float2(scaling.rows[0].back, scaling.rows[1].back);
+  } else {
+    return make_float2(1.0f, 1.0f);
+  }
+}
+
+/// kCount times four sums, quad(i): rows row and row + 8 of tokens token + 8 * i and the one behind. All
+/// scales are asked for before the first is used: one wait for the L2, where each store would wait for a load
+/// behind it, which might read what it writes for all that the compiler knows.
+template <int kCount, class Y, class Quad>
+__device__ __forceinline__ void store_quads(const HopperTileArgs& args, Y, std::uint32_t row,
+                                            std::uint32_t token, const float2& back, const Quad& quad) {
+  float2 scales[kCount];
+  if (args.x_scales.ptr != nullptr) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i)  // tokens beyond m have scales too, to the end of the tile
+      scales[i] = load_scales(args.x_scales.ptr + token + 8 * i);
+  } else {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) scales[i] = make_float2(1.0f, 1.0f);
+  }
+  const bool low = row < args.n, high = row + 8 < args.n;
+  const int left = int(args.m) - int(token);
+  const std::int64_t next = args.y_stride * Y::kBytes;
+  char* to = static_cast<char*>(args.y.ptr) + std::int64_t(token) * next + std::int64_t(row) * Y::kBytes;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    const float4 v = quad(i);
+    const bool first = left > 8 * i, second = left > 8 * i + 1;
+    Y::store_if(first && low, to, v.x * back.x * scales[i].x);
+    Y::store_if(first && high, to + 8 * Y::kBytes, v.z * back.y * scales[i].x);
+    Y::store_if(second && low, to + next, v.y * back.x * scales[i].y);
+    Y::store_if(second && high, to + next + 8 * Y::kBytes, v.w * back.y * scales[i].y);
+    to += 8 * next;
+  }
+}
+
+/// What addresses are made of is hidden from the compiler until here: it would compute them before the loop
+/// over k and keep them in registers that the sums need.
+template <class C>
+__device__ __forceinline__ void store_tile(const float (&sums)[C::kSums], const HopperTileArgs& args,
+                                           std::uint32_t row, std::uint32_t token) {
+  constexpr int kQuads = C::kSums / 4, kBatch = kQuads < 16 ? kQuads : 16;
+  asm volatile("" : "+r"(row), "+r"(token)::"memory");
+  const float2 back = back_of<C>(args, row);
+  with_y_type(args, [&](auto y) {
+#pragma unroll
+    for (int first = 0; first < kQuads; first += kBatch) {
+      store_quads<kBatch>(args, y, row, token + 8 * first, back,
+                          [&](int i) { return quad_of(sums, first + i); });
+    }
+  });
+}
+
+}  // namespace mlxn::tile
+
+#include "ops/matmul/cuda_tile_fused_sm90a.cuh"
+
+namespace mlxn::tile {
+
+/// The parts of a tile's sums in the workspace.
+template <class C>
+struct Parts {
+  static constexpr int kQuads = C::kSums / 4;
+  float4* first;  // this thread's
+
+  __device__ __forceinline__ Parts(const HopperTileArgs& args, const Place& me)
+      : first(reinterpret_cast<float4*>(args.workspace.ptr) +
+              std::size_t(tile()) * gridDim.z * kQuads * C::kRowThreads + me.thread) {}
+  static __device__ __forceinline__ std::uint32_t tile() { return blockIdx.y * gridDim.x + blockIdx.x; }
+
+  /// Leaves this block's part; whether that is the last one, which then adds them up.
+  __device__ __forceinline__ bool leave(const float (&sums)[C::kSums], const HopperTileArgs& args,
+                                        const Place& me, volatile std::uint32_t* is_last) const {
+    float4* own = first + std::size_t(blockIdx.z) * kQuads * C::kRowThreads;
+#pragma unroll
+    for (int quad = 0; quad < kQuads; ++quad) __stcg(own + quad * C::kRowThreads, quad_of(sums, quad));
+    __threadfence();
+    sm90::named_barrier(2, C::kRowThreads);
+    if (me.thread == 0) {
+      const bool last = atomicAdd(args.counters.ptr + tile(), 1u) + 1 == gridDim.z;
+      if (last) args.counters.ptr[tile()] = 0;  // as the next product wants it
+      *is_last = last;
+      __threadfence();
+    }
+    sm90::named_barrier(2, C::kRowThreads);
+    return *is_last != 0;
+  }
+  /// Quads begin .. begin + kCount - 1 of all parts.
+  template <int kCount>
+  __device__ __forceinline__ void add(float4 (&totals)[kCount], int begin) const {
+#pragma unroll
+    for (float4& total : totals) total = make_float4(0, 0, 0, 0);
+#pragma unroll 2
+    for (std::uint32_t part = 0; part < gridDim.z; ++part) {
+      const float4* from = first + (std::size_t(part) * kQuads + begin) * C::kRowThreads;
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) totals[i] = plus(totals[i], __ldcg(from + i * C::kRowThreads));
+    }
+  }
+};
+
+/// Sums over a part of k: leaves them in the workspace; the block that comes last adds all parts and stores.
+template <class C>
+__device__ __forceinline__ void finish_part(const float (&sums)[C::kSums], const HopperTileArgs& args,
+                                            std::uint32_t row, std::uint32_t token, const Place& me,
+                                            volatile std::uint32_t* is_last) {
+  constexpr int kQuads = Parts<C>::kQuads, kBatch = kQuads < 8 ? kQuads : 8;
+  const Parts<C> parts(args, me);
+  if (!parts.leave(sums, args, me, is_last)) return;
+  const float2 back = back_of<C>(args, row);
+  with_y_type(args, [&](auto y) {
+#pragma unroll 1
+    for (int done = 0; done < kQuads; done += kBatch) {
+      float4 totals[kBatch];
+      parts.add(totals, done);
+      store_quads<kBatch>(args, y, row, token + 8 * done, back, [&](int i) { return totals[i]; });
+    }
+  });
+}
+
+/// The two blocks of a cluster hold sums over half of k each, and each has the tokens that it finishes in the
+/// first half of its sums: it sends the second half to the other and gets, in `memory`, what it adds.
+template <class C>
+__device__ __forceinline__ void exchange_pair(const float (&sums)[C::kSums], const Place& me,
+                                              std::uint32_t shared) {
+  constexpr int kQuads = C::kSums / 8;  // sent, and kept
+  sm90::cluster_sync();                 // both blocks have read their last stage
+  const std::uint32_t remote = sm90::cluster_address(shared + me.thread * 16, (blockIdx.x & 1) ^ 1);
+#pragma unroll
+  for (int quad = 0; quad < kQuads; ++quad) {
+    const float4 v = quad_of(sums, quad + kQuads);
+    sm90::cluster_store(remote + quad * C::kRowThreads * 16, v.x, v.y, v.z, v.w);
+  }
+  sm90::cluster_sync();
+}
+template <class C>
+__device__ __forceinline__ void finish_pair(const float (&sums)[C::kSums], const HopperTileArgs& args,
+                                            std::uint32_t row, std::uint32_t token, const Place& me,
+                                            std::uint32_t shared, const float4* memory) {
+  exchange_pair<C>(sums, me, shared);
+  token += (blockIdx.x & 1) * (C::kTokens / 2);
+  asm volatile("" : "+r"(row), "+r"(token)::"memory");
+  const float2 back = back_of<C>(args, row);
+  with_y_type(args, [&](auto y) {
+    store_quads<C::kSums / 8>(args, y, row, token, back, [&](int quad) {
+      return plus(quad_of(sums, quad), memory[quad * C::kRowThreads + me.thread]);
+    });
+  });
+}
+
+/// A tile whose product is not yet y. The block has no other one.
+template <class C>
+__device__ __forceinline__ void finish_fused(const float (&sums)[C::kSums], const HopperTileArgs& args,
+                                             const Item& item, const Place& me, std::uint32_t shared,
+                                             float4* memory) {
+  constexpr int kQuads = C::kSums / 4;
+  std::uint32_t row = weight_row<C>(args, item, me), token = item.token_tile * C::kTokens;
+  asm volatile("" : "+r"(row), "+r"(token)::"memory");
+  const TileMemory<C> tile(memory);
+  if constexpr (C::kForm == Form::pair) {
+    exchange_pair<C>(sums, me, shared);
+    token += (blockIdx.x & 1) * (C::kTokens / 2);
+    tile.template put<kQuads / 2>(me, 0, back_of<C>(args, row), [&](int quad) {
+      return plus(quad_of(sums, quad), memory[quad * C::kRowThreads + me.thread]);
+    });
+  } else if (C::kForm == Form::parts && gridDim.z > 1) {
+    constexpr int kBatch = kQuads < 8 ? kQuads : 8;
+    const Parts<C> parts(args, me);
+    if (!parts.leave(sums, args, me, reinterpret_cast<volatile std::uint32_t*>(memory))) return;
+    const float2 back = back_of<C>(args, row);
+    sm90::named_barrier(2, C::kRowThreads);  // all have read the flag
+#pragma unroll 1
+    for (int done = 0; done < kQuads; done += kBatch) {
+      float4 totals[kBatch];
+      parts.add(totals, done);
+      tile.template put<kBatch>(me, 8 * done, back, [&](int i) { return totals[i]; });
+    }
+  } else {
+    const float2 back = back_of<C>(args, row);
+    sm90::named_barrier(2, C::kRowThreads);  // all have read their last stage
+    tile.template put<kQuads>(me, 0, back, [&](int quad) { return quad_of(sums, quad); });
+  }
+  sm90::named_barrier(2, C::kRowThreads);
+  FusedStore<C>{args, tile.tile, me.thread, item.row_tile, token}.run();
+}
+
+}  // namespace mlxn::tile
