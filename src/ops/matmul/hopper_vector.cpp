@@ -74,6 +74,11 @@ HopperVectorPlan plan_hopper_vector(DType type, std::int64_t m, std::int64_t n, 
   args.stage_records = std::min(turns * turn, args.part_records);
   const std::uint32_t stage_bytes = args.stage_records * format.bytes();
 
+  for (std::uint32_t i = 0; i < args.parts; ++i) {
+    const std::uint32_t records = i == 0 ? args.part_records : args.tile_records - args.part_records;
+    args.part_stages[i] = (records + args.stage_records - 1) / args.stage_records;
+  }
+
   const std::uint32_t clusters = std::max(multiprocessors / args.parts, 1u);
   std::uint32_t tiles_per_block = (args.tiles + clusters - 1) / clusters;
   if (gated) tiles_per_block += tiles_per_block % 2;  // a gate and what it is for

@@ -1,17 +1,18 @@
 // y[m, n] = x[m, k] * w[n, k]^T for up to four rows of x, w in records (quant/records.h), on Hopper.
 //
 // Bound: reading the weights once. An SM needs about 36 KB of copies in flight all the time; everything else
-// has to hide behind that. Reached on an H200 with x in f32 and one row, of the read rate: q4_0 77 % at n
-// 4096, k 14336 and 80 % at n 14336, k 4096; q8_0 87 and 88 %; q5_K 76 and 82 % (docs/benchmarks.md). The
-// rest is the wait for the kernel before, x on its way and made ready (1.5 and 0.9 us), and, for types that
-// are more work to unpack, instructions: 55 to 115 of a warp per unit.
+// has to hide behind that. Reached on an H200 with x in f32 and one row, of the read rate: q4_0 79 % at n
+// 4096, k 14336 and 82 % at n 14336, k 4096; q8_0 88 and 90 %; q5_K 81 and 84 %; mxfp4 70 and 75 %. The rest
+// is the wait for the kernel before, x on its way and made ready (about 1.6 and 1.3 us from that wait to the
+// first product, 0.6 of them until a warp's first x is there: all blocks ask the same parts of the L2), and,
+// for types that are more work to unpack, instructions: 55 to 115 of a warp per unit.
 //
 // A block owns `tiles_per_block` tiles of 16 rows of w. Where k is large, two blocks of a cluster own twice
 // as many together and half of k each, so that each makes half of x ready; the second sends its sums to the
 // first. Roles of a block's warps:
-//   kWarps math warps   turn x into their operand form once, then multiply. They are two or four teams, which
-//                       take stages by turns; of a stage, a warp takes every n-th unit (16 rows x 128 k), n
-//                       the warps of a team
+//   kWarps math warps   turn x into their operand form once, then multiply; a barrier for every 16 units of x
+//                       says that they are ready. They are two or four teams, which take stages by turns; of
+//                       a stage, a warp takes every n-th unit (16 rows x 128 k), n the warps of a team
 //   1 copying warp      fills a ring of stages, one bulk copy of whole records (11 to 27 KB) each,
 //                       `in_flight` at a time
 //   1 summing warp      adds the math warps' parts of a finished tile, and does what follows: the norm's
@@ -44,27 +45,31 @@ __device__ __forceinline__ void vector_block(const HopperVectorArgs& args, std::
   const Barriers barriers(args, memory);
   const Part part = vector_part<Shape>(args);
 
-  // The copying thread does its first requests before anything else happens.
+  // The copying thread does its first requests before anything else happens; meanwhile the others set up all
+  // barriers that those do not need. Every 0.1 us here is one of the kernel's.
   VectorCopy<Shape> copy(args, part, barriers, memory);
   const bool is_copying = warp == kWarps && elect_lane();
   if (is_copying) {
-    barriers.init(args.stages, Shape::kTeamWarps);
+    barriers.init_first(args.prefetch);
     copy.begin();
     dependency_launch();
   }
+  if (warp < kWarps && elect_lane())
+    barriers.init_others(args, warp, kWarps, Shape::kTeamWarps, part.units, kM);
   if (warp == kWarps + 1) {  // no outliers yet
-    const std::uint32_t words = part.units + kWarps / 4;
+    const std::uint32_t words = (args.at.partial - args.at.lows) / 4;
+#pragma unroll 1
     for (std::uint32_t i = lane; i < words; i += 32)
-      reinterpret_cast<std::uint32_t*>(memory + args.at.flags)[i] = 0;
+      reinterpret_cast<std::uint32_t*>(memory + args.at.lows)[i] = 0;
   }
+  const Items<Shape> items(args, part, threadIdx.x, memory);
   __syncthreads();
   if (args.parts > 1) cluster_arrive();
   dependency_wait();
   if (args.parts > 1) cluster_wait();
 
   if (warp < kWarps) {
-    vector_stage_x<Shape>(args, part, threadIdx.x, memory);
-    named_barrier(1, kWarps * 32);
+    vector_stage_x<Shape>(args, part, warp, items, barriers, memory);
     if (F::kHalves == 1 || warp % 2 == 0)
       vector_multiply<Shape, 0>(args, memory, part, warp, barriers);
     else

@@ -40,7 +40,8 @@ struct HopperVectorLayout {
   std::uint32_t x;         // per 128 k, of 1 or 2 rows a multiple of 16 of them: m * 256 bytes
   std::uint32_t meta;      // the same: 4 * m * 8 bytes
   std::uint32_t low;       // what x and meta leave of blocks with outliers, which lies as they do
-  std::uint32_t flags;     // per 128 k four bytes, of groups of blocks: whether they have such; then a byte per warp: whether any has
+  std::uint32_t lows;      // a byte per 32 items of x (hopper_vector_x.cuh), 8 m for 16 units: whether any of their blocks has such
+  std::uint32_t flags;     // per 128 k four bytes, of groups of blocks: the same
   std::uint32_t partial;   // [partials][warp][m][16 rows] f32
   std::uint32_t sums;      // [warp][m] f32, of squares, for a norm
   std::uint32_t other;     // [partials][m][16 rows] f32, the other block's sums, and [m] of its squares
@@ -52,15 +53,17 @@ struct HopperVectorLayout {
                                                                 std::uint32_t stages) noexcept {
   HopperVectorLayout at{};
   const std::uint32_t places = m < 4 ? (units + 15) / 16 * 16 : units;
+  const std::uint32_t parts = (units + kHopperVectorStageUnits - 1) / kHopperVectorStageUnits;
   at.x = ring_bytes;
   at.meta = at.x + places * m * 256;
   at.low = at.meta + places * m * 32;
-  at.flags = at.low + places * m * 288;
-  at.partial = (at.flags + units * 4 + kHopperVectorWarps + 15) / 16 * 16;
+  at.lows = at.low + places * m * 288;
+  at.flags = at.lows + parts * 8 * m;
+  at.partial = (at.flags + units * 4 + 15) / 16 * 16;
   at.sums = at.partial + kHopperVectorPartials * kHopperVectorWarps * m * 64;
   at.other = at.sums + kHopperVectorWarps * m * 4;
   at.barriers = at.other + kHopperVectorPartials * m * 64 + 16;
-  at.end = at.barriers + (2 * stages + 4 * kHopperVectorPartials) * 8;
+  at.end = at.barriers + (2 * stages + 4 * kHopperVectorPartials + parts) * 8;
   return at;
 }
 
@@ -80,6 +83,7 @@ struct HopperVectorArgs {
   // Geometry, from the plan:
   std::uint32_t tiles, tile_records;  ///< of 16 rows of w; records of a tile
   std::uint32_t parts, part_records;  ///< blocks of a cluster, which share a tile's records; of the first block
+  std::uint32_t part_stages[kHopperVectorMostParts];  ///< of a tile, that a block has
   std::uint32_t half_tiles;           ///< with a gate, the tiles of either half, which are taken by turns; else 0
   std::uint32_t tiles_per_block;      ///< or per cluster
   std::uint32_t stage_records, stages;  ///< of the ring; a multiple of the teams

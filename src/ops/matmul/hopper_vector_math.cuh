@@ -71,7 +71,7 @@ struct VectorMath {
       for (int tile = 0; tile < kColumnTiles; ++tile) {
         std::int32_t c[kCount][kParts][4], second[kCount][2][4] = {};
         int2 meta[kCount];
-        load_x<kCount>(x_shared + Shape::x_place(pair, group, tile) + lane * (8 * Shape::kTogether),
+        load_x<kCount>(x_shared + Shape::x_place(pair, group, tile) + Shape::place_of(lane / 8, lane % 8),
                        meta_shared + Shape::meta_place(pair, block, tile * kTileRows + t % kTileRows),
                        in_pair, slots, meta);
 #pragma unroll
@@ -240,9 +240,9 @@ struct VectorMath {
   }
 };
 
-/// What a math warp does once x is ready: its team takes every kTeams-th stage, of which the warp takes every
-/// kTeamWarps-th unit. Which ones of a tile depends on the tile alone, not on what its block has. kHalf: of
-/// large records, the half that its units are.
+/// What a math warp does once its x is ready: its team takes every kTeams-th stage, of which the warp takes
+/// every kTeamWarps-th unit. Which ones of a tile depends on the tile alone, not on what its block has.
+/// kHalf: of large records, the half that its units are.
 template <class Shape, std::uint32_t kHalf>
 __device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, std::uint8_t* memory,
                                                 const Part& part, std::uint32_t warp,
@@ -257,11 +257,21 @@ __device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, st
   const std::uint8_t *x_shared = memory + args.at.x, *meta_shared = memory + args.at.meta;
   const std::uint8_t* flags = memory + args.at.flags;
   const std::uint32_t low = args.at.low - args.at.x;
-  std::uint32_t of_warps = 0;
+  // Whether any of the 16 units that a barrier of x is for has a low part: a byte per 32 items.
+  const auto any_low_of = [&](std::uint32_t number) {
+    const std::uint8_t* lows = memory + args.at.lows + number * (8 * Shape::kRows);
+    if constexpr (Shape::kRows == 1) {
+      const uint2 eight = load_as<uint2>(lows);
+      return (eight.x | eight.y) != 0;
+    }
+    std::uint32_t any = 0;
 #pragma unroll
-  for (std::uint32_t i = 0; i < kWarps; i += 4)
-    of_warps |= load_as<std::uint32_t>(flags + part.units * 4 + i);
-  const bool any_low = of_warps != 0;
+    for (int i = 0; i < Shape::kRows / 2; ++i) {
+      const uint4 both = load_as<uint4>(lows + 16 * i);
+      any |= both.x | both.y | both.z | both.w;
+    }
+    return any != 0;
+  };
   // The block's stages that are the team's.
   std::uint32_t slot = (team + part.first_tile * part.stages) % kTeams, parity = 0;
   std::uint32_t tile_stage = slot;
@@ -277,6 +287,10 @@ __device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, st
       const std::uint32_t first = tile_stage * stage_units, units = min(stage_units, part.units - first);
       const std::uint8_t* stage = memory + slot * stage_bytes;
       const auto record_of = [&](std::uint32_t j) { return stage + j / F::kHalves * F::kRecordBytes; };
+      // Of kTeams tiles the team has had all stages that it will have.
+      const std::uint32_t of_x = first / ops::kHopperVectorStageUnits;
+      if (i < kTeams) barrier_wait(barriers.x_ready + 8 * of_x, 0);
+      const bool any_low = any_low_of(of_x);
       barrier_wait(barriers.full + 8 * slot, parity);
       std::uint32_t j = mine;
 #pragma unroll 1

@@ -29,7 +29,8 @@ constexpr std::uint32_t kPartials = ops::kHopperVectorPartials;
 /// x in shared memory: [unit][group][column tile][column 8][t 4][step 2][4 bytes]. Beside it, of every block
 /// and row of x, eight bytes with its scale and sum (VectorX::store_meta): [unit][block][row]. Two units that
 /// a warp takes together (kTogether) lie as one of twice the size, whose last index is theirs, so that one
-/// load of 16 bytes has both.
+/// load of 16 bytes has both. Within two columns, places are changed so that a warp's stores go to different
+/// banks (place_of): in order, eight would go to one.
 template <class FormatOf, int kM>
 struct VectorShape {
   using Format = FormatOf;
@@ -55,6 +56,13 @@ struct VectorShape {
                                                           std::uint32_t tile) {
     return ((pair * kGroups + group) * kColumnTiles + tile) * (256 * kTogether);
   }
+  /// Bytes from there to what lane 8 `columns` + `number` wants: of two columns, t 0..3 of the first and of
+  /// the second. Lanes that make x ready store the same number of all columns at once; so it is changed by
+  /// theirs.
+  static __device__ __forceinline__ std::uint32_t place_of(std::uint32_t columns, std::uint32_t number) {
+    const std::uint32_t change = kTogether == 2 ? columns % 2 | columns / 2 * 4 : columns / 2;
+    return (columns * 8 + (number ^ change)) * (8 * kTogether);
+  }
   static __device__ __forceinline__ std::uint32_t meta_place(std::uint32_t pair, std::uint32_t block,
                                                              std::uint32_t row) {
     return ((pair * 4 + block) * kM + row) * (8 * kTogether);
@@ -76,12 +84,12 @@ __device__ __forceinline__ Part vector_part(const HopperVectorArgs& args) {
   using F = typename Shape::Format;
   Part part{};
   std::uint32_t cluster = blockIdx.x;
-  if (args.parts > 1) part.rank = cluster_rank(), cluster /= args.parts;
+  if (args.parts > 1) part.rank = cluster_rank(), cluster /= ops::kHopperVectorMostParts;
   part.first_tile = cluster * args.tiles_per_block;
   part.n_tiles = min(args.tiles_per_block, args.tiles - part.first_tile);
   part.first = part.rank * args.part_records;
   part.records = min(args.part_records, args.tile_records - part.first);
-  part.stages = (part.records + args.stage_records - 1) / args.stage_records;
+  part.stages = args.part_stages[part.rank];
   part.rotates =
       Shape::kTeams > 2 && part.stages % Shape::kTeams == 0 && part.records % args.stage_records != 0;
   part.units = part.records * F::kHalves;
@@ -95,11 +103,13 @@ __device__ __forceinline__ std::uint32_t vector_tile(const HopperVectorArgs& arg
   return args.half_tiles == 0 ? i : i / 2 + i % 2 * args.half_tiles;
 }
 
-/// The block's barriers: of the stages, of buffers for the warps' sums, and of those for the other block's.
+/// The block's barriers: of the stages, of buffers for the warps' sums, of those for the other block's, and
+/// of x, in this order.
 struct Barriers {
   Barrier full, empty;
   Barrier partial_full, partial_empty;
   Barrier other_full, other_empty;
+  Barrier x_ready;  // of kHopperVectorStageUnits units each, which no stage crosses
 
   __device__ __forceinline__ Barriers(const HopperVectorArgs& args, const std::uint8_t* memory)
       : full(shared_address(memory + args.at.barriers)),
@@ -107,18 +117,35 @@ struct Barriers {
         partial_full(empty + 8 * args.stages),
         partial_empty(partial_full + 8 * kPartials),
         other_full(partial_empty + 8 * kPartials),
-        other_empty(other_full + 8 * kPartials) {}
+        other_empty(other_full + 8 * kPartials),
+        x_ready(other_empty + 8 * kPartials) {}
 
-  __device__ __forceinline__ void init(std::uint32_t stages, std::uint32_t team_warps) const {
-    for (std::uint32_t i = 0; i < stages; ++i) {
-      barrier_init(full + 8 * i, 1);
-      barrier_init(empty + 8 * i, team_warps);
-    }
-    for (std::uint32_t i = 0; i < kPartials; ++i) {
-      barrier_init(partial_full + 8 * i, kWarps * 32);
-      barrier_init(partial_empty + 8 * i, 32);
-      barrier_init(other_full + 8 * i, 1);
-      barrier_init(other_empty + 8 * i, 1);
+  /// Those of the stages that are requested first, for the thread that does so.
+  __device__ __forceinline__ void init_first(std::uint32_t prefetch) const {
+#pragma unroll 1
+    for (std::uint32_t i = 0; i < prefetch; ++i) barrier_init(full + 8 * i, 1);
+    barrier_init_fence();
+  }
+  /// Every `step`-th of all others from number `i` on, for a thread of another warp. units, rows: of x that
+  /// the instance is made for.
+  __device__ __forceinline__ void init_others(const HopperVectorArgs& args, std::uint32_t i,
+                                              std::uint32_t step, std::uint32_t team_warps,
+                                              std::uint32_t units, std::uint32_t rows) const {
+    constexpr std::uint32_t kUnits = ops::kHopperVectorStageUnits;
+    const std::uint32_t first_x = 2 * args.stages + 4 * kPartials,
+                        end = first_x + (units + kUnits - 1) / kUnits;
+#pragma unroll 1
+    for (; i < end; i += step) {
+      if (i < args.prefetch) continue;
+      const std::uint32_t of_sums = (i - 2 * args.stages) / kPartials;
+      std::uint32_t arrivals = 1;
+      if (i >= first_x)
+        arrivals = (min(units - (i - first_x) * kUnits, kUnits) * rows * 16 + 31) / 32 * 32;
+      else if (i >= 2 * args.stages)
+        arrivals = of_sums == 0 ? kWarps * 32 : of_sums == 1 ? 32 : 1;
+      else if (i >= args.stages)
+        arrivals = team_warps;
+      barrier_init(full + 8 * i, arrivals);
     }
     barrier_init_fence();
   }
