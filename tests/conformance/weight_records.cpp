@@ -233,6 +233,32 @@ TEST(WeightRecords, ExactProductsAreThoseOfPreparedWeights) {
   }
 }
 
+// Of one row and four, matrices so large that a block has several tiles and its ring goes round, by types whose few-row kernel has
+// two teams of warps and four.
+TEST(WeightRecords, FewRowsOfLargeMatricesOnHopper) {
+  Random random(55);
+  SCOPED_TRACE(random.trace());
+  for (const Device& device : gpus()) {
+    if (!device.impl()->is_hopper()) continue;
+    for (const DType type : {DType::q4_0, DType::q8_0, DType::q2_K, DType::q3_K, DType::q6_K, DType::iq4_xs, DType::mxfp4}) {
+      const std::int64_t n = 4112, k = 14336;
+      const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
+      const Weight weight = in_records(device, {&raw, 1});
+      for (const std::int64_t m : {1, 2, 4}) {
+        SCOPED_TRACE(std::string(to_string(type)) + " m " + std::to_string(m));
+        Guarded x(device, DType::f32, {m, k}, {4, 0}), y(device, DType::f32, {m, n}, {3, 4}), wanted(device, DType::f32, {m, n});
+        x.write(random.uniform(static_cast<std::size_t>(m * k), -2, 2));
+        MatmulOptions exact;
+        exact.numerics = Numerics::exact;
+        must(run(device, [&](CommandEncoder& e) { return quantized_matmul_ggml(e, x.tensor(), raw, wanted.tensor(), {m, n, k, type}, exact); }));
+        must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, y.tensor()); }));
+        EXPECT_TRUE(y.intact());
+        EXPECT_LE(nmse(y.read(), wanted.read()), 1e-8);
+      }
+    }
+  }
+}
+
 // Every tile kernel, also those that only large shapes would take, against exact products of the same weights.
 TEST(WeightRecords, EveryTileKernelOfHopper) {
   Random random(54);
@@ -240,7 +266,7 @@ TEST(WeightRecords, EveryTileKernelOfHopper) {
   for (const Device& device : gpus()) {
     if (!device.impl()->is_hopper()) continue;
     for (const DType type : types_with_records()) {
-      const std::int64_t block = block_elems(type), n = 150, k = block == 256 ? 1280 : (1311 + block) / block * block;
+      const std::int64_t block = block_elems(type), n = 150, k = block == 256 ? 3840 : (3871 + block) / block * block;
       const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
       const Weight weight = in_records(device, {&raw, 1});
       for (int kind = 0; kind < tile::kKinds; ++kind) {

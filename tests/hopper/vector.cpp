@@ -280,6 +280,16 @@ TEST(HopperVectorRing, ShortLastStagesGoRound) {
   }
 }
 
+// Four rows leave a ring of few stages.
+TEST(HopperVectorRing, FourRowsOfLargeK) {
+  for (const DType type : {DType::q2_K, DType::mxfp4}) {
+    const ops::HopperVectorArgs args = plan_hopper_vector(type, 4, 64, 14336, 2, false).args;
+    EXPECT_EQ(args.stages, 4u);
+    EXPECT_EQ(args.tiles_per_block, 4u);
+    check(type, {4, 64, 14336, kF32, kF32, 2});
+  }
+}
+
 // Large k: two blocks share it, several tiles, fewer records for the second.
 TEST_P(HopperVector, TwoBlocksShareK) {
   const DType type = GetParam();
@@ -559,7 +569,8 @@ TEST(HopperVectorPlan, IsWithinItsLimits) {
           const std::uint32_t teams = ops::hopper_vector_teams(type), team_warps = 16 / teams;
           EXPECT_EQ(a.stages % teams, 0u);
           EXPECT_GE(a.in_flight, a.prefetch);
-          EXPECT_LE(a.in_flight, a.stages);
+          const std::uint32_t most_in_flight = teams > 2 ? a.stages - 1 : a.stages;
+          EXPECT_LE(a.in_flight, most_in_flight);
           // A warp's units are the same ones in any geometry.
           EXPECT_TRUE(a.stage_records * halves % team_warps == 0 || a.stage_records == a.part_records);
           EXPECT_LE(a.stage_records * halves, ops::kHopperVectorStageUnits);
@@ -568,10 +579,11 @@ TEST(HopperVectorPlan, IsWithinItsLimits) {
           }
           if (a.part_records * halves >= 16) {
             EXPECT_GE(a.stages * stage_bytes, 36u << 10);
-            if (stage_bytes > 24576)
+            if (stage_bytes > 24576) {
               EXPECT_EQ(a.prefetch, 2u);
-            else
+            } else if (a.prefetch < most_in_flight) {
               EXPECT_NEAR(a.prefetch * stage_bytes, 36 << 10, stage_bytes / 2);
+            }
           }
           EXPECT_EQ(a.tiles, (n + 15) / 16);
           const std::uint32_t clusters = plan.grid / plan.cluster;

@@ -84,11 +84,14 @@ HopperVectorPlan plan_hopper_vector(DType type, std::int64_t m, std::int64_t n, 
   if (gated) tiles_per_block += tiles_per_block % 2;  // a gate and what it is for
   args.tiles_per_block = tiles_per_block;
   args.stages = std::min(ring / stage_bytes, kMostStages) / teams * teams;
+  // Where teams rotate a slot is filled again one stage before its turn: by then the copying thread has to have seen the last one land,
+  // else it would wait for a phase of the barrier that only it can begin.
+  const std::uint32_t most_in_flight = teams > 2 ? args.stages - 1 : args.stages;
   // One stage is too little however large: q6_K 13.3 us against 12.6 at 4096x14336 (H200).
-  args.prefetch = std::clamp((kPrefetch + stage_bytes / 2) / stage_bytes, std::min(2u, args.stages), args.stages);
-  args.in_flight = std::clamp((kInFlight + stage_bytes / 2) / stage_bytes, 1u, args.stages);
+  args.prefetch = std::clamp((kPrefetch + stage_bytes / 2) / stage_bytes, std::min(2u, most_in_flight), most_in_flight);
+  args.in_flight = std::clamp((kInFlight + stage_bytes / 2) / stage_bytes, 1u, most_in_flight);
   // Of the largest stages two leave gaps: q5_K 12.0 us against 11.8 at 4096x14336 (H200).
-  if (stage_bytes > kFewStages) args.in_flight = std::min(3u, args.stages);
+  if (stage_bytes > kFewStages) args.in_flight = std::min(3u, most_in_flight);
   args.at = hopper_vector_layout(rows, units, args.stages * stage_bytes, args.stages);
 
   plan.kernel = kernel_name(type, rows);

@@ -13,7 +13,6 @@ namespace mlxn::ops {
 
 inline constexpr std::uint32_t kHopperVectorWarps = 16;                               // that multiply
 inline constexpr std::uint32_t kHopperVectorThreads = (kHopperVectorWarps + 2) * 32;  // one copies, one adds up
-inline constexpr std::uint32_t kHopperVectorMostTeams = 4;
 /// Groups of warps, which take the stages by turns: more, smaller ones have more of a stage to do each and fewer waits, and want
 /// more stages in the ring. For small records whose codes are much work.
 [[nodiscard]] constexpr std::uint32_t hopper_vector_teams(DType type) noexcept {
