@@ -4,6 +4,7 @@
     bench/hopper/tile_check.sh OUT && OUT --tune > tune.txt     on the device, a minute and a half
     python3 bench/hopper/tile_rates.py tune.txt                 from the repository's root: rewrites the table
     python3 bench/hopper/tile_rates.py --keep tune.txt          only says how good the table is
+    python3 bench/hopper/tile_rates.py --keep-reads tune.txt    of some types alone: the rates of reading, which all share, stay
 
 A line of the table: type, kind of kernel, nanoseconds of HopperTileRates (src/ops/matmul/hopper_tile.h, whose hopper_tile_us()
 is us_of() here). Types that were not measured keep their lines. Least squares of relative errors, launches that take twice as

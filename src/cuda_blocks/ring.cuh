@@ -10,7 +10,8 @@ struct RingPosition {
   std::uint32_t slot = 0;
   std::uint32_t parity = 0;
 
-  /// kBy divides `stages`: all that take stages by turns of kBy have slots of their own.
+  /// By at most `stages`. Where several take stages by turns, the stages of a turn divide `stages`: then each has slots of its own,
+  /// and a parity tells one turn of the ring from the next.
   template <std::uint32_t kBy = 1>
   __device__ __forceinline__ void advance(std::uint32_t stages) {
     slot += kBy;

@@ -17,9 +17,9 @@ std::string planned(const Device& device, DType type, std::int64_t m, Numerics n
   return std::string(plan.kernel) + " " + std::string(to_string(plan.numerics));
 }
 
-/// Of Hopper's tiles the table of rates chooses one.
+/// Of Hopper's kernels of tiles and pairs the table of rates chooses one.
 void expect_hopper_tile(const std::string& planned, const std::string& type_and_class) {
-  EXPECT_EQ(planned.find("matmul_hopper_tile"), 0u) << planned;
+  EXPECT_EQ(planned.find("matmul_hopper_"), 0u) << planned;
   EXPECT_TRUE(planned.ends_with("_" + type_and_class)) << planned;
 }
 

@@ -615,6 +615,7 @@ TEST(HopperTiles, BatchInvariantPlansHaveOnePart) {
           ASSERT_FALSE(p.kernel.empty()) << to_string(type);
           EXPECT_EQ(p.splits, 1u) << p.kernel;
           EXPECT_EQ(p.shape.k_groups, 1) << p.kernel;
+          EXPECT_FALSE(p.shape.few) << p.kernel;
           EXPECT_NE(p.shape.form, tile::Form::pair);
           EXPECT_EQ(p.shape.by_record, tile::Nesting::none);  // rounds otherwise
         }

@@ -82,8 +82,8 @@ std::vector<Variant> variants_of(const Weights& weights) {
   if (weights.type != DType::q4_0) return {};
   using F = tile::Q4_0;
   return {make_variant<F, 16, 2, 2, 1>("16 k2"),
-          make_variant<F, 32, 2, 2, 1>("32 k2"),
-          make_variant<F, 64, 2, 2, 1>("64 k2"),
+          make_variant<F, 32, 2, 1, 1>("32 k1"),
+          make_variant<F, 64, 2, 1, 1>("64 k1"),
           make_variant<F, 16, 4, 1, 1>("16 rows256"),
           make_variant<F, 32, 4, 1, 1>("32 rows256"),
           make_variant<F, 64, 4, 1, 1>("64 rows256"),

@@ -8,7 +8,7 @@
 //
 // Codes: load(reader, at, lane) -> Raw, the lane's words of half a record whose codes begin at `at`;
 //        bits(raw, plane, step, a), k16 step 0..3 of a plane of 64 k; place(step, upper) for rows g or g + 8.
-// reader: words4, words2, u32, u16, u8 at a byte offset of the run of codes and row data.
+// reader: words4, words2, u32, u16 at a byte offset of the run of codes and row data.
 #pragma once
 
 #include <cstdint>

@@ -71,7 +71,9 @@ struct Config {
   static_assert(kXBytes % 1024 == 0 && kWBytes / kCopies % 128 == 0 && kPieceBytes % 16 == 0);
   static_assert(!kByRecord || kXPlanes == 2);
   static_assert(kForm != Form::pair || kXPlanes == 1);  // halves of the tokens are halves of a stage
-  static_assert(kXStages >= 2 && kWStages >= 2 && kXStages % kKGroups == 0 && kWStages % kKGroups == 0);
+  static constexpr std::uint32_t kTurn = kKGroups * (kKGroups == 2 && kByRecord ? 2 : 1);  // of stages that groups take
+  static_assert(kXStages >= 2 && kWStages >= 2 && kXStages % kTurn == 0 && kWStages % kTurn == 0);
+  static_assert(!kHasSums || kXStages % kSumWarps == 0);
   static_assert(kKGroups == 1 || (kForm == Form::parts && kXPlanes == 2));
   static_assert(kKGroups == 1 ||
                 kRowThreads * kSums * 4 <= int(kXBarriers));  // sums change hands in the stages' memory
@@ -102,6 +104,7 @@ __device__ __forceinline__ void for_each_item(const HopperTileArgs& args, const 
   }
 }
 
+/// What a consumer thread knows of its place.
 struct Place {
   std::uint32_t lane;
   std::uint32_t thread;  // in the warpgroups that hold sums

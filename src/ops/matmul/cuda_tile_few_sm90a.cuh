@@ -7,8 +7,8 @@
 // tokens. Measured on an H200, n 4096, k 14336, x in f16: 8 tokens q4_0 11.8 us (62 % of the read rate), q4_K 12.5,
 // iq4_nl, whose look-ups take shared memory too, 12.5; 16 tokens q4_0 12.7 (57 %).
 //
-// What weights add to scale * code (a centre, a minimum) is one more instruction per half record, against
-// sums of x over 16 k (sum_x).
+// Codes are less their centre in the operand, exactly. What weights add to scale * code (a minimum, a bias) is one
+// more instruction per half record, against sums of x over 16 k (sum_x).
 //
 // A type is Few<F>:
 //   Codes             bits and place as in cuda_tile_codes_sm90a.cuh: whole numbers times 2^(place - 24)
@@ -50,12 +50,11 @@ struct WholeByteCodes {
 
 // ---- addends
 
-/// A pair of bytes of `word`, each less kBias, as f16.
-template <int kBias>
+/// A pair of bytes of `word` as f16.
 __device__ __forceinline__ std::uint32_t bytes_as_halves(std::uint32_t word, std::uint32_t first,
                                                          std::uint32_t second) {
-  constexpr std::uint32_t kLess = 0xE400u + kBias;  // -(1024 + kBias): a unit is 1 up to 2048
-  return h2_add(permute(word, 0x64646464u, 0x4040u | second << 8 | first), twice(kLess));
+  constexpr std::uint32_t kLess1024 = 0xE400u;  // a unit is 1 from there to 2048
+  return h2_add(permute(word, 0x64646464u, 0x4040u | second << 8 | first), twice(kLess1024));
 }
 
 /// What Addend::words sees of a half record.
@@ -94,7 +93,7 @@ struct MinimumsK4 {
   static __device__ __forceinline__ void words(const sm90::RowsK4::Head& head, const RowPlace& at,
                                                const Scaling&, std::uint32_t (&a)[2]) {
 #pragma unroll
-    for (int u = 0; u < 2; ++u) a[u] = bytes_as_halves<0>(head.mn[u], at.t, at.t);
+    for (int u = 0; u < 2; ++u) a[u] = bytes_as_halves(head.mn[u], at.t, at.t);
   }
   static __device__ __forceinline__ float factor(const sm90::RowsK4::Head& head, int u) {
     return head.minus_dmin[u];
@@ -108,7 +107,7 @@ struct MinimumsQ2K {
 #pragma unroll
     for (std::uint32_t u = 0; u < 2; ++u) {
       const std::uint32_t both = sm90::load_u16(at.rows + at.g * 32 + u * 16 + at.half * 8 + at.t * 2);
-      a[u] = bytes_as_halves<0>(both >> 4 & 0x0f0fu, 0, 1);
+      a[u] = bytes_as_halves(both >> 4 & 0x0f0fu, 0, 1);
     }
   }
   static __device__ __forceinline__ float factor(const sm90::RowsQ2K::Head& head, int u) {

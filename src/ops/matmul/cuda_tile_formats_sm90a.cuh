@@ -441,7 +441,7 @@ struct Nested {
 
 /// The same types where sums are kept by record (Shape::by_record): operands are the whole numbers v = scale
 /// * code, whose sums are multiplied by d, and for the minimums an operand of 16 k against sums of x
-/// (HopperStageArgs), whose sums are multiplied by m. No weight is rounded, but for a few large ones of q6_K
+/// (sum_x), whose sums are multiplied by m. No weight is rounded, but for a few large ones of q6_K
 /// and iq4_xs.
 template <class F>
 struct ByRecord {

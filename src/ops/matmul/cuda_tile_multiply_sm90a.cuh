@@ -58,8 +58,7 @@ __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTi
     const SharedReader<C::kPieceBytes, C::kCopies == 1 ? 0 : C::kWBytes / 2 - C::kPieceBytes> reader{
         record + w_at.slot * C::kWBytes, table_of<C>(shared, me.lane)};
     raw = F::load(reader, kHalf * F::kRowBytes, me.lane);
-    if constexpr (kHalf == 0 || kTurn == 2)
-      own = F::own(reader, kHalf == 0 ? F::kCodeBytes : 0, me.lane, scaling);
+    if constexpr (kHalf == 0) own = F::own(reader, F::kCodeBytes, me.lane, scaling);
   };
   // Frees it, once both planes of fragments are made: only then do all loads have their data for certain. An
   // arrival does not wait for loads (it is issued while they are under way, and orders what threads do with
@@ -81,7 +80,7 @@ __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTi
     sm90::barrier_wait(x_ring.full(x_at.slot), x_at.parity);
     start_plane<C>(sums, even, sm90::wgmma::advance(x_tile, x_at.slot * C::kXBytes));
     sm90::wgmma::wait<1>();
-    if ((kHalf == 1 && kTurn == 1) || step > first) free_stage(x_ring, before, me);
+    if (kHalf == 1 || step > first) free_stage(x_ring, before, me);
     F::template unpack<kHalf, 1>(raw, own, scaling, share, odd);
     if constexpr (C::kXPlanes == 1) {
       x_at.advance(C::kXStages);
@@ -93,14 +92,13 @@ __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTi
     before = x_at.slot;
     x_at.template advance<kTurn>(C::kXStages);
     free_weights();
-    if ((kNext == 1 && kTurn == 1) || step + kTurn < item.end) read(next);
+    if (kNext == 1 || step + kTurn < item.end) read(next);
     sm90::wgmma::wait<1>();
     if constexpr (C::kXPlanes == 1) free_stage(x_ring, even_slot, me);
   };
-  // Of two groups each has the same half of all records.
-  constexpr int kFirstHalf = F::kSuper ? kGroup : 0;
-  read(Half<kFirstHalf>{});
-  if constexpr (F::kSuper && kTurn == 1) {
+  read(Half<0>{});
+  if constexpr (F::kSuper) {
+    static_assert(kTurn == 1);
 #pragma unroll 1
     for (std::uint32_t step = first; step < item.end; step += 2) {
       multiply_step(step, Half<0>{}, Half<1>{});
@@ -109,7 +107,7 @@ __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTi
   } else {
 #pragma unroll 1
     for (std::uint32_t step = first; step < item.end; step += kTurn)
-      multiply_step(step, Half<kFirstHalf>{}, Half<kFirstHalf>{});
+      multiply_step(step, Half<0>{}, Half<0>{});
   }
   sm90::wgmma::wait<0>();
   sm90::wgmma::pin(sums);

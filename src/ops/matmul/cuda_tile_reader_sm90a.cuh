@@ -65,11 +65,6 @@ struct SharedReader {
     asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(at(offset)) : "memory");
     return v;
   }
-  __device__ __forceinline__ std::uint32_t u8(std::uint32_t offset) const {
-    std::uint32_t v;
-    asm volatile("ld.shared.u8 %0, [%1];" : "=r"(v) : "r"(at(offset)) : "memory");
-    return v;
-  }
 };
 
 /// Words between the four lanes of a row.
@@ -80,7 +75,5 @@ struct ShareInRow {
     return __shfl_sync(~0u, own.w[word], (lane & 28u) | of);
   }
 };
-
-/// What a consumer thread knows of its place.
 
 }  // namespace mlxn::tile

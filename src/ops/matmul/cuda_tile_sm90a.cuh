@@ -10,7 +10,7 @@
 // TFLOP/s at 512 and 644 at 4096, where cuBLAS in the same runs takes 0.93 and 1.01 times as long.
 //
 // A block computes 64 * row_groups rows x `tokens` tokens. Of warpgroup 0 one thread copies weights and one
-// copies x into two rings of shared memory; the others each hold 64 rows x tokens sums. B is x in shared
+// copies x into two rings of shared memory (into one, of both, in cuda_tile_few_sm90a.cuh); the others each hold 64 rows x tokens sums. B is x in shared
 // memory. A of records: a consumer warp takes a half record of 16 rows x 128 k to registers and makes the
 // operand from it (cuda_tile_formats_sm90a.cuh): two sets of four k16 fragments, one being unpacked while the
 // matrix instructions read the other; when both are made, all loads have ended, and it frees the stage. bf16
@@ -24,8 +24,9 @@
 // that costs more than it saves, and there are no registers for more sums; weights are made whole in the
 // operand.
 //
-// Up to 64 tokens two groups of consumers take a block's stages by turns (Shape::k_groups), four warps a scheduler;
-// the second hands its sums to the first at the end. That each counts its stages in uniform registers (below) makes
+// Of few tokens (up to 64 without super-blocks, 32 of codes of 8 bits, 32 or with minimums 16 where sums are by record) two
+// groups of consumers take a block's stages, or records, by turns (Shape::k_groups), four warps a scheduler; the second
+// hands its sums to the first at the end. That each counts its stages in uniform registers (below) makes
 // the difference: 20 to 30 instructions of 190 per half record.
 //
 // What a block does with k is its Form. Sums over parts of k go through a workspace; the block that comes

@@ -145,7 +145,7 @@ template <class KernelOf, class PlanOf>
     const tile::Shape& shape = kernel.shape;
     if (kernel.rates.step == 0) continue;
     // k in halves, or added by turns, or rounded otherwise than in other kernels.
-    if (batch_invariant && (shape.form == tile::Form::pair || shape.k_groups != 1 || shape.by_record != tile::Nesting::none)) continue;
+    if (batch_invariant && (shape.form == tile::Form::pair || shape.few || shape.k_groups != 1 || shape.by_record != tile::Nesting::none)) continue;
     const std::uint32_t most = shape.form == tile::Form::parts && !batch_invariant ? kMostSplits : 1;
     for (std::uint32_t splits = 1; splits <= most; ++splits) {
       HopperTilePlan plan = plan_of(shape, splits);

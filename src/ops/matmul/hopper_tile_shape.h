@@ -69,7 +69,9 @@ struct Shape {
   } else {
     int stages = room / (s.x_stage_bytes() + s.sum_stage_bytes() + s.w_stage_bytes());
     if (stages > 10) stages = 10;
-    s.x_stages = s.w_stages = stages - stages % s.k_groups;
+    // Each group has slots of its own, whatever the ring's turn: else it might wait for a stage by the parity of another turn.
+    const int turn = s.k_groups * (s.k_groups == 2 && s.by_record != Nesting::none ? 2 : 1);
+    s.x_stages = s.w_stages = stages - stages % turn;
   }
   return s;
 }
@@ -97,7 +99,7 @@ struct Traits {
   if (!s.few && s.tokens <= (has_minimums ? 32 : 64)) s.by_record = type.nesting;
   // Two warps a scheduler leave gaps, four do not; but of many tokens they lack registers for the sums, and of codes
   // of 8 bits stages.
-  const int most_of_two = is_simple ? (type.half_bytes > 2048 ? 32 : 64) : has_minimums ? 16 : type.looks_up ? 64 : 32;
+  const int most_of_two = is_simple ? (type.half_bytes > 2048 ? 32 : 64) : has_minimums ? 16 : 32;
   if (s.tokens <= most_of_two) s.k_groups = 2;
   // Of many tokens the stages want the room.
   s.look_up = !type.looks_up ? 0 : s.tokens <= 64 ? 256 : 128;
