@@ -6,8 +6,8 @@
 // instructions that take A from registers (32 cycles for up to 64 tokens) beneath; reading the weights is the floor
 // of all (dense weights: the bound). From 128 tokens on by the tensor cores, at thousands of tokens by the clock that
 // the power limit leaves. Measured on an H200, n 4096, k 14336, x in f16 (docs/benchmarks.md): q4_0 14.7 us at 32
-// tokens (50 % of the read rate) and 18.6 at 64, q4_K 14.0 at 16 and 21.3 at 64; q4_0 756 TFLOP/s at 512; f16 675
-// TFLOP/s at 512 and 644 at 4096, where cuBLAS in the same runs takes 0.93 and 1.01 times as long.
+// tokens (50 % of the read rate) and 18.7 at 64, q4_K 13.3 at 16 and 20.7 at 64; at 512 q4_0 716 TFLOP/s, f16 685, at
+// 4096 724, where cuBLAS in the same run takes 0.96 and 1.10 times f16's time.
 //
 // A block computes 64 * row_groups rows x `tokens` tokens. Of warpgroup 0 one thread copies weights and one
 // copies x into two rings of shared memory (into one, of both, in cuda_tile_few_sm90a.cuh); the others each hold 64 rows x tokens sums. B is x in shared
