@@ -102,6 +102,12 @@ void expect_fragments(DType type, int spread) {
   ASSERT_EQ(format.code_bytes(), F::kCodeBytes);
   ASSERT_EQ(format.row_bytes(), F::kRowBytes);
   ASSERT_EQ(format.elems, F::kSuper ? 256u : 128u);
+  // What the host plans with is what the kernels are made of.
+  EXPECT_EQ(F::kNesting, ops::nesting_of(type));
+  EXPECT_EQ(tile::looks_up<typename F::Codes>(), format.planes[0].rows_apart);
+  if constexpr (requires { F::kAdds; }) {
+    EXPECT_EQ(F::kAdds, ops::has_addend(type));
+  }
   const Matrix matrix = make_matrix(type, spread);
   double error = 0, size = 0;
   int wrong = 0;

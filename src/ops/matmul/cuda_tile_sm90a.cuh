@@ -10,12 +10,13 @@
 // 4096 724, where cuBLAS in the same run takes 0.96 and 1.10 times f16's time.
 //
 // A block computes 64 * row_groups rows x `tokens` tokens. Of warpgroup 0 one thread copies weights and one
-// copies x into two rings of shared memory (into one, of both, in cuda_tile_few_sm90a.cuh); the others each hold 64 rows x tokens sums. B is x in shared
-// memory. A of records: a consumer warp takes a half record of 16 rows x 128 k to registers and makes the
-// operand from it (cuda_tile_formats_sm90a.cuh): two sets of four k16 fragments, one being unpacked while the
-// matrix instructions read the other; when both are made, all loads have ended, and it frees the stage. bf16
-// that becomes f16 goes the same way from the 128-byte swizzle that tensor copies leave; other dense weights
-// are read from there by the instructions themselves, which free the stage when they have ended.
+// copies x into two rings of shared memory (into one, of both, for cuda_tile_few_sm90a.cuh); the others each
+// hold 64 rows x tokens sums. B is x in shared memory. A of records: a consumer warp takes a half record of
+// 16 rows x 128 k to registers and makes the operand from it (cuda_tile_formats_sm90a.cuh): two sets of four
+// k16 fragments, one being unpacked while the matrix instructions read the other; when both are made, all
+// loads have ended, and it frees the stage. bf16 that becomes f16 goes the same way from the 128-byte swizzle
+// that tensor copies leave; other dense weights are read from there by the instructions themselves, which
+// free the stage when they have ended.
 //
 // Of types with super-blocks and few tokens (up to 32 with minimums, else 64), sums are kept by record
 // (Shape::by_record): the operand is whole numbers, scale times code, which cost one multiplication a pair;
