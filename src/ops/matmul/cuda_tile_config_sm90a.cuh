@@ -71,8 +71,7 @@ struct Config {
   static_assert(kXBytes % 1024 == 0 && kWBytes / kCopies % 128 == 0 && kPieceBytes % 16 == 0);
   static_assert(!kByRecord || kXPlanes == 2);
   static_assert(kForm != Form::pair || kXPlanes == 1);  // halves of the tokens are halves of a stage
-  static constexpr std::uint32_t kTurn = kKGroups * (kKGroups == 2 && kByRecord ? 2 : 1);  // of stages that groups take
-  static_assert(kXStages >= 2 && kWStages >= 2 && kXStages % kTurn == 0 && kWStages % kTurn == 0);
+  static_assert(kXStages >= 2 && kWStages >= 2 && kXStages % kShape.turn() == 0 && kWStages % kShape.turn() == 0);
   static_assert(!kHasSums || kXStages % kSumWarps == 0);
   static_assert(kKGroups == 1 || (kForm == Form::parts && kXPlanes == 2));
   static_assert(kKGroups == 1 ||

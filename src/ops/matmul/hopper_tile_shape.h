@@ -35,6 +35,8 @@ struct Shape {
 
   [[nodiscard]] constexpr int rows() const noexcept { return 64 * row_groups; }
   [[nodiscard]] constexpr int threads() const noexcept { return 128 * (1 + row_groups * k_groups); }
+  /// Stages after which it is the same group's turn again: groups take one, or a record of two.
+  [[nodiscard]] constexpr int turn() const noexcept { return k_groups == 1 ? 1 : by_record == Nesting::none ? k_groups : 2 * k_groups; }
   [[nodiscard]] constexpr int x_stage_bytes() const noexcept { return x_planes * tokens * 128; }
   [[nodiscard]] constexpr int w_stage_bytes() const noexcept { return rows() / 16 * half_bytes; }
   /// Sums of x over every 16 k of a stage, as pairs of f16: what rounding takes from the first is the second.
@@ -70,8 +72,7 @@ struct Shape {
     int stages = room / (s.x_stage_bytes() + s.sum_stage_bytes() + s.w_stage_bytes());
     if (stages > 10) stages = 10;
     // Each group has slots of its own, whatever the ring's turn: else it might wait for a stage by the parity of another turn.
-    const int turn = s.k_groups * (s.k_groups == 2 && s.by_record != Nesting::none ? 2 : 1);
-    s.x_stages = s.w_stages = stages - stages % turn;
+    s.x_stages = s.w_stages = stages - stages % s.turn();
   }
   return s;
 }
