@@ -312,25 +312,24 @@ struct RowsAffine {
   }
 };
 
-/// Exponents of four blocks; the scale is half of 2^(e - 127), since the codes are twice the values: of e < 2 a
-/// subnormal, which is the larger of two straight lines there. Products, for the same reason as in look-ups.
+/// Exponents of four blocks: 2^(e - 127), of e = 0 a subnormal, of 255 infinity. The codes are twice the values, which the scales
+/// of x undo (kOfX). A product instead of a shift, for the same reason as in look-ups.
 struct RowsE8M0 {
   static constexpr int kParts = 1;
   static constexpr bool kAdds = false;
+  static constexpr float kOfX = 0.5f;
   using Head = NoHead;
   struct Constants {
-    std::uint32_t normal, subnormal;
-    __device__ __forceinline__ Constants() : normal(in_register(1u << 23)), subnormal(in_register(1u << 21)) {}
+    std::uint32_t one;
+    __device__ __forceinline__ Constants() : one(in_register(1u << 23)) {}
   };
   static __device__ __forceinline__ void terms(const Head&, const std::uint8_t* rows, std::uint32_t g,
                                                std::uint32_t, std::uint32_t block, Terms<1>& out,
                                                const Constants& of) {
 #pragma unroll
     for (int u = 0; u < 2; ++u) {
-      const std::uint32_t e = rows[g * 8 + u * 4 + block];
-      const auto normal = static_cast<std::int32_t>(multiply_add(e, of.normal, 0u - (1u << 23)));
-      const auto subnormal = static_cast<std::int32_t>(multiply_add(e, of.subnormal, of.subnormal));
-      out.scale[0][u] = __int_as_float(normal > subnormal ? normal : subnormal);
+      const auto bits = static_cast<std::int32_t>(multiply_add(rows[g * 8 + u * 4 + block], of.one, 0));
+      out.scale[0][u] = __int_as_float(max(bits, 1 << 22));
     }
   }
 };
@@ -491,6 +490,11 @@ struct VectorFormat {
   static constexpr int kCentre = kCentreOf;
   static constexpr int kParts = Rows::kParts;
   static constexpr bool kAdds = Rows::kAdds, kPairs = Codes::kPairs;
+  /// What the scales of x are multiplied by.
+  static constexpr float kOfX = [] {
+    if constexpr (requires { Rows::kOfX; }) return Rows::kOfX;
+    return 1.0f;
+  }();
   static constexpr int kSecond = Codes::kSecond;
   static constexpr RecordFormat kRecord = quant::record_format(kType);
   /// Whether a word's bytes are of k 2t, 2t + 1, 2t + 8, 2t + 9.

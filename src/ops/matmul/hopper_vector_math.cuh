@@ -89,10 +89,7 @@ struct VectorMath {
                            a1 = codes[i].step(step + 1, constants.codes);
             const std::uint32_t b0 = slots.b[slot][i].x, b1 = slots.b[slot][i].y;
             if constexpr (F::kSecond == 32) {
-              const Operands s0 = codes[i].second_step(step, constants.codes),
-                             s1 = codes[i].second_step(step + 1, constants.codes);
               mma_s8_s8(c[i][0], a0.low, a0.high, a1.low, a1.high, b0, b1);
-              mma_s8_s8(c[i][0], s0.low, s0.high, s1.low, s1.high, b0, b1);
             } else if constexpr (kParts == 1) {
               mma_u8_s8(c[i][0], a0.low, a0.high, a1.low, a1.high, b0, b1);
             } else {
@@ -104,6 +101,15 @@ struct VectorMath {
                              s1 = codes[i].second_step(step + 1, constants.codes);
               mma_u8_s8(second[i][0], s0.low, s0.high, b0);
               mma_u8_s8(second[i][1], s1.low, s1.high, b1);
+            }
+          }
+          if constexpr (F::kSecond == 32) {
+#pragma unroll
+            for (int i = 0; i < kCount; ++i) {
+              const int step = (group * kSlots + slot) * 2;
+              const Operands s0 = codes[i].second_step(step, constants.codes),
+                             s1 = codes[i].second_step(step + 1, constants.codes);
+              mma_s8_s8(c[i][0], s0.low, s0.high, s1.low, s1.high, slots.b[slot][i].x, slots.b[slot][i].y);
             }
           }
         }
@@ -251,6 +257,8 @@ __device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, st
   using Math = VectorMath<Shape>;
   constexpr std::uint32_t kTeams = Shape::kTeams, kTeamWarps = Shape::kTeamWarps;
   constexpr int kMostPairs = ops::kHopperVectorStageUnits / (2 * kTeamWarps);
+  // Of look-ups, whose time is instructions, those of a loop too; others keep the kernel small (vector_stage_x).
+  [[maybe_unused]] constexpr int kUnrolled = F::kSecond == 32 ? kMostPairs : 1;
   const std::uint32_t lane = threadIdx.x % 32, stage_bytes = args.stage_records * F::kRecordBytes;
   const std::uint32_t stage_units = args.stage_records * F::kHalves;
   const std::uint32_t team = warp / kTeamWarps, mine = warp % kTeamWarps;
@@ -293,7 +301,7 @@ __device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, st
       const bool any_low = any_low_of(of_x);
       barrier_wait(barriers.full + 8 * slot, parity);
       std::uint32_t j = mine;
-#pragma unroll 1
+#pragma unroll kUnrolled
       for (int pairs = 0; pairs < kMostPairs && j + kTeamWarps < units; ++pairs) {
         const std::uint32_t pair = Shape::kTogether == 2 ? (first + j + mine) / 2 : first + j;
         Math::template multiply<2, kHalf>(record_of(j), pair, 0, x_shared, meta_shared, constants, slots,

@@ -219,7 +219,7 @@ struct VectorX {
     const std::uint32_t bits = __float_as_uint(largest), e = max((bits + 0x18000u) & 0x7f800000u, 16 * kOne);
     Range range;
     range.inverse = __uint_as_float(268 * kOne - e);
-    range.scale = bits < 0x7f800000u ? __uint_as_float(e - 14 * kOne) : __uint_as_float(0x7fc00000u);
+    range.scale = bits < 0x7f800000u ? __uint_as_float(e - 14 * kOne) * F::kOfX : __uint_as_float(0x7fc00000u);
     range.rest = sum - (mine == largest ? largest : 0.0f);
     range.largest = e - 32 * kOne < 222 * kOne ? largest : 0.0f;
     return range;
