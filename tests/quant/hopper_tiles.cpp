@@ -82,12 +82,12 @@ struct HostReader {
   [[nodiscard]] tile::PairTable table() const { return {pairs}; }
 };
 /// The table that a kernel would make.
-template <class F>
+template <class Codes>
 const std::uint32_t* pairs_of() {
   static const std::vector<std::uint32_t> pairs = [] {
     std::vector<std::uint32_t> out;
-    if constexpr (tile::looks_up<typename F::Codes>())
-      for (std::uint32_t byte = 0; byte < 256; ++byte) out.push_back(F::Codes::pair(byte));
+    if constexpr (tile::looks_up<Codes>())
+      for (std::uint32_t byte = 0; byte < 256; ++byte) out.push_back(Codes::pair(byte));
     return out;
   }();
   return pairs.data();
@@ -114,7 +114,7 @@ void expect_fragments(DType type, int spread) {
   for (std::uint32_t step = 0; step < kN / 16 * (kK / 128); ++step) {
     const std::uint32_t half = F::kSuper ? step % 2 : 0;
     const std::uint8_t* record = matrix.records.data() + step / (F::kSuper ? 2 : 1) * format.bytes();
-    const HostReader codes{record + half * F::kCodeBytes, pairs_of<F>()}, scales{record};
+    const HostReader codes{record + half * F::kCodeBytes, pairs_of<typename F::WholeCodes>()}, scales{record};
     for (std::uint32_t lane = 0; lane < 32; ++lane) {
       const std::uint32_t row_g = step / (kK / 128) * 16 + lane / 4;
       const tile::Scaling scaling{{F::scaling(matrix.exponents[row_g], 0), F::scaling(matrix.exponents[row_g + 8], 1)}};
@@ -187,7 +187,7 @@ void expect_zeros_and_nan(DType type, std::uint32_t head, std::uint32_t scales, 
   std::uint8_t* row = matrix.records.data() + F::kCodeBytes;
   const tile::Scaling scaling{{F::scaling(matrix.exponents[0], 0), F::scaling(matrix.exponents[8], 1)}};
   const auto first_of_row = [&](std::uint32_t lane) {
-    const HostReader reader{matrix.records.data(), pairs_of<F>()};
+    const HostReader reader{matrix.records.data(), pairs_of<typename F::WholeCodes>()};
     const auto share = [&](const auto&, int word, int of) {
       return F::own(reader, F::kCodeBytes, static_cast<std::uint32_t>(of), scaling).w[word];
     };
@@ -221,7 +221,7 @@ void expect_records(DType type, double most) {
   for (std::uint32_t step = 0; step < kN / 16 * (kK / 128); ++step) {
     const std::uint32_t half = step % 2;
     const std::uint8_t* record = matrix.records.data() + step / 2 * format.bytes();
-    const HostReader codes{record + half * F::kCodeBytes, pairs_of<F>()}, scales{record};
+    const HostReader codes{record + half * F::kCodeBytes, pairs_of<typename F::Codes>()}, scales{record};
     for (std::uint32_t lane = 0; lane < 32; ++lane) {
       const auto raw = Record::load(codes, half * F::kRowBytes, lane);
       const auto own = Record::own(scales, F::kCodeBytes, lane);

@@ -177,16 +177,17 @@ struct PairTable {
 #endif
 };
 
+struct LookUpWords {
+  std::uint32_t w[8];
+  PairTable table;
+};
 /// Nibbles that name one of sixteen f16 numbers, rows apart. ValuesT::half(code): its bits.
 template <class ValuesT>
 struct LookUpCodes {
   using Values = ValuesT;
   static constexpr bool kLooksUp = true;
   static MLXN_TILE_FN constexpr int place(int, int) { return Values::kPlace; }
-  struct Raw {
-    std::uint32_t w[8];
-    PairTable table;
-  };
+  using Raw = LookUpWords;
 
   /// The table's entry of a byte.
   static MLXN_TILE_FN std::uint32_t pair(std::uint32_t byte) {
@@ -218,6 +219,14 @@ struct Iq4Values {
     // Magnitudes.
     const std::uint32_t four = code < 8 ? code < 4 ? 0x4153687Fu : 0x0A162331u : code < 12 ? 0x26190D01u : 0x71594535u;
     return (four >> code % 4 * 8 & 0xFF) | (code < 8 ? 0x8000u : 0u);
+  }
+};
+/// The same numbers times 2^-14.
+struct Iq4ValuesLifted {
+  static constexpr int kPlace = 10;
+  static MLXN_TILE_FN std::uint32_t half(std::uint32_t code) {
+    constexpr std::uint32_t k1024 = 0x6400u;
+    return sm90::h2_mul(Iq4Values::half(code), k1024) & 0xFFFFu;
   }
 };
 /// E2M1, value * 2^-14: the nibble's bits are those of the number.

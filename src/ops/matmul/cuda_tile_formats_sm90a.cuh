@@ -101,6 +101,7 @@ template <class CodesT, int kZero, int kLargestLog2, bool kOwnIsScaled = false>
 struct Linear {
   static constexpr Nesting kNesting = Nesting::none;
   using Codes = CodesT;
+  using WholeCodes = Codes;
   using Raw = typename Codes::Raw;
   static constexpr bool kAdds = kZero < 0;
   static constexpr int kRowWords = kAdds ? 4 : 2;
@@ -235,6 +236,7 @@ struct Affine : Linear<CodesT, -1, kLargestLog2, kBf16> {
 struct Mxfp4Scales {
   static constexpr Nesting kNesting = Nesting::none;
   using Codes = LookUpCodes<E2m1Values>;
+  using WholeCodes = Codes;
   using Raw = Codes::Raw;
   struct Own {
     std::uint32_t w[4];  // of blocks 0 and 2, 1 and 3 of row g; row g + 8: the same
@@ -293,11 +295,13 @@ MLXN_TILE_FN std::uint32_t high_halves(std::uint32_t a, std::uint32_t b) { retur
 
 /// kGroup: steps of 16 k that share a scale. kScaleZero: the bits that stand for a scale of zero. kZero: the
 /// code that is zero, a power of two or 0; none where the type has minimums. v = scale * code is made in units of
-/// 2^-19 (row g). kWide: v may be 2^11 or more. Then w = (code - zero) * (d * scale), the product in two f16.
+/// 2^-19 (row g). kWide: v may be 2^11 or more. Then w = (code - zero) * (d * scale), the product in two f16, and of
+/// WholeCodesT, which of a table are in the units that multiplication brings other codes to.
 template <class CodesT, class PackedT, int kGroup, int kScaleZero, int kZero, int kLargestLog2,
-          bool kWide = false>
+          bool kWide = false, class WholeCodesT = CodesT>
 struct Nested {
   using Codes = CodesT;
+  using WholeCodes = WholeCodesT;
   using Packed = PackedT;
   using Raw = typename Codes::Raw;
   static constexpr bool kAdds = kZero < 0;
@@ -420,15 +424,15 @@ struct Nested {
           c = zero_of(scale, step);
         }
       }
-      Codes::bits(raw, kPlane, step, a[step]);
+      WholeCodes::bits(raw, kPlane, step, a[step]);
       MLXN_TILE_UNROLL
       for (int i = 0; i < 4; ++i) {
         if constexpr (kWide) {
           const int place = kCodePower + Codes::place(step, i % 2) - 24;
-          const std::uint32_t code =
-              kZero == 0 ? h2_mul(a[step][i], twice(half_power(kCodePower)))
-                         : h2_fma(a[step][i], twice(half_power(kCodePower)),
-                                  twice(0x8000u | half_power(kZeroLog2 + place)));
+          static_assert(kZero != 0 || WholeCodes::place(0, 0) == kCodePower);
+          const std::uint32_t code = kZero == 0 ? a[step][i]
+                                                : h2_fma(a[step][i], twice(half_power(kCodePower)),
+                                                         twice(0x8000u | half_power(kZeroLog2 + place)));
           a[step][i] = h2_fma(code, of_row(i, scale), h2_mul(code, of_row(i, b)));
           continue;
         }
@@ -653,7 +657,8 @@ struct Q3K : Sizes<768, 224, true>, Nested<PairCodes<1>, Q3KScales, 1, 32, 4, 2>
 struct Q4K : Sizes<1024, 256, true>, Nested<NibbleCodes<0>, PackedPairs, 2, 0, -1, 3> {};
 struct Q5K : Sizes<1280, 256, true>, Nested<NibbleCodes<1>, PackedPairs, 2, 0, -1, 4> {};
 struct Q6K : Sizes<1536, 288, true>, Nested<NibbleCodes<2>, Q6KScales, 1, 128, 32, 5, true> {};
-struct Iq4Xs : Sizes<1024, 128, true>, Nested<LookUpCodes<Iq4Values>, Iq4XsScales, 2, 32, 0, 6, true> {};
+struct Iq4Xs : Sizes<1024, 128, true>,
+               Nested<LookUpCodes<Iq4Values>, Iq4XsScales, 2, 32, 0, 6, true, LookUpCodes<Iq4ValuesLifted>> {};
 
 template <std::uint32_t kGroups, bool kBf16>
 struct Affine4 : Sizes<1024, 64 * kGroups, false>, Affine<NibbleCodes<0, 2>, kGroups, kBf16, 3> {};

@@ -63,9 +63,9 @@ struct Shape {
 [[nodiscard]] constexpr Shape with_stages(Shape s) noexcept {
   const int end = s.blocks_per_sm == 1 ? kSharedBytes : kSharedBytes / 2 - 512;
   const int room = end - 512 - 256 * s.look_up;
-  if (s.tokens == 256) {
+  if (s.tokens == 256) s.x_planes = 1;
+  if (s.tokens == 256 || (s.tokens == 128 && s.look_up == 256)) {
     // Stages of x are large: they take what three of weights leave.
-    s.x_planes = 1;
     s.w_stages = 3;
     s.x_stages = (room - s.w_stages * s.w_stage_bytes()) / s.x_stage_bytes();
   } else {
@@ -103,7 +103,7 @@ struct Traits {
   const int most_of_two = is_simple ? (type.half_bytes > 2048 ? 32 : 64) : has_minimums ? 16 : 32;
   if (s.tokens <= most_of_two) s.k_groups = 2;
   // Of many tokens the stages want the room.
-  s.look_up = !type.looks_up ? 0 : s.tokens <= 64 ? 256 : 128;
+  s.look_up = !type.looks_up ? 0 : s.tokens <= 128 ? 256 : 128;
   s.x_sums = (s.few && type.adds) || s.by_record == Nesting::minimums;
   return with_stages(s);
 }
