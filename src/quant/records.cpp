@@ -7,7 +7,7 @@
 namespace mlxn::quant {
 namespace {
 
-/// Calls each(block of the file, row in its tile, block in its record, record) for every block of the matrix [n, k].
+/// Calls each(block of the file, row in its tile, block in its record, the record's byte) for every block of the matrix [n, k].
 template <class Each>
 void for_each_block(const RecordFormat& format, std::int64_t n, std::int64_t k, const Each& each) {
   const std::uint64_t row_blocks = static_cast<std::uint64_t>(k) / format.block_elems;
@@ -15,7 +15,7 @@ void for_each_block(const RecordFormat& format, std::int64_t n, std::int64_t k, 
   for (std::uint64_t row = 0; row < static_cast<std::uint64_t>(n); ++row)
     for (std::uint64_t b = 0; b < row_blocks; ++b)
       each(row * row_blocks + b, static_cast<std::uint32_t>(row % kRecordRows), static_cast<std::uint32_t>(b % format.blocks()),
-           row / kRecordRows * grid.tile_records + b / format.blocks());
+           row / kRecordRows * grid.tile_bytes + b / format.blocks() * format.bytes());
 }
 
 /// The parts of a block: in the file's block and in the record. Calls code(mask, flip, byte, shift, to byte, to shift) for every
@@ -47,10 +47,10 @@ void for_each_part(DType type, const RecordFormat& format, std::uint32_t row, st
 
 void pack_records(DType type, const void* blocks, std::int64_t n, std::int64_t k, void* records) noexcept {
   const RecordFormat format = record_format(type);
-  std::memset(records, 0, record_grid(format, n, k).records() * format.bytes());
+  std::memset(records, 0, record_grid(format, n, k).bytes());
   for_each_block(format, n, k, [&](std::uint64_t at, std::uint32_t row, std::uint32_t block, std::uint64_t record_at) {
     const auto* from = static_cast<const std::uint8_t*>(blocks) + at * block_bytes(type);
-    auto* record = static_cast<std::uint8_t*>(records) + record_at * format.bytes();
+    auto* record = static_cast<std::uint8_t*>(records) + record_at;
     for_each_part(
         type, format, row, block,
         [&](std::uint32_t mask, std::uint32_t flip, std::uint32_t byte, std::uint32_t shift, std::uint32_t to, std::uint32_t to_shift) {
@@ -65,7 +65,7 @@ void unpack_records(DType type, const void* records, std::int64_t n, std::int64_
   const RecordFormat format = record_format(type);
   for_each_block(format, n, k, [&](std::uint64_t at, std::uint32_t row, std::uint32_t block, std::uint64_t record_at) {
     auto* to_block = static_cast<std::uint8_t*>(blocks) + at * block_bytes(type);
-    const auto* record = static_cast<const std::uint8_t*>(records) + record_at * format.bytes();
+    const auto* record = static_cast<const std::uint8_t*>(records) + record_at;
     std::memset(to_block, 0, block_bytes(type));
     for_each_part(
         type, format, row, block,

@@ -7,18 +7,20 @@
 
 // Weight records for Hopper's tensor cores (docs/hopper_layout.md): the bits of the file's blocks in another order.
 //
-// A record is 16 rows x 128 k, of types with super-blocks 16 x 256. Records of the same 16 rows follow each other along k, then
-// come the next 16 rows. Rows past n and k past the end are zero bytes, which are zeros in every type.
+// A record is 16 rows x 128 k, of types with super-blocks 16 x 256. Records of the same 16 rows, a tile, follow each other along k,
+// then come the next 16 rows. Rows past n and k past the end are zero bytes, which are zeros in every type.
 //
-//   record of 128 k: codes | row data
+//   record of 128 k: row data | second plane | first plane
 //   record of 256 k: codes of the first 128 k | row data | codes of the other 128 k
 //
-// so that either half of a large record is, with the row data, one run of bytes. Codes are one or two planes of bits; row data
+// so that either half of a large record is, with the row data, one run of bytes, and a small one can end early: the last of a tile
+// has of its first plane only the strips that k reaches, 64 k each of 4 bits, 32 of 8. Codes are one or two planes of bits; row data
 // are one or two areas of whatever else the blocks hold, byte for byte.
 namespace mlxn::quant {
 
 inline constexpr std::uint32_t kRecordRows = 16;
-inline constexpr std::uint32_t kRecordHalf = 128;  ///< k that a run of codes covers
+inline constexpr std::uint32_t kRecordHalf = 128;  ///< k of a plane
+inline constexpr std::uint32_t kRecordStrip = 512;   ///< bytes of a plane that a warp loads at once; the next k's come behind
 
 /// The low or the high bits of the codes. In the file, element e of a block has its bits in field `field` of the block
 /// (block_fields.h), byte from + e / (run * per) * run + e % run, shifted left by e / run % per * bits, per = 8 / bits.
@@ -28,6 +30,8 @@ struct RecordPlane {
   std::uint32_t flip = 0;  ///< what the file's bits are xored with: codes count from zero up
   bool rows_apart = false;  ///< of 4 bits that name values of a table: see record_place
   [[nodiscard]] constexpr std::uint32_t bytes() const noexcept { return kRecordRows * kRecordHalf * bits / 8; }
+  /// k of a strip, of 4 or 8 bits.
+  [[nodiscard]] constexpr std::uint32_t strip_elems() const noexcept { return kRecordStrip * 8 / (kRecordRows * bits); }
 };
 /// `bytes` bytes of field `field`, from byte `from` on, of every block.
 struct RecordArea {
@@ -45,13 +49,23 @@ struct RecordFormat {
   [[nodiscard]] constexpr std::uint32_t code_bytes() const noexcept { return planes[0].bytes() + planes[1].bytes(); }  ///< of 128 k
   [[nodiscard]] constexpr std::uint32_t row_bytes() const noexcept { return kRecordRows * blocks() * (areas[0].bytes + areas[1].bytes); }
   [[nodiscard]] constexpr std::uint32_t bytes() const noexcept { return elems / kRecordHalf * code_bytes() + row_bytes(); }
+  [[nodiscard]] constexpr bool has_halves() const noexcept { return elems > kRecordHalf; }
+  [[nodiscard]] constexpr std::uint32_t half_step() const noexcept { return code_bytes() + row_bytes(); }  ///< bytes from half to half
   /// Where plane p of half h begins.
   [[nodiscard]] constexpr std::uint32_t plane_offset(std::uint32_t h, std::uint32_t p) const noexcept {
-    return h * (code_bytes() + row_bytes()) + (p == 0 ? 0 : planes[0].bytes());
+    if (!has_halves()) return row_bytes() + (p == 0 ? planes[1].bytes() : 0);
+    return h * half_step() + (p == 0 ? 0 : planes[0].bytes());
   }
   /// Where area a begins.
   [[nodiscard]] constexpr std::uint32_t area_offset(std::uint32_t a) const noexcept {
-    return code_bytes() + (a == 0 ? 0 : kRecordRows * blocks() * areas[0].bytes);
+    return (has_halves() ? code_bytes() : 0) + (a == 0 ? 0 : kRecordRows * blocks() * areas[0].bytes);
+  }
+  /// Of the records of 16 rows of k elements, a multiple of the block; the last one may be cut.
+  [[nodiscard]] constexpr std::uint64_t tile_bytes(std::int64_t k) const noexcept {
+    const auto whole = static_cast<std::uint64_t>(k) / elems, left = static_cast<std::uint64_t>(k) % elems;
+    if (left == 0) return whole * bytes();
+    const std::uint32_t strip = planes[0].strip_elems();
+    return whole * bytes() + plane_offset(0, 0) + (left + strip - 1) / strip * kRecordStrip;
   }
 };
 
@@ -106,25 +120,32 @@ struct RecordPlace {
   return ((row % 8 * 2 + row / 8) * blocks + block) * bytes;
 }
 
-/// How many records hold a matrix [n, k].
+/// The records that hold a matrix [n, k].
 struct RecordGrid {
   std::uint64_t tiles = 0;         ///< of 16 rows
-  std::uint64_t tile_records = 0;  ///< along k
-  [[nodiscard]] constexpr std::uint64_t records() const noexcept { return tiles * tile_records; }
+  std::uint64_t tile_records = 0;  ///< along k, the cut one included
+  std::uint64_t tile_bytes = 0;    ///< from tile to tile
+  [[nodiscard]] constexpr std::uint64_t bytes() const noexcept { return tiles * tile_bytes; }
 };
 [[nodiscard]] constexpr RecordGrid record_grid(const RecordFormat& format, std::int64_t n, std::int64_t k) noexcept {
-  return {(static_cast<std::uint64_t>(n) + kRecordRows - 1) / kRecordRows, (static_cast<std::uint64_t>(k) + format.elems - 1) / format.elems};
+  return {(static_cast<std::uint64_t>(n) + kRecordRows - 1) / kRecordRows, (static_cast<std::uint64_t>(k) + format.elems - 1) / format.elems,
+          format.tile_bytes(k)};
 }
 
-/// The file's blocks of a matrix [n, k], k a multiple of the block, as record_grid(...).records() records, and back: plain loops,
-/// for tests and for what is small. The type must have records.
+/// The file's blocks of a matrix [n, k], k a multiple of the block, as record_grid(...).bytes() bytes of records, and back: plain
+/// loops, for tests and for what is small. The type must have records.
 void pack_records(DType type, const void* blocks, std::int64_t n, std::int64_t k, void* records) noexcept;
 void unpack_records(DType type, const void* records, std::int64_t n, std::int64_t k, void* blocks) noexcept;
 
 static_assert([] {
   for (int i = 0; i < kDTypeCount; ++i) {
     const RecordFormat format = record_format(static_cast<DType>(i));
-    if (format && (format.bytes() % 16 != 0 || format.plane_offset(1, 0) % 16 != 0)) return false;  // as bulk copies want
+    if (!format) continue;
+    if (format.bytes() % 16 != 0 || format.half_step() % 16 != 0) return false;  // as bulk copies want
+    // Is never cut, or between strips.
+    if (format.has_halves() ? format.block_elems != format.elems : format.planes[0].bits < 4) return false;
+    for (std::int64_t k = format.block_elems; k <= format.elems; k += format.block_elems)
+      if (format.tile_bytes(k) % 16 != 0) return false;
   }
   return true;
 }());

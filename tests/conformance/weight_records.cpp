@@ -83,10 +83,9 @@ std::byte byte_of(const quant::RecordFormat& format, DType type, const std::vect
                   std::size_t at) {
   const auto view = ops::raw_layout(type, n, k).view;
   const auto grid = quant::record_grid(format, n, k);
-  const std::size_t record = at / format.bytes();
-  const auto in_record = static_cast<std::uint32_t>(at % format.bytes());
-  const auto row0 = static_cast<std::int64_t>(record / grid.tile_records * 16);
-  const auto k0 = static_cast<std::int64_t>(record % grid.tile_records * format.elems);
+  const auto in_record = static_cast<std::uint32_t>(at % grid.tile_bytes % format.bytes());
+  const auto row0 = static_cast<std::int64_t>(at / grid.tile_bytes * 16);
+  const auto k0 = static_cast<std::int64_t>(at % grid.tile_bytes / format.bytes() * format.elems);
   const auto block_at = [&](std::uint32_t field, std::int64_t row, std::int64_t block) {
     return static_cast<std::size_t>(view.offset[field] + (row * view.row_blocks + block) * static_cast<std::int64_t>(view.step[field]));
   };
@@ -142,9 +141,10 @@ TEST(WeightRecords, PackedAsDescribedAndBack) {
         const Weight weight = in_records(device, {&raw, 1});
         ASSERT_EQ(weight.bytes(), ops::records_bytes(type, n, k));
         const std::vector<std::byte> storage = downloaded(device, weight.impl()->storage);
-        const std::size_t end = quant::record_grid(format, n, k).records() * format.bytes();
+        const quant::RecordGrid grid = quant::record_grid(format, n, k);
+        const std::size_t end = grid.bytes();
         for (std::size_t i = 0; i < end; i += random.below(5) + 1) {
-          ASSERT_EQ(storage[i], byte_of(format, type, bytes, n, k, i)) << "byte " << i % format.bytes() << " of record " << i / format.bytes();
+          ASSERT_EQ(storage[i], byte_of(format, type, bytes, n, k, i)) << "byte " << i % grid.tile_bytes << " of tile " << i / grid.tile_bytes;
         }
 
         // Random codes come near what the scales can express; minimums may take away from it.
@@ -172,6 +172,46 @@ TEST(WeightRecords, PackedAsDescribedAndBack) {
         }));
         EXPECT_TRUE(back.intact());
         ASSERT_EQ(downloaded(device, back.tensor()), bytes);
+      }
+    }
+  }
+}
+
+// Of a matrix that comes in two pieces; behind the records, where exponents belong, nothing is written.
+TEST(WeightRecords, PackedAsOnTheHostAndNoByteFurther) {
+  Random random(60);
+  SCOPED_TRACE(random.trace());
+  for (const Device& device : gpus()) {
+    for (const DType type : types_with_records()) {
+      for (const std::int64_t k : {32, 96, 160, 192, 704, 1056, 2112, 2880, 768}) {
+        if (k % block_elems(type) != 0) continue;
+        SCOPED_TRACE(std::string(to_string(type)) + " k " + std::to_string(k));
+        const std::int64_t n = 37, first = 16;
+        const std::vector<std::byte> bytes = random_weights(type, static_cast<std::size_t>(n * k), random);
+        const Tensor raw = uploaded(device, type, n, k, bytes);
+        const std::size_t end = quant::record_grid(quant::record_format(type), n, k).bytes();
+        Guarded records(device, DType::u8, {static_cast<std::int64_t>(ops::records_bytes(type, n, k))});
+        ASSERT_EQ(records.read_bytes().size(), end + 48 * 4);
+        must(run(device, [&](CommandEncoder& e) -> Result<void> {
+          for (const std::int64_t row : {std::int64_t{0}, first}) {
+            const std::int64_t rows = row == 0 ? first : n - first;
+            MLXN_TRY(const Tensor piece, raw.slice(0, row, row + rows));
+            MLXN_CHECK(ops::encode_pack_records(e, piece, ops::raw_layout(type, rows, k).view, records.tensor(), type, k, row, rows));
+          }
+          return {};
+        }));
+        EXPECT_TRUE(records.intact());
+        const std::vector<std::byte> got = records.read_bytes();
+        std::vector<std::byte> wanted(got.size(), std::byte{0xff});
+        quant::pack_records(type, bytes.data(), n, k, wanted.data());
+        ASSERT_TRUE(got == wanted);
+
+        Guarded back(device, DType::u8, {static_cast<std::int64_t>(bytes.size())});
+        must(run(device, [&](CommandEncoder& e) {
+          return ops::encode_unpack_records(e, records.tensor(), back.tensor(), ops::raw_layout(type, n, k).view, type, n, k, {0, n, nullptr});
+        }));
+        EXPECT_TRUE(back.intact());
+        ASSERT_TRUE(back.read_bytes() == bytes);
       }
     }
   }

@@ -111,7 +111,7 @@ struct Problem {
     w.resize(static_cast<std::size_t>(c.n * c.k));
     quant::dequantize_blocks(type, blocks.data(), n_blocks, w.data());
     const quant::RecordFormat format = quant::record_format(type);
-    records.resize(quant::record_grid(format, c.n, c.k).records() * format.bytes() / 16);
+    records.resize(quant::record_grid(format, c.n, c.k).bytes() / 16);
     quant::pack_records(type, blocks.data(), c.n, c.k, records.data());
 
     std::mt19937 random(static_cast<std::uint32_t>(c.m + c.n + c.k));
@@ -248,7 +248,9 @@ TEST_P(HopperVector, Shapes) {
   const DType type = GetParam();
   check(type, {1, 1, whole(type, 32)});
   check(type, {1, 100, 256, kF32, kF32, 3});  // several blocks, the last one with fewer tiles
+  check(type, {1, 33, whole(type, 96)});
   check(type, {2, 33, whole(type, 704)});
+  check(type, {4, 17, whole(type, 2112)});
   check(type, {1, 48, whole(type, 2880), kF16});  // several stages, the last one not full
   check(type, {3, 20, whole(type, 1056), kBf16, kF16});
   check(type, {4, 31, 512, kF16, kBf16});
@@ -310,7 +312,7 @@ void check_look_up(const std::int8_t (&values)[16]) {
   std::set<std::uint32_t> seen;
   for (std::uint32_t lane = 0; lane < 32; ++lane) {
     typename F::Codes codes;
-    codes.load(reinterpret_cast<const std::uint8_t*>(unit.data()), lane);
+    codes.load(reinterpret_cast<const std::uint8_t*>(unit.data()), nullptr, lane);
     for (int s = 0; s < 8; ++s)
       for (std::uint32_t i = 0; i < 8; ++i) {
         const std::uint32_t word = unit[s / 4 * 128 + lane * 4 + s % 4];
@@ -561,6 +563,8 @@ TEST(HopperVectorPlan, IsWithinItsLimits) {
           EXPECT_EQ(plan.cluster, a.parts);
           EXPECT_EQ(a.part_records, (a.tile_records + a.parts - 1) / a.parts);
           const quant::RecordFormat format = quant::record_format(type);
+          EXPECT_EQ(a.tile_bytes, format.tile_bytes(k));
+          EXPECT_GT(a.tile_bytes, (a.tile_records - 1) * format.bytes());
           const std::uint32_t halves = format.elems / 128, stage_bytes = a.stage_records * format.bytes();
           EXPECT_EQ(plan.shared_bytes, 208896u);
           EXPECT_LE(a.at.end, plan.shared_bytes);

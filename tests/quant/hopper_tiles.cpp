@@ -30,24 +30,28 @@ constexpr DType kTypes[] = {DType::q4_0,   DType::q4_1,   DType::q5_0, DType::q5
 
 constexpr std::uint32_t kN = 32, kK = 512;
 
-/// A matrix [kN, kK] of random blocks; every fourth row is 2^-spread of the others in size.
+/// A matrix [kN, kK] of random blocks, of types whose records are cut zeros from one block after k 384 on; every fourth row is
+/// 2^-spread of the others in size.
 struct Matrix {
-  std::vector<std::uint8_t> records;
+  std::vector<std::uint8_t> records;  // whole ones: as copies bring them, zeros where they are cut
   std::vector<float> values;
   int exponents[kN] = {};
 };
 Matrix make_matrix(DType type, int spread) {
   const quant::RecordFormat format = quant::record_format(type);
-  const quant::RecordGrid grid = quant::record_grid(format, kN, kK);
-  const std::uint32_t row_blocks = kK / block_elems(type), bytes = block_bytes(type);
+  const std::uint32_t k = format.has_halves() ? kK : 384 + format.block_elems;
+  const quant::RecordGrid grid = quant::record_grid(format, kN, k);
+  const std::uint32_t row_blocks = k / block_elems(type), bytes = block_bytes(type);
   std::vector<std::uint8_t> blocks(std::size_t{kN} * row_blocks * bytes);
   Matrix m;
   for (std::uint32_t row = 0; row < kN; ++row) {
     std::uint8_t* first = blocks.data() + std::size_t{row} * row_blocks * bytes;
     quant::fill_random_blocks(type, first, row_blocks, std::ldexp(1.0f, row % 4 == 3 ? -spread : 0), row);
   }
+  std::vector<float> values(std::size_t{kN} * k);
+  quant::dequantize_blocks(type, blocks.data(), std::uint64_t{kN} * row_blocks, values.data());
   m.values.resize(std::size_t{kN} * kK);
-  quant::dequantize_blocks(type, blocks.data(), std::uint64_t{kN} * row_blocks, m.values.data());
+  for (std::uint32_t row = 0; row < kN; ++row) std::copy_n(values.begin() + row * k, k, m.values.begin() + row * kK);
   for (std::uint32_t i = 0; i < kN * kK; ++i) {
     int exponent = -150;  // of zero: below all others
     if (m.values[i] != 0) std::frexp(m.values[i], &exponent);
@@ -55,8 +59,12 @@ Matrix make_matrix(DType type, int spread) {
     int& of_row = m.exponents[i / kK];
     of_row = i % kK == 0 ? exponent + 2 : std::max(of_row, exponent + 2);
   }
-  m.records.assign(grid.records() * format.bytes(), 0);
-  quant::pack_records(type, blocks.data(), kN, kK, m.records.data());
+  std::vector<std::uint8_t> records(grid.bytes());
+  quant::pack_records(type, blocks.data(), kN, k, records.data());
+  const std::size_t whole = kK / format.elems * format.bytes();
+  m.records.assign(grid.tiles * whole, 0);
+  for (std::size_t tile = 0; tile < grid.tiles; ++tile)
+    std::memcpy(m.records.data() + tile * whole, records.data() + tile * grid.tile_bytes, grid.tile_bytes);
   return m;
 }
 
@@ -102,6 +110,14 @@ void expect_fragments(DType type, int spread) {
   ASSERT_EQ(format.code_bytes(), F::kCodeBytes);
   ASSERT_EQ(format.row_bytes(), F::kRowBytes);
   ASSERT_EQ(format.elems, F::kSuper ? 256u : 128u);
+  ASSERT_EQ(format.area_offset(0), F::kRowsAt);
+  for (std::uint32_t half = 0; half < format.elems / 128; ++half) {
+    const tile::PlanesAt planes = F::planes(half);
+    ASSERT_EQ(format.plane_offset(half, 0), half * F::kCodeBytes + planes.first);
+    if (format.planes[1].bits != 0) {
+      ASSERT_EQ(format.plane_offset(half, 1), half * F::kCodeBytes + planes.second);
+    }
+  }
   // What the host plans with is what the kernels are made of.
   EXPECT_EQ(F::kNesting, ops::nesting_of(type));
   EXPECT_EQ(tile::looks_up<typename F::Codes>(), format.planes[0].rows_apart);
@@ -118,10 +134,10 @@ void expect_fragments(DType type, int spread) {
     for (std::uint32_t lane = 0; lane < 32; ++lane) {
       const std::uint32_t row_g = step / (kK / 128) * 16 + lane / 4;
       const tile::Scaling scaling{{F::scaling(matrix.exponents[row_g], 0), F::scaling(matrix.exponents[row_g + 8], 1)}};
-      const auto raw = F::load(codes, half * F::kRowBytes, lane);
-      const auto own = F::own(scales, F::kCodeBytes, lane, scaling);
+      const auto raw = F::load(codes, F::planes(half), lane);
+      const auto own = F::own(scales, F::kRowsAt, lane, scaling);
       const auto share = [&](const auto&, int word, int of) {
-        return F::own(scales, F::kCodeBytes, (lane & 28u) | static_cast<std::uint32_t>(of), scaling).w[word];
+        return F::own(scales, F::kRowsAt, (lane & 28u) | static_cast<std::uint32_t>(of), scaling).w[word];
       };
       std::uint32_t a[2][4][4];
       if (half == 0) {
@@ -184,15 +200,15 @@ template <class F>
 void expect_zeros_and_nan(DType type, std::uint32_t head, std::uint32_t scales, std::uint32_t scale_bytes) {
   SCOPED_TRACE(to_string(type));
   Matrix matrix = make_matrix(type, 0);
-  std::uint8_t* row = matrix.records.data() + F::kCodeBytes;
+  std::uint8_t* row = matrix.records.data() + F::kRowsAt;
   const tile::Scaling scaling{{F::scaling(matrix.exponents[0], 0), F::scaling(matrix.exponents[8], 1)}};
   const auto first_of_row = [&](std::uint32_t lane) {
     const HostReader reader{matrix.records.data(), pairs_of<typename F::WholeCodes>()};
     const auto share = [&](const auto&, int word, int of) {
-      return F::own(reader, F::kCodeBytes, static_cast<std::uint32_t>(of), scaling).w[word];
+      return F::own(reader, F::kRowsAt, static_cast<std::uint32_t>(of), scaling).w[word];
     };
     std::uint32_t a[4][4];
-    F::template unpack<0, 0>(F::load(reader, 0, lane), F::own(reader, F::kCodeBytes, lane, scaling), scaling, share, a);
+    F::template unpack<0, 0>(F::load(reader, F::planes(0), lane), F::own(reader, F::kRowsAt, lane, scaling), scaling, share, a);
     return sm90::host::value_of(a[0][0] & 0xFFFFu);
   };
   const std::uint16_t largest = 0x7BFF, infinite = 0x7C00;
@@ -223,10 +239,10 @@ void expect_records(DType type, double most) {
     const std::uint8_t* record = matrix.records.data() + step / 2 * format.bytes();
     const HostReader codes{record + half * F::kCodeBytes, pairs_of<typename F::Codes>()}, scales{record};
     for (std::uint32_t lane = 0; lane < 32; ++lane) {
-      const auto raw = Record::load(codes, half * F::kRowBytes, lane);
-      const auto own = Record::own(scales, F::kCodeBytes, lane);
+      const auto raw = Record::load(codes, F::planes(half), lane);
+      const auto own = Record::own(scales, F::kRowsAt, lane);
       const auto share = [&](const auto&, int word, int of) {
-        return Record::own(scales, F::kCodeBytes, (lane & 28u) | static_cast<std::uint32_t>(of)).w[word];
+        return Record::own(scales, F::kRowsAt, (lane & 28u) | static_cast<std::uint32_t>(of)).w[word];
       };
       std::uint32_t a[2][4][4];
       if (half == 0) {
@@ -244,7 +260,7 @@ void expect_records(DType type, double most) {
         double got = static_cast<double>(factors.d[reg % 2]) * sm90::host::value_of(a[plane][k16][reg] >> 16 * upper & 0xFFFFu);
         if constexpr (Record::kAdds) {
           std::uint32_t minimums[4];  // of the lane that holds k 2t, 2t + 1 of the operand
-          const auto holder = Record::own(scales, F::kCodeBytes, (lane & 28u) | group / 2);
+          const auto holder = Record::own(scales, F::kRowsAt, (lane & 28u) | group / 2);
           if (half == 0)
             Record::template minimums<0>(holder, minimums);
           else
@@ -351,7 +367,8 @@ TEST(HopperTiles, PlansCoverTheProduct) {
     const quant::RecordFormat format = quant::record_format(type);
     for (const std::uint32_t m : {1u, 5u, 16u, 17u, 64u, 100u, 128u, 200u, 512u, 2048u, 4097u}) {
       for (const std::uint32_t n : {1u, 100u, 4096u, 14336u, 128256u}) {
-        for (const std::uint32_t k : {256u, 2816u, 4096u, 14336u}) {
+        for (const std::uint32_t k : {256u, 1056u, 2816u, 2880u, 4096u, 14336u}) {
+          if (k % format.block_elems != 0) continue;
           SCOPED_TRACE(std::string(to_string(type)) + " " + std::to_string(m) + " " + std::to_string(n) +
                        " " + std::to_string(k));
           const ops::HopperTilePlan p = ops::plan_hopper_tile(type, m, n, k, 132);
@@ -364,7 +381,10 @@ TEST(HopperTiles, PlansCoverTheProduct) {
           expect_x(p, m, k);
           EXPECT_EQ(p.stage.rows_type, quant::kElementF16);
           EXPECT_GE(p.args.steps * 128, k);
-          EXPECT_EQ(p.map.columns * 8, std::uint64_t{p.args.steps} * 128 / format.elems * format.bytes());
+          // The last step's box begins inside of the map.
+          EXPECT_EQ(p.map.columns * 8, format.tile_bytes(k));
+          EXPECT_EQ(p.map.row_bytes, format.tile_bytes(k));
+          EXPECT_GT(p.map.columns * 8, std::uint64_t{p.args.steps - 1} * 128 / format.elems * format.bytes());
           EXPECT_LE(p.map.box_columns, 256u);
           EXPECT_EQ(p.map.box_columns * 8 * static_cast<std::uint32_t>(p.shape.copies()),
                     format.code_bytes() + format.row_bytes());

@@ -87,8 +87,7 @@ Matrix make_matrix(DType type, std::uint32_t n, std::uint32_t k, int spread, std
     std::frexp(most, &exponent);
     m.exponents.push_back(exponent + 2);
   }
-  const quant::RecordFormat format = quant::record_format(type);
-  m.records.resize(quant::record_grid(format, n, k).records() * format.bytes());
+  m.records.resize(quant::record_grid(quant::record_format(type), n, k).bytes());
   quant::pack_records(type, blocks.data(), n, k, m.records.data());
   return m;
 }

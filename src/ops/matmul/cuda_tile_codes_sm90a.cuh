@@ -6,7 +6,7 @@
 // pipe, which takes an instruction of a warp every other cycle: one mask for a pair of codes, and a shift for
 // the pairs that are not where the mask finds them.
 //
-// Codes: load(reader, at, lane) -> Raw, the lane's words of half a record whose codes begin at `at`;
+// Codes: load(reader, at, lane) -> Raw, the lane's words of half a record whose planes begin at `at`;
 //        bits(raw, plane, step, a), k16 step 0..3 of a plane of 64 k; place(step, upper) for rows g or g + 8.
 // reader: words4, words2, u32, u16 at a byte offset of the run of codes and row data.
 #pragma once
@@ -41,6 +41,11 @@ MLXN_TILE_FN std::uint32_t moved(std::uint32_t word, int left) {
 }
 MLXN_TILE_FN constexpr std::uint32_t twice(std::uint32_t half) { return half * 0x10001u; }
 
+/// Where the planes of half a record begin.
+struct PlanesAt {
+  std::uint32_t first, second;
+};
+
 /// kGroups times four words of a lane.
 template <int kGroups, class Reader, int kCount>
 MLXN_TILE_FN void load_words(const Reader& from, std::uint32_t at, std::uint32_t lane,
@@ -62,12 +67,12 @@ struct NibbleCodes {
   using Raw = RawWords<8 + 2 * kHigh>;
 
   template <class Reader>
-  static MLXN_TILE_FN Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
+  static MLXN_TILE_FN Raw load(const Reader& from, PlanesAt at, std::uint32_t lane) {
     Raw raw;
-    load_words<2>(from, at, lane, raw);
-    if constexpr (kHigh == 1) from.words2(at + 1024 + lane * 8, raw.w[8], raw.w[9]);
+    load_words<2>(from, at.first, lane, raw);
+    if constexpr (kHigh == 1) from.words2(at.second + lane * 8, raw.w[8], raw.w[9]);
     if constexpr (kHigh == 2) {
-      const Words4 words = from.words4(at + 1024 + lane * 16);
+      const Words4 words = from.words4(at.second + lane * 16);
       MLXN_TILE_UNROLL
       for (int i = 0; i < 4; ++i) raw.w[8 + i] = words.w[i];
     }
@@ -102,10 +107,10 @@ struct PairCodes {
   using Raw = RawWords<4 + 2 * kHigh>;
 
   template <class Reader>
-  static MLXN_TILE_FN Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
+  static MLXN_TILE_FN Raw load(const Reader& from, PlanesAt at, std::uint32_t lane) {
     Raw raw;
-    load_words<1>(from, at, lane, raw);
-    if constexpr (kHigh == 1) from.words2(at + 512 + lane * 8, raw.w[4], raw.w[5]);
+    load_words<1>(from, at.first, lane, raw);
+    if constexpr (kHigh == 1) from.words2(at.second + lane * 8, raw.w[4], raw.w[5]);
     return raw;
   }
 
@@ -136,9 +141,9 @@ struct ByteCodes {
   using Raw = RawWords<16>;
 
   template <class Reader>
-  static MLXN_TILE_FN Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
+  static MLXN_TILE_FN Raw load(const Reader& from, PlanesAt at, std::uint32_t lane) {
     Raw raw;
-    load_words<4>(from, at, lane, raw);
+    load_words<4>(from, at.first, lane, raw);
     return raw;
   }
   static MLXN_TILE_FN void bits(const Raw& raw, int plane, int step, std::uint32_t (&a)[4]) {
@@ -194,9 +199,9 @@ struct LookUpCodes {
     return Values::half(byte & 15) | Values::half(byte >> 4) << 16;
   }
   template <class Reader>
-  static MLXN_TILE_FN Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
+  static MLXN_TILE_FN Raw load(const Reader& from, PlanesAt at, std::uint32_t lane) {
     RawWords<8> words;
-    load_words<2>(from, at, lane, words);
+    load_words<2>(from, at.first, lane, words);
     Raw raw;
     MLXN_TILE_UNROLL
     for (int i = 0; i < 8; ++i) raw.w[i] = words.w[i];

@@ -35,7 +35,7 @@ struct WholeByteCodes {
   using Raw = RawWords<16>;
 
   template <class Reader>
-  static __device__ __forceinline__ Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
+  static __device__ __forceinline__ Raw load(const Reader& from, PlanesAt at, std::uint32_t lane) {
     return ByteCodes::load(from, at, lane);
   }
   static __device__ __forceinline__ void bits(const Raw& raw, int plane, int step, std::uint32_t (&a)[4]) {
@@ -225,8 +225,10 @@ __device__ __forceinline__ void multiply_few(float (&sums)[C::kSums], const Hopp
   constexpr int kHalf = F::kSuper ? kGroup : 0;
   static_assert(C::kKGroups == 2 && C::kXPlanes == 2 && C::kXStages == C::kWStages && C::kForm == Form::parts, "the groups take the halves of records by turns");
   constexpr std::uint32_t kGap = C::kCopies == 1 ? 0 : C::kWBytes / 2 - C::kPieceBytes;
+  static_assert(F::kRowsAt + F::kRowBytes <= C::kPieceBytes, "row data lie in the first piece");
   std::uint32_t lane = me.lane;
   asm("" : "+r"(lane));  // else it is read from its special register in every step
+  __builtin_assume(lane < 32);  // which piece most loads are from is known then
   const std::uint32_t g = lane / 4, t = lane % 4;
   const std::uint32_t record = C::kWOffset + me.thread / 32 * C::kPieceBytes;
   // Four matrices of x, of 8 tokens x 8 k: with 16 tokens, both halves of a step of 16 k of both; with 8, those
@@ -250,8 +252,8 @@ __device__ __forceinline__ void multiply_few(float (&sums)[C::kSums], const Hopp
     sm90::barrier_wait(ring.full(slot), parity);
     const std::uint32_t stage = record + slot * C::kWBytes;
     const typename Codes::Raw raw = Codes::load(SharedReader<C::kPieceBytes, kGap>{shared + stage, table},
-                                                kHalf * F::kRowBytes, lane);
-    const std::uint8_t* rows = memory + stage + (kHalf == 0 ? F::kCodeBytes + kGap : 0);
+                                                F::planes(kHalf), lane);
+    const std::uint8_t* rows = memory + stage + (kHalf == 0 ? F::kRowsAt : 0);
     typename Rows::Head head;
     head.load(rows, g, kHalf);
     const std::uint32_t x = slot * C::kXBytes;

@@ -17,8 +17,9 @@
 //
 // A type is a struct:
 //   kCodeBytes, kRowBytes, kSuper   of half a record; whether two halves share a record's row data
+//   kRowsAt, planes(half)           where row data begin in the first half, and the planes of either
 //   Raw, Own                        codes; the lane's share of a record's scales
-//   load(reader, at, lane) -> Raw                 at: where the half's codes begin
+//   load(reader, at, lane) -> Raw                 at: where the half's planes begin
 //   scaling(exponent, upper) -> RowScaling        of rows g or g + 8
 //   own(reader, at, lane, scaling) -> Own         at: where the row data begin
 //   unpack<half, plane>(raw, own, scaling, share, a)    share(own, i, j): own word i of lane j of the row's
@@ -111,7 +112,7 @@ struct Linear {
   };
 
   template <class Reader>
-  static MLXN_TILE_FN Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
+  static MLXN_TILE_FN Raw load(const Reader& from, PlanesAt at, std::uint32_t lane) {
     return Codes::load(from, at, lane);
   }
   template <class Reader>
@@ -243,7 +244,7 @@ struct Mxfp4Scales {
   };
 
   template <class Reader>
-  static MLXN_TILE_FN Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
+  static MLXN_TILE_FN Raw load(const Reader& from, PlanesAt at, std::uint32_t lane) {
     return Codes::load(from, at, lane);
   }
   /// Codes of E2M1 stand for value * 2^-14, and the scale's byte for 2^(byte - 127), f16's exponents for
@@ -322,7 +323,7 @@ struct Nested {
   }
 
   template <class Reader>
-  static MLXN_TILE_FN Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
+  static MLXN_TILE_FN Raw load(const Reader& from, PlanesAt at, std::uint32_t lane) {
     return Codes::load(from, at, lane);
   }
   static MLXN_TILE_FN RowScaling scaling(int exponent, int upper) {
@@ -463,7 +464,7 @@ struct ByRecord {
   };
 
   template <class Reader>
-  static MLXN_TILE_FN Raw load(const Reader& from, std::uint32_t at, std::uint32_t lane) {
+  static MLXN_TILE_FN Raw load(const Reader& from, PlanesAt at, std::uint32_t lane) {
     return Codes::load(from, at, lane);
   }
   /// Of the sums of row g or g + 8 over all records.
@@ -637,26 +638,31 @@ struct Iq4XsScales {
 
 // ---- types
 
-template <std::uint32_t kCodes, std::uint32_t kRows, bool kSuperBlocks>
+/// kSecond: bytes of the second plane, part of kCodes.
+template <std::uint32_t kCodes, std::uint32_t kRows, bool kSuperBlocks, std::uint32_t kSecond = 0>
 struct Sizes {
   static constexpr std::uint32_t kCodeBytes = kCodes;
   static constexpr std::uint32_t kRowBytes = kRows;
   static constexpr bool kSuper = kSuperBlocks;
+  static constexpr std::uint32_t kRowsAt = kSuper ? kCodes : 0;
+  static MLXN_TILE_FN constexpr PlanesAt planes(std::uint32_t half) {
+    return kSuper ? PlanesAt{half * kRows, half * kRows + kCodes - kSecond} : PlanesAt{kRows + kSecond, kRows};
+  }
   static constexpr bool kIsScaled = true;  // by a power of two for each row
 };
 
 struct Q4_0 : Sizes<1024, 128, false>, Linear<NibbleCodes<0, 2>, 8, 3> {};
 struct Q4_1 : Sizes<1024, 256, false>, Linear<NibbleCodes<0, 2>, -1, 3> {};
-struct Q5_0 : Sizes<1280, 128, false>, Linear<NibbleCodes<1>, 16, 4> {};
-struct Q5_1 : Sizes<1280, 256, false>, Linear<NibbleCodes<1>, -1, 4> {};
+struct Q5_0 : Sizes<1280, 128, false, 256>, Linear<NibbleCodes<1>, 16, 4> {};
+struct Q5_1 : Sizes<1280, 256, false, 256>, Linear<NibbleCodes<1>, -1, 4> {};
 struct Q8_0 : Sizes<2048, 128, false>, Linear<ByteCodes, 128, 7> {};
 struct Iq4Nl : Sizes<1024, 128, false>, Linear<LookUpCodes<Iq4Values>, 0, 6> {};
 struct Mxfp4 : Sizes<1024, 64, false>, Mxfp4Scales {};
 struct Q2K : Sizes<512, 320, true>, Nested<PairCodes<0>, Q2KScales, 1, 0, -1, 1> {};
-struct Q3K : Sizes<768, 224, true>, Nested<PairCodes<1>, Q3KScales, 1, 32, 4, 2> {};
+struct Q3K : Sizes<768, 224, true, 256>, Nested<PairCodes<1>, Q3KScales, 1, 32, 4, 2> {};
 struct Q4K : Sizes<1024, 256, true>, Nested<NibbleCodes<0>, PackedPairs, 2, 0, -1, 3> {};
-struct Q5K : Sizes<1280, 256, true>, Nested<NibbleCodes<1>, PackedPairs, 2, 0, -1, 4> {};
-struct Q6K : Sizes<1536, 288, true>, Nested<NibbleCodes<2>, Q6KScales, 1, 128, 32, 5, true> {};
+struct Q5K : Sizes<1280, 256, true, 256>, Nested<NibbleCodes<1>, PackedPairs, 2, 0, -1, 4> {};
+struct Q6K : Sizes<1536, 288, true, 512>, Nested<NibbleCodes<2>, Q6KScales, 1, 128, 32, 5, true> {};
 struct Iq4Xs : Sizes<1024, 128, true>,
                Nested<LookUpCodes<Iq4Values>, Iq4XsScales, 2, 32, 0, 6, true, LookUpCodes<Iq4ValuesLifted>> {};
 

@@ -57,8 +57,8 @@ __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTi
     sm90::barrier_wait(w_ring.full(w_at.slot), w_at.parity);
     const SharedReader<C::kPieceBytes, C::kCopies == 1 ? 0 : C::kWBytes / 2 - C::kPieceBytes> reader{
         record + w_at.slot * C::kWBytes, table_of<C>(shared, me.lane)};
-    raw = F::load(reader, kHalf * F::kRowBytes, me.lane);
-    if constexpr (kHalf == 0) own = F::own(reader, F::kCodeBytes, me.lane, scaling);
+    raw = F::load(reader, F::planes(kHalf), me.lane);
+    if constexpr (kHalf == 0) own = F::own(reader, F::kRowsAt, me.lane, scaling);
   };
   // Frees it, once both planes of fragments are made: only then do all loads have their data for certain. An
   // arrival does not wait for loads (it is issued while they are under way, and orders what threads do with
@@ -147,8 +147,8 @@ __device__ __forceinline__ void multiply_by_record(float (&sums)[C::kSums], cons
     sm90::barrier_wait(w_ring.full(w_at.slot), w_at.parity);
     const SharedReader<C::kPieceBytes, C::kCopies == 1 ? 0 : C::kWBytes / 2 - C::kPieceBytes> reader{
         record + w_at.slot * C::kWBytes, table_of<C>(shared, me.lane)};
-    raw = Record::load(reader, kHalf * F::kRowBytes, me.lane);
-    if constexpr (kHalf == 0) own = Record::own(reader, F::kCodeBytes, me.lane);
+    raw = Record::load(reader, F::planes(kHalf), me.lane);
+    if constexpr (kHalf == 0) own = Record::own(reader, F::kRowsAt, me.lane);
   };
   auto add_record = [&] {
     sm90::wgmma::wait<0>();

@@ -219,8 +219,8 @@ bool takes_hopper(const MatmulShape& shape, const MatmulChoice& choice, std::uin
   constexpr std::int64_t kMost = std::int64_t{1} << 31;  // their sizes are 32-bit numbers
   if (!is_block(shape.type)) return choice.route == Route::tile && shape.n < kMost && shape.k < kMost;
   if (choice.route == Route::vector) return vector_rows(shape, choice.batch_invariant, cores) > 0;
-  return shape.n < kMost && shape.k < kMost && static_cast<std::int64_t>(quant::record_grid(quant::record_format(shape.type), 1, shape.k).tile_records) *
-                                                       quant::record_format(shape.type).bytes() / 8 < kMost;
+  return shape.n < kMost && shape.k < kMost &&
+         static_cast<std::int64_t>(quant::record_format(shape.type).tile_bytes(shape.k) / 8) < kMost;
 }
 
 std::int64_t hopper_vector_threshold(const MatmulShape& shape, std::uint32_t cores) noexcept {

@@ -168,7 +168,7 @@ HopperTilePlan plan_hopper_shape(DType type, const Shape& shape, std::uint32_t m
   HopperTilePlan plan =
       plan_tiles(shape, m, n, k, static_cast<std::uint32_t>(records.tile_records) * record_steps, splits,
                  multiprocessors, record_steps);
-  const std::uint64_t row_bytes = records.tile_records * format.bytes();
+  const std::uint64_t row_bytes = records.tile_bytes;  // what a cut record lacks arrives as zeros
   plan.map.element_bytes = 8;
   plan.map.columns = row_bytes / 8;
   plan.map.rows = records.tiles;

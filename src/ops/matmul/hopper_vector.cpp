@@ -51,6 +51,7 @@ HopperVectorPlan plan_hopper_vector(DType type, std::int64_t m, std::int64_t n, 
   args.tiles = static_cast<std::uint32_t>(grid.tiles);
   args.half_tiles = gated ? args.tiles / 2 : 0;
   args.tile_records = static_cast<std::uint32_t>(grid.tile_records);
+  args.tile_bytes = static_cast<std::uint32_t>(grid.tile_bytes);
   const std::uint32_t halves = format.elems / quant::kRecordHalf;
   // Two blocks make ready half of x each where that takes longer than the weights' way into the ring.
   args.parts = k > kMostAlone ? 2 : 1;

@@ -13,7 +13,7 @@
 //   kWarps math warps   turn x into their operand form once, then multiply; a barrier for every 16 units of x
 //                       says that they are ready. They are two or four teams, which take stages by turns; of
 //                       a stage, a warp takes every n-th unit (16 rows x 128 k), n the warps of a team
-//   1 copying warp      fills a ring of stages, one bulk copy of whole records (11 to 27 KB) each,
+//   1 copying warp      fills a ring of stages, one bulk copy of records (11 to 27 KB) each,
 //                       `in_flight` at a time
 //   1 summing warp      adds the math warps' parts of a finished tile, and does what follows: the norm's
 //                       factor, the gate, the residual

@@ -69,7 +69,7 @@ struct HopperVectorLayout {
 inline constexpr std::uint32_t kHopperVectorSilu = 1, kHopperVectorGelu = 2;
 
 struct HopperVectorArgs {
-  In<std::uint8_t> records;  // [tiles, tile_records] (quant/records.h)
+  In<std::uint8_t> records;  // [tiles, tile_bytes] (quant/records.h)
   In<void> x;                // [m, k]: rows begin at multiples of 16 bytes
   Out<void> y;               // [m, n]
   In<float> norm;            // [k], at a multiple of 16 bytes; null: x as it is. x is f32 then
@@ -80,7 +80,8 @@ struct HopperVectorArgs {
   float norm_eps;
   std::uint32_t activation;  ///< of a gate
   // Geometry, from the plan:
-  std::uint32_t tiles, tile_records;  ///< of 16 rows of w; records of a tile
+  std::uint32_t tiles, tile_records;  ///< of 16 rows of w; records of a tile, of which the last may be cut
+  std::uint32_t tile_bytes;           ///< from tile to tile
   std::uint32_t parts, part_records;  ///< blocks of a cluster, which share a tile's records; of the first block
   std::uint32_t part_stages[kHopperVectorMostParts];  ///< of a tile, that a block has
   std::uint32_t half_tiles;           ///< with a gate, the tiles of either half, which are taken by turns; else 0

@@ -62,17 +62,18 @@ class VectorCopy {
   /// The next stage; false after the last.
   __device__ __forceinline__ bool request() {
     if (fill_.tile == part_.n_tiles) return false;
-    const std::uint32_t record = fill_.stage * args_.stage_records;
-    const std::uint32_t count = min(args_.stage_records, part_.records - record);
-    const std::uint32_t bytes = count * F::kRecordBytes;
-    const std::uint64_t index =
-        static_cast<std::uint64_t>(vector_tile(args_, part_.first_tile + fill_.tile)) * args_.tile_records +
-        part_.first + record;
+    const std::uint32_t stage_bytes = args_.stage_records * F::kRecordBytes;
+    const std::uint32_t first = part_.first * F::kRecordBytes + fill_.stage * stage_bytes;
+    // Behind a cut record the slot keeps what it held: codes, whose x is zero, and integers times zero add
+    // nothing.
+    const std::uint32_t end = min(args_.tile_bytes, (part_.first + part_.records) * F::kRecordBytes);
+    const std::uint32_t bytes = min(stage_bytes, end - first);
+    const std::uint64_t tile = vector_tile(args_, part_.first_tile + fill_.tile);
     const std::uint32_t slot = slot_of(fill_);
     const Barrier full = barriers_.full + 8 * slot;
     barrier_arrive_expect(full, bytes);
-    bulk_load(ring_ + slot * (args_.stage_records * F::kRecordBytes),
-              args_.records.ptr + index * F::kRecordBytes, bytes, full, policy_);
+    bulk_load(ring_ + slot * stage_bytes, args_.records.ptr + tile * args_.tile_bytes + first, bytes, full,
+              policy_);
     advance(fill_);
     ++requested_;
     return true;

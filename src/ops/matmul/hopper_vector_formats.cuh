@@ -9,6 +9,7 @@
 // every 16 k, which join() adds to the others; 32: with the same sums, all bytes signed. A word may hold its
 // codes times factor(part, upper), which saves shifts; the sums are integers, and the scale undoes it. If
 // kPairs, the word of rows g is q + 16 q' with q' of row g + 8, and the sums of rows g + 8 have to be taken off.
+// load() is given the unit's planes.
 //
 // Constants: what either wants to have in registers throughout; terms() and the steps are given theirs.
 //
@@ -90,7 +91,7 @@ struct NibbleCodes {
   static __device__ constexpr int factor(int, int upper) { return upper ? 16 : 1; }
   std::uint32_t w[8];
 
-  __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
+  __device__ __forceinline__ void load(const std::uint8_t* codes, const std::uint8_t*, std::uint32_t lane) {
     load_words(codes, lane, w);
   }
   __device__ __forceinline__ Operands step(int s, const NoConstants&) const { return {w[s], w[s] & 0xf0f0f0f0u}; }
@@ -99,7 +100,7 @@ struct NibbleCodes {
 struct ByteCodes : PlainFactor {
   std::uint32_t w[16];
 
-  __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
+  __device__ __forceinline__ void load(const std::uint8_t* codes, const std::uint8_t*, std::uint32_t lane) {
     load_words(codes, lane, w);
   }
   __device__ __forceinline__ Operands step(int s, const NoConstants&) const { return {w[2 * s], w[2 * s + 1]}; }
@@ -112,9 +113,10 @@ struct NibbleBitCodes : NibbleCodes {
   static constexpr int kSecond = 16;
   std::uint32_t bits[2];
 
-  __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
-    NibbleCodes::load(codes, lane);
-    const uint2 b = load_as<uint2>(codes + 1024 + lane * 8);
+  __device__ __forceinline__ void load(const std::uint8_t* codes, const std::uint8_t* second,
+                                       std::uint32_t lane) {
+    load_words(codes, lane, w);
+    const uint2 b = load_as<uint2>(second + lane * 8);
     bits[0] = b.x, bits[1] = b.y;
   }
   __device__ __forceinline__ Operands second_step(int s, const NoConstants&) const {
@@ -134,9 +136,10 @@ struct NibblePairCodes : NibbleCodes {
   static constexpr int kSecond = 16;
   std::uint32_t pairs[4];
 
-  __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
-    NibbleCodes::load(codes, lane);
-    load_words(codes + 1024, lane, pairs);
+  __device__ __forceinline__ void load(const std::uint8_t* codes, const std::uint8_t* second,
+                                       std::uint32_t lane) {
+    load_words(codes, lane, w);
+    load_words(second, lane, pairs);
   }
   __device__ __forceinline__ Operands second_step(int s, const NoConstants&) const {
     const std::uint32_t p = pairs[s / 2];
@@ -159,7 +162,7 @@ struct PairCodes {
   static __device__ constexpr int factor(int part, int upper) { return (part ? 16 : 1) * (upper ? 4 : 1); }
   std::uint32_t w[4];
 
-  __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
+  __device__ __forceinline__ void load(const std::uint8_t* codes, const std::uint8_t*, std::uint32_t lane) {
     load_words(codes, lane, w);
   }
   __device__ __forceinline__ Operands step(int s, const NoConstants&) const {
@@ -172,9 +175,10 @@ struct PairBitCodes : PairCodes {
   static constexpr int kSecond = 16;
   std::uint32_t bits[2];
 
-  __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
-    PairCodes::load(codes, lane);
-    const uint2 b = load_as<uint2>(codes + 512 + lane * 8);
+  __device__ __forceinline__ void load(const std::uint8_t* codes, const std::uint8_t* second,
+                                       std::uint32_t lane) {
+    load_words(codes, lane, w);
+    const uint2 b = load_as<uint2>(second + lane * 8);
     bits[0] = b.x, bits[1] = b.y;
   }
   __device__ __forceinline__ Operands second_step(int s, const NoConstants&) const {
@@ -223,7 +227,7 @@ struct LookUpCodes : PlainFactor {
   }
   static constexpr Tables kTables = tables();
 
-  __device__ __forceinline__ void load(const std::uint8_t* codes, std::uint32_t lane) {
+  __device__ __forceinline__ void load(const std::uint8_t* codes, const std::uint8_t*, std::uint32_t lane) {
     load_words(codes, lane, w);
   }
   struct Constants {
@@ -499,9 +503,10 @@ struct VectorFormat {
   static constexpr RecordFormat kRecord = quant::record_format(kType);
   /// Whether a word's bytes are of k 2t, 2t + 1, 2t + 8, 2t + 9.
   static constexpr bool kNeighbours = kRecord.planes[0].rows_apart;
-  static constexpr std::uint32_t kRecordBytes = kRecord.bytes(), kCodeBytes = kRecord.code_bytes();
+  static constexpr std::uint32_t kRecordBytes = kRecord.bytes(), kRowsAt = kRecord.area_offset(0);
+  template <std::uint32_t kHalf, std::uint32_t kPlane>
+  static constexpr std::uint32_t kPlaneAt = kRecord.plane_offset(kHalf, kPlane);
   static constexpr std::uint32_t kHalves = kRecord.elems / quant::kRecordHalf;
-  static constexpr std::uint32_t kHalfBytes = kRecord.plane_offset(1, 0);  // from half to half
 };
 
 using Iq4Codes = LookUpCodes<quant::kIq4Values>;

@@ -50,13 +50,15 @@ struct VectorMath {
                                                   const typename F::Constants& constants, Slots& slots,
                                                   Sums& sums, const std::uint8_t* groups = nullptr) {
     constexpr std::uint32_t kStride = kTeamWarps / F::kHalves * F::kRecordBytes;
+    constexpr std::uint32_t kFirstAt = F::template kPlaneAt<kHalf, 0>,
+                            kSecondAt = F::template kPlaneAt<kHalf, 1>;
     const std::uint32_t lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
     typename F::Codes codes[kCount];
     typename F::Rows::Head head[kCount];
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
-      codes[i].load(record + i * kStride + kHalf * F::kHalfBytes, lane);
-      head[i].load(record + i * kStride + F::kCodeBytes, g, kHalf);
+      codes[i].load(record + i * kStride + kFirstAt, record + i * kStride + kSecondAt, lane);
+      head[i].load(record + i * kStride + F::kRowsAt, g, kHalf);
     }
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
@@ -65,7 +67,7 @@ struct VectorMath {
       Terms<kParts> terms[kCount];
 #pragma unroll
       for (int i = 0; i < kCount; ++i)
-        F::Rows::terms(head[i], record + i * kStride + F::kCodeBytes, g, kHalf, block, terms[i],
+        F::Rows::terms(head[i], record + i * kStride + F::kRowsAt, g, kHalf, block, terms[i],
                        constants.rows);
 #pragma unroll
       for (int tile = 0; tile < kColumnTiles; ++tile) {

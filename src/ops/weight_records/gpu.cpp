@@ -47,17 +47,19 @@ gpu::Kernel<WeightExponentsArgs> exponents_kernel(DType type) noexcept {
 void fill(WeightRecordsArgs& args, const quant::GpuWeight& view, DType type, std::int64_t k) noexcept {
   const quant::RecordFormat format = quant::record_format(type);
   args.row_blocks = k / format.block_elems;
-  args.tile_records = static_cast<std::int64_t>(quant::record_grid(format, 1, k).tile_records);
+  const quant::RecordGrid grid = quant::record_grid(format, 1, k);
+  args.tile_records = static_cast<std::int64_t>(grid.tile_records);
+  args.tile_bytes = static_cast<std::int64_t>(grid.tile_bytes);
   args.block_elems = format.block_elems;
   args.elems = format.elems;
-  args.code_bytes = format.code_bytes();
-  args.row_bytes = format.row_bytes();
-  for (std::size_t i = 0; i < 2; ++i) {
+  args.record_bytes = format.bytes();
+  args.half_step = format.half_step();
+  for (std::uint32_t i = 0; i < 2; ++i) {
     const quant::RecordPlane& plane = format.planes[i];
     const quant::RecordArea& area = format.areas[i];
-    args.planes[i] = {view.offset[plane.field] + plane.from, view.step[plane.field], plane.bits, plane.run, plane.flip,
+    args.planes[i] = {view.offset[plane.field] + plane.from, view.step[plane.field], format.plane_offset(0, i), plane.bits, plane.run, plane.flip,
                       plane.rows_apart ? 1u : 0u};
-    args.areas[i] = {view.offset[area.field] + area.from, view.step[area.field], area.bytes, 0, 0, 0};
+    args.areas[i] = {view.offset[area.field] + area.from, view.step[area.field], format.area_offset(i), area.bytes, 0, 0, 0};
   }
 }
 
@@ -69,8 +71,7 @@ namespace {
 /// Where the exponents begin, a multiple of 16 as the records' bytes are.
 std::uint64_t exponents_offset(DType type, std::int64_t n, std::int64_t k) noexcept {
   if (!is_block(type)) return (prepared_layout(type, n, k).bytes + 15) / 16 * 16;
-  const quant::RecordFormat format = quant::record_format(type);
-  return quant::record_grid(format, n, k).records() * format.bytes();
+  return quant::record_grid(quant::record_format(type), n, k).bytes();
 }
 constexpr std::int64_t rows_of_tiles(std::int64_t rows) { return (rows + quant::kRecordRows - 1) / quant::kRecordRows * quant::kRecordRows; }
 }  // namespace

@@ -59,26 +59,27 @@ struct PackRecords {
     const uint32_t halves = args.elems / kRecordHalf, blocks = args.elems / args.block_elems;
     const int64_t tile = t.group.x / args.tile_records, record = t.group.x % args.tile_records;
     const int64_t row0 = tile * kRecordRows, k0 = record * args.elems;
-    MLXN_GLOBAL uint8_t* out = args.to.ptr + ((args.first_row / kRecordRows + tile) * args.tile_records + record) *
-                                                 int64_t(halves * args.code_bytes + args.row_bytes);
-    const uint32_t half_words = args.code_bytes / 4, first_words = args.planes[0].size * 64;  // 16 x 128 codes
-    for (uint32_t i = t.index; i < halves * half_words; i += kThreads) {
-      const uint32_t half = i / half_words, at = i % half_words;
-      const uint32_t word = at < first_words ? word_of(args, args.planes[0], row0, k0 + half * kRecordHalf, at)
-                                             : word_of(args, args.planes[1], row0, k0 + half * kRecordHalf, at - first_words);
-      *(MLXN_GLOBAL uint32_t*)(out + half * (args.code_bytes + args.row_bytes) + at * 4) = word;
-    }
-    const uint32_t first_bytes = kRecordRows * blocks * args.areas[0].size;
-    for (uint32_t i = t.index; i < args.row_bytes; i += kThreads) {
-      const ops::RecordPart& area = i < first_bytes ? args.areas[0] : args.areas[1];
-      const uint32_t at = i < first_bytes ? i : i - first_bytes, unit = at / area.size;
-      const uint32_t pair = unit / blocks;
-      const int64_t row = row0 + pair / 2 + pair % 2 * 8, block = record * blocks + unit % blocks;
-      uint8_t byte = 0;
-      if (row < args.rows && block < args.row_blocks) {
-        byte = args.from.ptr[area.offset + (row * args.row_blocks + block) * area.step + at % area.size];
+    const int64_t begin = record * args.record_bytes, end = args.tile_bytes - begin;  // a tile's last record may be cut
+    MLXN_GLOBAL uint8_t* out = args.to.ptr + (args.first_row / kRecordRows + tile) * args.tile_bytes + begin;
+    for (uint32_t which = 0; which < 2 && args.planes[which].size != 0; ++which) {
+      const ops::RecordPart& plane = args.planes[which];
+      const uint32_t words = plane.size * 64;  // 16 x 128 codes
+      for (uint32_t i = t.index; i < halves * words; i += kThreads) {
+        const uint32_t half = i / words, to = half * args.half_step + plane.at + i % words * 4;
+        if (to < end) *(MLXN_GLOBAL uint32_t*)(out + to) = word_of(args, plane, row0, k0 + half * kRecordHalf, i % words);
       }
-      out[args.code_bytes + i] = byte;
+    }
+    for (uint32_t which = 0; which < 2 && args.areas[which].size != 0; ++which) {
+      const ops::RecordPart& area = args.areas[which];
+      for (uint32_t i = t.index; i < kRecordRows * blocks * area.size; i += kThreads) {
+        const uint32_t unit = i / area.size, pair = unit / blocks;
+        const int64_t row = row0 + pair / 2 + pair % 2 * 8, block = record * blocks + unit % blocks;
+        uint8_t byte = 0;
+        if (row < args.rows && block < args.row_blocks) {
+          byte = args.from.ptr[area.offset + (row * args.row_blocks + block) * area.step + i % area.size];
+        }
+        out[area.at + i] = byte;
+      }
     }
   }
 };
@@ -92,7 +93,6 @@ struct UnpackRecords {
   static MLXN_FN uint8_t codes_of(const Args& args, uint32_t which, int64_t row, int64_t block, uint32_t byte) {
     const ops::RecordPart& plane = args.planes[which];
     const uint32_t bits = plane.size, per = 8 / bits, words = record_words(bits), steps = record_steps(bits);
-    const uint32_t record_bytes = args.elems / kRecordHalf * args.code_bytes + args.row_bytes;
     const uint32_t upper = uint32_t(row % kRecordRows) / 8, group = uint32_t(row % 8);
     uint32_t out = 0;
     for (uint32_t i = 0; i < per; ++i) {
@@ -104,8 +104,8 @@ struct UnpackRecords {
       const uint32_t shift = plane.rows_apart != 0 ? in_step % 2 * 4 : bits == 8 ? 0 : (step % steps * 2 + upper) * bits;
       const uint32_t at = (word / words * (kSimdWidth * words) + lane * words + word % words) * 4 +
                           (plane.rows_apart != 0 ? upper * 2 + in_step / 8 : of_four);
-      MLXN_GLOBAL const uint8_t* p = args.from.ptr + (row / kRecordRows * args.tile_records + k / args.elems) * int64_t(record_bytes) +
-                                     half * (args.code_bytes + args.row_bytes) + (which == 0 ? 0 : args.planes[0].size * 256) + at;
+      MLXN_GLOBAL const uint8_t* p = args.from.ptr + row / kRecordRows * args.tile_bytes + k / args.elems * args.record_bytes +
+                                     half * args.half_step + plane.at + at;
       out |= (((*p >> shift) & ((1u << bits) - 1)) ^ plane.flip) << (i * bits);
     }
     return uint8_t(out);
@@ -113,7 +113,6 @@ struct UnpackRecords {
 
   static MLXN_FN void run(const Args& args, const Thread& t, MLXN_SHARED Shared&) {
     const uint32_t blocks = args.elems / args.block_elems;  // of a record
-    const uint32_t record_bytes = args.elems / kRecordHalf * args.code_bytes + args.row_bytes;
     const int64_t to_row = t.group.x;
     const int64_t row = args.ids.ptr ? int64_t(args.ids.ptr[to_row]) : args.first_row + to_row;
     if (row >= args.n) return;  // the same in all threads
@@ -128,13 +127,12 @@ struct UnpackRecords {
     }
     for (uint32_t which = 0; which < 2 && args.areas[which].size != 0; ++which) {
       const ops::RecordPart& area = args.areas[which];
-      const uint32_t begin = args.code_bytes + (which == 0 ? 0 : kRecordRows * blocks * args.areas[0].size);
       const uint32_t pair = uint32_t(row % 8 * 2 + row % kRecordRows / 8);
       for (int64_t i = int64_t(t.group.y) * kThreads + t.index; i < args.row_blocks * area.size; i += int64_t(t.groups.y) * kThreads) {
         const int64_t block = i / area.size;
         const uint32_t byte = uint32_t(i % area.size);
         args.to.ptr[area.offset + (to_row * args.row_blocks + block) * area.step + byte] =
-            args.from.ptr[(row / kRecordRows * args.tile_records + block / blocks) * int64_t(record_bytes) + begin +
+            args.from.ptr[row / kRecordRows * args.tile_bytes + block / blocks * args.record_bytes + area.at +
                           (pair * blocks + uint32_t(block % blocks)) * area.size + byte];
       }
     }
