@@ -104,6 +104,7 @@ struct Linear {
   using Codes = CodesT;
   using WholeCodes = Codes;
   using Raw = typename Codes::Raw;
+  static constexpr int kSharedWords = 0;
   static constexpr bool kAdds = kZero < 0;
   static constexpr int kRowWords = kAdds ? 4 : 2;
   struct Own {
@@ -239,6 +240,7 @@ struct Mxfp4Scales {
   using Codes = LookUpCodes<E2m1Values>;
   using WholeCodes = Codes;
   using Raw = Codes::Raw;
+  static constexpr int kSharedWords = 0;
   struct Own {
     std::uint32_t w[4];  // of blocks 0 and 2, 1 and 3 of row g; row g + 8: the same
   };
@@ -310,7 +312,8 @@ struct Nested {
   static constexpr Nesting kNesting = kAdds ? Nesting::minimums : Nesting::scales;
   static constexpr int kOwnGroups = 2 / kGroup;  // of a lane, in each half
   static constexpr int kGroupWords = kAdds ? 3 : kWide ? 2 : 1;
-  static constexpr int kD = 2 * kOwnGroups * kGroupWords;
+  static constexpr int kSharedWords = kOwnGroups * kGroupWords;  // of a half
+  static constexpr int kD = 2 * kSharedWords;
   static constexpr int kUnit = -19;  // V of row g: whole numbers * 2^kUnit
   static constexpr int kUpper = Codes::place(0, 1) - Codes::place(0, 0);  // of row g + 8: 2^(kUnit + kUpper)
   static constexpr int kCodePower =
@@ -454,6 +457,7 @@ struct ByRecord {
   using Packed = typename F::Packed;
   using Raw = typename F::Raw;
   static constexpr bool kAdds = F::kAdds, kZeros = F::kHasZero;
+  static constexpr int kSharedWords = F::kOwnGroups;  // of a half
   static constexpr int kScales = 2 * F::kOwnGroups, kD = kScales * (kAdds ? 2 : 1);
   struct Own {
     std::uint32_t w[kD + (kAdds ? 2 : 1)];  // per half and group: scales; minimums; d, m

@@ -45,7 +45,7 @@ __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTi
   using F = typename C::Format;
   constexpr std::uint32_t kTurn = C::kKGroups;
   const Scaling scaling = scaling_of<F>(args, weight_row<C>(args, item, me));
-  const ShareInRow share{me.lane};
+  SharedInRow<C::kFetchesScales ? F::kSharedWords : 0> share;
   const std::uint32_t record = shared + C::kWOffset + me.thread / 32 * C::kPieceBytes;
   const std::uint64_t x_tile = sm90::wgmma::swizzle128_descriptor(shared);
   std::uint32_t even[4][4];
@@ -59,6 +59,7 @@ __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTi
         record + w_at.slot * C::kWBytes, table_of<C>(shared, me.lane)};
     raw = F::load(reader, F::planes(kHalf), me.lane);
     if constexpr (kHalf == 0) own = F::own(reader, F::kRowsAt, me.lane, scaling);
+    share.template fetch<kHalf>(own, ShareInRow{me.lane});
   };
   // Frees it, once both planes of fragments are made: only then do all loads have their data for certain. An
   // arrival does not wait for loads (it is issued while they are under way, and orders what threads do with
@@ -127,7 +128,7 @@ __device__ __forceinline__ void multiply_by_record(float (&sums)[C::kSums], cons
   using Record = ByRecord<F>;
   constexpr bool kAdds = Record::kAdds;
   constexpr std::uint32_t kToNext = 2 * C::kKGroups - 1;  // stages from a record's second half to the next record
-  const ShareInRow share{me.lane};
+  SharedInRow<C::kFetchesScales ? Record::kSharedWords : 0> share;
   const std::uint32_t record = shared + C::kWOffset + me.thread / 32 * C::kPieceBytes;
   const std::uint64_t x_tile = sm90::wgmma::swizzle128_descriptor(shared);
   const std::uint64_t x_sums = sm90::wgmma::plain_descriptor(shared + C::kSumOffset, C::kTokens * 16);
@@ -149,6 +150,7 @@ __device__ __forceinline__ void multiply_by_record(float (&sums)[C::kSums], cons
         record + w_at.slot * C::kWBytes, table_of<C>(shared, me.lane)};
     raw = Record::load(reader, F::planes(kHalf), me.lane);
     if constexpr (kHalf == 0) own = Record::own(reader, F::kRowsAt, me.lane);
+    share.template fetch<kHalf>(own, ShareInRow{me.lane});
   };
   auto add_record = [&] {
     sm90::wgmma::wait<0>();

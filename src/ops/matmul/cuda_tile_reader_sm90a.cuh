@@ -77,4 +77,29 @@ struct ShareInRow {
   }
 };
 
+/// The same of kWords words for each half of a record, fetched at once before they are wanted.
+template <int kWords>
+struct SharedInRow {
+  std::uint32_t w[4 * kWords];
+
+  template <int kHalf, class Own>
+  __device__ __forceinline__ void fetch(const Own& own, ShareInRow share) {
+#pragma unroll
+    for (int of = 0; of < 4; ++of) {
+#pragma unroll
+      for (int word = 0; word < kWords; ++word) w[of * kWords + word] = share(own, kHalf * kWords + word, of);
+    }
+  }
+  template <class Own>
+  __device__ __forceinline__ std::uint32_t operator()(const Own&, int word, int of) const {
+    return w[of * kWords + word % kWords];
+  }
+};
+/// None: fetched where they are wanted.
+template <>
+struct SharedInRow<0> : ShareInRow {
+  template <int kHalf, class Own>
+  __device__ __forceinline__ void fetch(const Own&, ShareInRow share) { lane = share.lane; }
+};
+
 }  // namespace mlxn::tile
