@@ -1,11 +1,12 @@
 // y[m, n] = x[m, k] * w[n, k]^T for up to four rows of x, w in records (quant/records.h), on Hopper.
 //
 // Bound: reading the weights once. An SM needs about 36 KB of copies in flight all the time; everything else
-// has to hide behind that. Reached on an H200 with x in f32 and one row, of the read rate: q4_0 79 % at n
-// 4096, k 14336 and 82 % at n 14336, k 4096; q8_0 88 and 90 %; q5_K 81 and 84 %; mxfp4 70 and 75 %. The rest
+// has to hide behind that. Reached on an H200 with x in f32 and one row, of the read rate: q4_0 78 % at n
+// 4096, k 14336 and 81 % at n 14336, k 4096; q8_0 88 and 90 %; q5_K 78 and 82 %; mxfp4 69 and 74 %. The rest
 // is the wait for the kernel before, x on its way and made ready (by clocks read in the kernel about 1.6 and
 // 1.3 us from that wait to mxfp4's first product, 0.6 of them until a warp's first x is there), and, for
-// types that are more work to unpack, instructions: 55 to 115 of a warp per unit.
+// types that are more work to unpack, instructions: of a warp per unit 46 (q4_0) to 86 (mxfp4) in the loop, and
+// 80 per tile and stage.
 //
 // A block owns `tiles_per_block` tiles of 16 rows of w. Where k is large, two blocks of a cluster own twice
 // as many together and half of k each, so that each makes half of x ready; the second sends its sums to the
