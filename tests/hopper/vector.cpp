@@ -296,6 +296,7 @@ TEST(HopperVectorRing, FourRowsOfLargeK) {
 TEST_P(HopperVector, TwoBlocksShareK) {
   const DType type = GetParam();
   check(type, {1, 70, whole(type, 8192 + 32), kF32, kF32, 4});
+  check(type, {1, 70, whole(type, 8192 + 160), kF32, kF32, 4});  // the last record is a stage of its own
   check(type, {3, 33, 8192, kF16, kF16, 2});
   EXPECT_EQ(plan_hopper_vector(type, 1, 70, 8192, 4, false).cluster, 2u);
   EXPECT_EQ(plan_hopper_vector(type, 1, 70, 8192, 4, false).grid, 4u);
