@@ -298,8 +298,8 @@ MLXN_TILE_FN std::uint32_t high_halves(std::uint32_t a, std::uint32_t b) { retur
 
 /// kGroup: steps of 16 k that share a scale. kScaleZero: the bits that stand for a scale of zero. kZero: the
 /// code that is zero, a power of two or 0; none where the type has minimums. v = scale * code is made in units of
-/// 2^-19 (row g). kWide: v may be 2^11 or more. Then w = (code - zero) * (d * scale), the product in two f16, and of
-/// WholeCodesT, which of a table are in the units that multiplication brings other codes to.
+/// 2^-19 (row g). kWide: v may be 2^11 or more. Then w = (code - zero) * (d * scale), the product in two f16.
+/// WholeCodesT: the codes of w; where a table has them and kWide, times 2^kCodePower.
 template <class CodesT, class PackedT, int kGroup, int kScaleZero, int kZero, int kLargestLog2,
           bool kWide = false, class WholeCodesT = CodesT>
 struct Nested {
@@ -458,7 +458,7 @@ struct ByRecord {
   using Raw = typename F::Raw;
   static constexpr bool kAdds = F::kAdds, kZeros = F::kHasZero;
   static constexpr int kSharedWords = F::kOwnGroups;  // of a half
-  static constexpr int kScales = 2 * F::kOwnGroups, kD = kScales * (kAdds ? 2 : 1);
+  static constexpr int kScales = 2 * kSharedWords, kD = kScales * (kAdds ? 2 : 1);
   struct Own {
     std::uint32_t w[kD + (kAdds ? 2 : 1)];  // per half and group: scales; minimums; d, m
   };

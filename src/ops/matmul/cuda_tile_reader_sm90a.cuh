@@ -20,7 +20,8 @@ __device__ __forceinline__ PairTable table_of(std::uint32_t shared, std::uint32_
 /// By all consumers, while the first weights are on their way.
 template <class C>
 __device__ __forceinline__ void make_table(std::uint32_t shared) {
-  using Codes = std::conditional_t<C::kIsFew || C::kByRecord, typename C::Format::Codes, typename C::Format::WholeCodes>;
+  using F = typename C::Format;
+  using Codes = std::conditional_t<C::kIsFew || C::kByRecord, typename F::Codes, typename F::WholeCodes>;
   constexpr std::uint32_t kConsumers = C::kThreads - 128;
   const std::uint32_t column = threadIdx.x % 8 * 16;  // four copies of an entry at a time
 #pragma unroll 1

@@ -6,7 +6,7 @@
 // is the wait for the kernel before, x on its way and made ready (by clocks read in the kernel about 1.6 and
 // 1.3 us from that wait to mxfp4's first product, 0.6 of them until a warp's first x is there), and, for
 // types that are more work to unpack, instructions: of a warp per unit 46 (q4_0) to 86 (mxfp4) in the loop, and
-// 80 per tile and stage.
+// about 80 per tile and stage.
 //
 // A block owns `tiles_per_block` tiles of 16 rows of w. Where k is large, two blocks of a cluster own twice
 // as many together and half of k each, so that each makes half of x ready; the second sends its sums to the

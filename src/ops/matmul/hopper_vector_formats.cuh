@@ -316,8 +316,8 @@ struct RowsAffine {
   }
 };
 
-/// Exponents of four blocks: 2^(e - 127), of e = 0 a subnormal, of 255 infinity. The codes are twice the values, which the scales
-/// of x undo (kOfX). A product instead of a shift, for the same reason as in look-ups.
+/// Exponents of four blocks: 2^(e - 127), of e = 0 a subnormal, of 255 infinity. The codes are twice the values,
+/// which the scales of x undo (kOfX). A product instead of a shift, for the same reason as in look-ups.
 struct RowsE8M0 {
   static constexpr int kParts = 1;
   static constexpr bool kAdds = false;
