@@ -22,7 +22,6 @@ __device__ __forceinline__ void barrier_init(Barrier barrier, std::uint32_t arri
 /// block barrier too.
 __device__ __forceinline__ void barrier_init_fence() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 __device__ __forceinline__ void barrier_arrive(Barrier barrier) {

@@ -53,7 +53,7 @@ __device__ __forceinline__ void cluster_store(std::uint32_t remote, float a, flo
                "f"(d)
                : "memory");
 }
-/// A store whose 16 bytes count on a barrier of the block that it goes to; who waits there sees them.
+/// A store whose bytes, 16 or 4, count on a barrier of the block that it goes to; who waits there sees them.
 __device__ __forceinline__ void cluster_send(std::uint32_t remote, std::uint32_t remote_barrier, float a,
                                              float b, float c, float d) {
   asm volatile(
@@ -61,6 +61,12 @@ __device__ __forceinline__ void cluster_send(std::uint32_t remote, std::uint32_t
           remote),
       "f"(a), "f"(b), "f"(c), "f"(d), "r"(remote_barrier)
       : "memory");
+}
+
+__device__ __forceinline__ void cluster_send(std::uint32_t remote, std::uint32_t remote_barrier, float a) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(remote), "f"(a),
+               "r"(remote_barrier)
+               : "memory");
 }
 
 /// Arrives at the barrier of the same address in block `rank`.

@@ -275,7 +275,8 @@ TEST_P(HopperVector, RowsAreTheSameBitsInAnyTile) {  // three stages of a tile: 
 TEST(HopperVectorRing, ShortLastStagesGoRound) {
   for (const DType type : {DType::mxfp4, DType::q3_K, DType::q4_0}) {
     const ops::HopperVectorArgs args = plan_hopper_vector(type, 1, 112, 7168, 1, false).args;
-    EXPECT_EQ(args.tile_records * 2 / args.stage_records, 7u);
+    EXPECT_EQ(args.part[0].stages, 4u);
+    EXPECT_EQ(args.part[0].last_bytes * 2, args.stage_bytes);
     EXPECT_LT(args.stages, 4 * args.tiles_per_block);
     check(type, {1, 112, 7168});
     check_same_bits_in_any_tile(type, 7168, 6);
@@ -562,11 +563,28 @@ TEST(HopperVectorPlan, IsWithinItsLimits) {
           const HopperVectorArgs& a = plan.args;
           EXPECT_EQ(plan.cluster, k > 7168 ? 2u : 1u);
           EXPECT_EQ(plan.cluster, a.parts);
-          EXPECT_EQ(a.part_records, (a.tile_records + a.parts - 1) / a.parts);
           const quant::RecordFormat format = quant::record_format(type);
           EXPECT_EQ(a.tile_bytes, format.tile_bytes(k));
-          EXPECT_GT(a.tile_bytes, (a.tile_records - 1) * format.bytes());
           const std::uint32_t halves = format.elems / 128, stage_bytes = a.stage_records * format.bytes();
+          EXPECT_EQ(a.stage_bytes, stage_bytes);
+          const auto tile_records = static_cast<std::uint32_t>(quant::record_grid(format, n, k).tile_records);
+          const std::uint32_t part_records = (tile_records + a.parts - 1) / a.parts;
+          std::uint32_t bytes = 0, units = 0, k_end = 0;
+          for (std::uint32_t i = 0; i < a.parts; ++i) {
+            const ops::HopperVectorPart& part = a.part[i];
+            EXPECT_EQ(part.first, i * part_records);
+            EXPECT_EQ(part.first_k, k_end);
+            EXPECT_GT(part.last_bytes, 0u);
+            EXPECT_LE(part.last_bytes, stage_bytes);
+            EXPECT_EQ(part.last_bytes % 16, 0u);
+            EXPECT_EQ(part.next_tile * part.stages + part.next_stage, a.prefetch);
+            EXPECT_LT(part.next_stage, part.stages);
+            EXPECT_TRUE(part.rotates == 0 || a.prefetch <= part.stages);  // the first requests' slots are in order
+            bytes += (part.stages - 1) * stage_bytes + part.last_bytes, units += part.units, k_end = part.end_k;
+          }
+          EXPECT_EQ(bytes, a.tile_bytes);
+          EXPECT_EQ(units, tile_records * halves);
+          EXPECT_EQ(k_end, k);
           EXPECT_EQ(plan.shared_bytes, 208896u);
           EXPECT_LE(a.at.end, plan.shared_bytes);
           EXPECT_LE(a.stages * stage_bytes, a.at.x);
@@ -580,17 +598,16 @@ TEST(HopperVectorPlan, IsWithinItsLimits) {
           const std::uint32_t most_in_flight = teams > 2 ? a.stages - 1 : a.stages;
           EXPECT_LE(a.in_flight, most_in_flight);
           // A warp's units are the same ones in any geometry.
-          EXPECT_TRUE(a.stage_records * halves % team_warps == 0 || a.stage_records == a.part_records);
+          EXPECT_TRUE(a.stage_records * halves % team_warps == 0 || a.stage_records == part_records);
           EXPECT_LE(a.stage_records * halves, ops::kHopperVectorStageUnits);
-          if (a.stage_records * halves > team_warps && a.stage_records != a.part_records) {
+          if (a.stage_records * halves > team_warps && a.stage_records != part_records) {
             EXPECT_EQ(a.stage_records * halves % (2 * team_warps), 0u);  // pairs of units
           }
-          if (a.part_records * halves >= 16) {
+          if (part_records * halves >= 16) {
             EXPECT_GE(a.stages * stage_bytes, 36u << 10);
-            if (stage_bytes > 24576) {
-              EXPECT_EQ(a.prefetch, 2u);
-            } else if (a.prefetch < most_in_flight) {
-              EXPECT_NEAR(a.prefetch * stage_bytes, 36 << 10, stage_bytes / 2);
+            const bool is_long = teams == 2 && a.tiles_per_block * a.part[0].stages >= 24;
+            if (a.prefetch > 2 && a.prefetch < most_in_flight) {
+              EXPECT_NEAR(a.prefetch * stage_bytes, (is_long ? 52 : 36) << 10, stage_bytes / 2);
             }
           }
           EXPECT_EQ(a.tiles, (n + 15) / 16);

@@ -2,11 +2,12 @@
 //
 // Bound: reading the weights once. An SM needs about 36 KB of copies in flight all the time; everything else
 // has to hide behind that. Reached on an H200 with x in f32 and one row, of the read rate: q4_0 78 % at n
-// 4096, k 14336 and 81 % at n 14336, k 4096; q8_0 88 and 90 %; q5_K 78 and 82 %; mxfp4 69 and 74 %. The rest
-// is the wait for the kernel before, x on its way and made ready (by clocks read in the kernel about 1.6 and
-// 1.3 us from that wait to mxfp4's first product, 0.6 of them until a warp's first x is there), and, for
-// types that are more work to unpack, instructions: of a warp per unit 46 (q4_0) to 86 (mxfp4) in the loop, and
-// about 80 per tile and stage.
+// 4096, k 14336 and 82 % at n 14336, k 4096; q8_0 90 and 92 %; q5_K 78 and 84 %; mxfp4 74 and 79 %. The rest
+// is where one kernel follows another, since a block leaves no room for the next one's: by clocks read in the
+// kernel (mxfp4), from a block's begin 0.4 us until the first weights are asked for, 1.1 until x may be read,
+// 1.3 and 1.0 more until it is ready, 0.4 from the last product to the end, and then as much again and more
+// until the next block begins; and, for types that are more work to unpack, instructions: of a warp per unit
+// 46 (q4_0) to 86 (mxfp4) in the loop, and about 100 per tile and stage.
 //
 // A block owns `tiles_per_block` tiles of 16 rows of w. Where k is large, two blocks of a cluster own twice
 // as many together and half of k each, so that each makes half of x ready; the second sends its sums to the
@@ -22,8 +23,8 @@
 // it; of the sums, those of rows g and g + 8 with one row of x and one block of 32 k.
 //
 // Programmatic launch: the ring's first `prefetch` stages are requested before the wait for the kernel
-// before, the others after it: more in front takes bandwidth from that kernel's last blocks. So the records
-// must not be what a kernel just before writes.
+// before, and before anything else; the others after it: more in front takes bandwidth from that kernel's last
+// blocks and the way from x. So the records must not be what a kernel just before writes.
 #pragma once
 
 #include <cstdint>
@@ -42,28 +43,28 @@ namespace mlxn::sm90 {
 template <class F, int kM>
 __device__ __forceinline__ void vector_block(const HopperVectorArgs& args, std::uint8_t* memory) {
   using Shape = VectorShape<F, kM>;
-  const std::uint32_t warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
-  const Barriers barriers(args, memory);
-  const Part part = vector_part<Shape>(args);
-
-  // The copying thread does its first requests before anything else happens; meanwhile the others set up all
-  // barriers that those do not need (0.1 to 0.3 us less than with all of them in front).
-  VectorCopy<Shape> copy(args, part, barriers, memory);
-  const bool is_copying = warp == kWarps && elect_lane();
-  if (is_copying) {
-    barriers.init_first(args.prefetch);
-    copy.begin();
-    dependency_launch();
+  if (threadIdx.x / 32 == kWarps) {
+    if (elect_lane()) {
+      vector_copy_first<Shape>(args, vector_part(args), memory);
+      dependency_launch();
+    }
+    __syncwarp();
   }
-  if (warp < kWarps && elect_lane())
-    barriers.init_others(args, warp, kWarps, Shape::kTeamWarps, part.units, kM);
+  __syncthreads();
+  const std::uint32_t warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
+  const Part part = vector_part(args);
+  const bool is_copying = warp == kWarps && elect_lane();
+  const Barriers barriers(args, memory);
+  if (warp < kWarps && elect_lane()) barriers.init(args, part, warp, kWarps, Shape::kTeamWarps, kM);
   if (warp == kWarps + 1) {  // no outliers yet
     const std::uint32_t words = (args.at.partial - args.at.lows) / 4;
 #pragma unroll 1
     for (std::uint32_t i = lane; i < words; i += 32)
       reinterpret_cast<std::uint32_t*>(memory + args.at.lows)[i] = 0;
   }
+  // What does not depend on x.
   const Items<Shape> items(args, part, threadIdx.x, memory);
+  VectorCopy<Shape> copy(args, part, barriers, memory);
   __syncthreads();
   if (args.parts > 1) cluster_arrive();
   dependency_wait();
@@ -76,7 +77,7 @@ __device__ __forceinline__ void vector_block(const HopperVectorArgs& args, std::
     else
       vector_multiply<Shape, F::kHalves - 1>(args, memory, part, warp, barriers);
   } else if (warp == kWarps) {
-    if (is_copying) copy.finish();
+    if (is_copying) copy.run();
   } else {
     vector_finish<Shape>(args, memory, part, barriers);
   }

@@ -68,28 +68,41 @@ struct HopperVectorLayout {
 
 inline constexpr std::uint32_t kHopperVectorSilu = 1, kHopperVectorGelu = 2;
 
+/// What of each of its tiles a block has.
+struct HopperVectorPart {
+  std::uint32_t first;           ///< of the tile's records
+  std::uint32_t units;           ///< of 128 k
+  std::uint32_t first_k, end_k;  ///< of x
+  std::uint32_t stages;
+  std::uint32_t last_bytes;  ///< of the last stage, which may be short, and end with a cut record
+  std::uint32_t rotates;     ///< 1: teams, by one a tile; else the last, short stage of tiles would always be one's
+  std::uint32_t next_tile, next_stage;  ///< behind the first requests, HopperVectorArgs::prefetch
+};
+
 struct HopperVectorArgs {
+  // First what the copying thread wants: the first weights are asked for when it has got that.
   In<std::uint8_t> records;  // [tiles, tile_bytes] (quant/records.h)
-  In<void> x;                // [m, k]: rows begin at multiples of 16 bytes
-  Out<void> y;               // [m, n]
-  In<float> norm;            // [k], at a multiple of 16 bytes; null: x as it is. x is f32 then
-  In<void> residual;         // [m, n] of y's type, added to the product; null: none. May be y itself
+  std::uint32_t tiles;        ///< of 16 rows of w
+  std::uint32_t half_tiles;   ///< with a gate, the tiles of either half, which are taken by turns; else 0
+  std::uint32_t tiles_per_block;  ///< or per cluster
+  std::uint32_t tile_bytes;       ///< from tile to tile
+  std::uint32_t stage_bytes;
+  std::uint32_t stages;    ///< of the ring; a multiple of the teams
+  std::uint32_t prefetch;  ///< stages that are requested before the wait for the kernel before
+  std::uint32_t parts;     ///< blocks of a cluster, which share a tile's records
+  HopperVectorPart part[kHopperVectorMostParts];
+  HopperVectorLayout at;
+  std::uint32_t in_flight;  ///< stages that are on their way at a time
+  std::uint32_t stage_records;
+  In<void> x;         // [m, k]: rows begin at multiples of 16 bytes
+  Out<void> y;        // [m, n]
+  In<float> norm;     // [k], at a multiple of 16 bytes; null: x as it is. x is f32 then
+  In<void> residual;  // [m, n] of y's type, added to the product; null: none. May be y itself
   std::int64_t x_stride, y_stride, residual_stride;  ///< elements from row to row
   std::uint32_t x_type, y_type;                      ///< quant::kElementF32...
   std::uint32_t m, n, k;  ///< n: columns of y
   float norm_eps;
   std::uint32_t activation;  ///< of a gate
-  // Geometry, from the plan:
-  std::uint32_t tiles, tile_records;  ///< of 16 rows of w; records of a tile, of which the last may be cut
-  std::uint32_t tile_bytes;           ///< from tile to tile
-  std::uint32_t parts, part_records;  ///< blocks of a cluster, which share a tile's records; of the first block
-  std::uint32_t part_stages[kHopperVectorMostParts];  ///< of a tile, that a block has
-  std::uint32_t half_tiles;           ///< with a gate, the tiles of either half, which are taken by turns; else 0
-  std::uint32_t tiles_per_block;      ///< or per cluster
-  std::uint32_t stage_records, stages;  ///< of the ring; a multiple of the teams
-  std::uint32_t in_flight;  ///< stages that are on their way at a time
-  std::uint32_t prefetch;   ///< stages that are requested before the wait for the kernel before
-  HopperVectorLayout at;
 };
 static_assert(sizeof(HopperVectorArgs) <= 256);
 

@@ -57,58 +57,20 @@ __device__ __forceinline__ void vector_finish(const HopperVectorArgs& args, std:
     const std::uint32_t buffer = i % kPartials, parity = i / kPartials & 1;
     const float* of_warps =
         reinterpret_cast<const float*>(memory + args.at.partial) + buffer * kWarps * kM * 16;
-    if (part.rank != 0) {  // sends them to the block that has the first part of k
-      barrier_wait(barriers.partial_full + 8 * buffer, parity);
-      if (i >= kPartials) cluster_barrier_wait(barriers.other_empty + 8 * buffer, parity ^ 1);
-      const Barrier to_barrier = cluster_address(barriers.other_full + 8 * buffer, 0);
-      if (lane < kM * 4) {
-        float4 sum = make_float4(0, 0, 0, 0);
-#pragma unroll
-        for (int team = 0; team < kTeams; ++team) {
-          if (team >= static_cast<int>(part.stages)) continue;
-#pragma unroll
-          for (int w = team * kTeamWarps; w < (team + 1) * kTeamWarps; ++w) {
-            const float4 v = reinterpret_cast<const float4*>(of_warps + w * kM * 16)[lane];
-            sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
-          }
-        }
-        cluster_send(cluster_address(shared_address(other + buffer * kM * 16 + lane * 4), 0), to_barrier,
-                     sum.x, sum.y, sum.z, sum.w);
-      } else if (lane == 31 && i == 0 && is_normed) {
-        float sum[4] = {};
-#pragma unroll
-        for (int row = 0; row < kM; ++row) sum[row] = vector_squares<Shape>(squares, row);
-        cluster_send(cluster_address(shared_address(other_squares), 0), to_barrier, sum[0], sum[1], sum[2],
-                     sum[3]);
-      }
-      barrier_arrive(barriers.partial_empty + 8 * buffer);
-      continue;
-    }
-    const bool is_gate = args.half_tiles != 0 && i % 2 == 0;
+    const bool is_first_part = part.rank == 0, is_gate = args.half_tiles != 0 && i % 2 == 0;
     const std::uint32_t at = part.first_tile + i, first_column = (args.half_tiles == 0 ? at : at / 2) * 16;
-    float added[kMine];
-#pragma unroll
-    for (int p = 0; p < kMine; ++p) {
-      const std::uint32_t j = lane + 32 * p, column = first_column + j % 16;
-      const bool is_mine = args.residual.ptr != nullptr && !is_gate && j < args.m * 16 && column < args.n;
-      added[p] = is_mine ? vector_load_residual(args, j / 16, column) : 0.0f;
-    }
-    if (args.parts > 1) {
-      if (lane == 0)
-        barrier_arrive_expect(barriers.other_full + 8 * buffer, kM * 64 + (i == 0 && is_normed ? 16 : 0));
-      cluster_barrier_wait(barriers.other_full + 8 * buffer, parity);
-    }
-    barrier_wait(barriers.partial_full + 8 * buffer, parity);
-    if (i == 0) {
+    float added[kMine] = {};
+    if (args.residual.ptr != nullptr && is_first_part && !is_gate) {
 #pragma unroll
       for (int p = 0; p < kMine; ++p) {
-        const std::uint32_t row = (lane + 32 * p) / 16;
-        factors[p] = 1.0f;
-        if (!is_normed || row >= kM) continue;
-        const float sum = vector_squares<Shape>(squares, row) + (args.parts > 1 ? other_squares[row] : 0.0f);
-        factors[p] = 1.0f / sqrtf(sum / static_cast<float>(args.k) + args.norm_eps);
+        const std::uint32_t j = lane + 32 * p, column = first_column + j % 16;
+        if (j < args.m * 16 && column < args.n) added[p] = vector_load_residual(args, j / 16, column);
       }
     }
+    if (args.parts > 1 && is_first_part && lane == 0)
+      barrier_arrive_expect(barriers.other_full + 8 * buffer, kM * 64 + (i == 0 && is_normed ? 16 : 0));
+
+    barrier_wait(barriers.partial_full + 8 * buffer, parity);
     float sums[kMine];
 #pragma unroll
     for (int p = 0; p < kMine; ++p) {
@@ -123,13 +85,47 @@ __device__ __forceinline__ void vector_finish(const HopperVectorArgs& args, std:
           sums[p] += of_warps[w * kM * 16 + j];
       }
       if constexpr (kM == 1) sums[p] += __shfl_xor_sync(0xffffffffu, sums[p], 16);
-      if (args.parts > 1 && j < kM * 16) sums[p] += other[buffer * kM * 16 + j];
     }
-    // Before y is stored: an arrival waits for what was.
+    // Before anything is stored: an arrival waits for what was.
     barrier_arrive(barriers.partial_empty + 8 * buffer);
-    if (args.parts > 1 && i + kPartials < part.n_tiles) {  // the other block runs until it has this
-      __syncwarp();
-      if (lane == 0) cluster_arrive(barriers.other_empty + 8 * buffer, 1);
+
+    if (!is_first_part) {  // sends them to the block that has the first part of k
+      if (i >= kPartials) cluster_barrier_wait(barriers.other_empty + 8 * buffer, parity ^ 1);
+      const Barrier to_barrier = cluster_address(barriers.other_full + 8 * buffer, 0);
+#pragma unroll
+      for (int p = 0; p < kMine; ++p) {
+        const std::uint32_t j = lane + 32 * p;
+        if (j < kM * 16)
+          cluster_send(cluster_address(shared_address(other + buffer * kM * 16 + j), 0), to_barrier, sums[p]);
+      }
+      if (lane == 31 && i == 0 && is_normed) {
+        float sum[4] = {};
+#pragma unroll
+        for (int row = 0; row < kM; ++row) sum[row] = vector_squares<Shape>(squares, row);
+        cluster_send(cluster_address(shared_address(other_squares), 0), to_barrier, sum[0], sum[1], sum[2],
+                     sum[3]);
+      }
+      continue;
+    }
+    if (args.parts > 1) {
+      cluster_barrier_wait(barriers.other_full + 8 * buffer, parity);
+#pragma unroll
+      for (int p = 0; p < kMine; ++p)
+        if (lane + 32 * p < kM * 16) sums[p] += other[buffer * kM * 16 + lane + 32 * p];
+      if (i + kPartials < part.n_tiles) {  // the other block runs until it has this
+        __syncwarp();
+        if (lane == 0) cluster_arrive(barriers.other_empty + 8 * buffer, 1);
+      }
+    }
+    if (i == 0) {
+#pragma unroll
+      for (int p = 0; p < kMine; ++p) {
+        const std::uint32_t row = (lane + 32 * p) / 16;
+        factors[p] = 1.0f;
+        if (!is_normed || row >= kM) continue;
+        const float sum = vector_squares<Shape>(squares, row) + (args.parts > 1 ? other_squares[row] : 0.0f);
+        factors[p] = 1.0f / sqrtf(sum / static_cast<float>(args.k) + args.norm_eps);
+      }
     }
 #pragma unroll
     for (int p = 0; p < kMine; ++p) {

@@ -70,31 +70,17 @@ struct VectorShape {
 };
 
 /// What of w a block has: all its tiles, and of their k a part.
-struct Part {
+struct Part : ops::HopperVectorPart {
   std::uint32_t first_tile, n_tiles;
-  std::uint32_t rank;            // of the block in its cluster
-  std::uint32_t first, records;  // of a tile's
-  std::uint32_t stages;          // that they are
-  bool rotates;  // teams, by one a tile: else the last, short stage of tiles would always be one's
-  std::uint32_t units;
-  std::uint32_t first_k, end_k;  // of x
+  std::uint32_t rank;  // of the block in its cluster
 };
-template <class Shape>
 __device__ __forceinline__ Part vector_part(const HopperVectorArgs& args) {
-  using F = typename Shape::Format;
   Part part{};
   std::uint32_t cluster = blockIdx.x;
   if (args.parts > 1) part.rank = cluster_rank(), cluster /= ops::kHopperVectorMostParts;
+  static_cast<ops::HopperVectorPart&>(part) = args.part[part.rank];
   part.first_tile = cluster * args.tiles_per_block;
   part.n_tiles = min(args.tiles_per_block, args.tiles - part.first_tile);
-  part.first = part.rank * args.part_records;
-  part.records = min(args.part_records, args.tile_records - part.first);
-  part.stages = args.part_stages[part.rank];
-  part.rotates =
-      Shape::kTeams > 2 && part.stages % Shape::kTeams == 0 && part.records % args.stage_records != 0;
-  part.units = part.records * F::kHalves;
-  part.first_k = part.first * F::kRecord.elems;
-  part.end_k = min(args.k, part.first_k + part.records * F::kRecord.elems);
   return part;
 }
 
@@ -120,33 +106,27 @@ struct Barriers {
         other_empty(other_full + 8 * kPartials),
         x_ready(other_empty + 8 * kPartials) {}
 
-  /// Those of the stages that are requested first, for the thread that does so.
-  __device__ __forceinline__ void init_first(std::uint32_t prefetch) const {
-#pragma unroll 1
-    for (std::uint32_t i = 0; i < prefetch; ++i) barrier_init(full + 8 * i, 1);
-    barrier_init_fence();
-  }
-  /// Every `step`-th of all others from number `i` on, for a thread of another warp. units, rows: of x that
+  /// All but those of the stages that are requested first, the turn of one of `turns` threads. rows: of x that
   /// the instance is made for.
-  __device__ __forceinline__ void init_others(const HopperVectorArgs& args, std::uint32_t i,
-                                              std::uint32_t step, std::uint32_t team_warps,
-                                              std::uint32_t units, std::uint32_t rows) const {
-    constexpr std::uint32_t kUnits = ops::kHopperVectorStageUnits;
-    const std::uint32_t first_x = 2 * args.stages + 4 * kPartials,
-                        end = first_x + (units + kUnits - 1) / kUnits;
+  __device__ __forceinline__ void init(const HopperVectorArgs& args, const Part& part, std::uint32_t turn,
+                                       std::uint32_t turns, std::uint32_t team_warps, std::uint32_t rows) const {
 #pragma unroll 1
-    for (; i < end; i += step) {
-      if (i < args.prefetch) continue;
-      const std::uint32_t of_sums = (i - 2 * args.stages) / kPartials;
-      std::uint32_t arrivals = 1;
-      if (i >= first_x)
-        arrivals = (min(units - (i - first_x) * kUnits, kUnits) * rows * 16 + 31) / 32 * 32;
-      else if (i >= 2 * args.stages)
-        arrivals = of_sums == 0 ? kWarps * 32 : of_sums == 1 ? 32 : 1;
-      else if (i >= args.stages)
-        arrivals = team_warps;
-      barrier_init(full + 8 * i, arrivals);
+    for (std::uint32_t i = turn; i < args.stages; i += turns) {
+      if (i >= args.prefetch) barrier_init(full + 8 * i, 1);
+      barrier_init(empty + 8 * i, team_warps);
     }
+    // The ring has less stages than there are threads, most often.
+    const std::uint32_t back = turns - 1 - turn;
+    if (back < kPartials) {
+      barrier_init(partial_full + 8 * back, kWarps * 32);
+      barrier_init(partial_empty + 8 * back, 32);
+      barrier_init(other_full + 8 * back, 1);
+      barrier_init(other_empty + 8 * back, 1);
+    }
+    constexpr std::uint32_t kUnits = ops::kHopperVectorStageUnits;
+#pragma unroll 1
+    for (std::uint32_t i = (back + turns - kPartials) % turns; i * kUnits < part.units; i += turns)
+      barrier_init(x_ready + 8 * i, (min(part.units - i * kUnits, kUnits) * rows * 16 + 31) / 32 * 32);
     barrier_init_fence();
   }
 };

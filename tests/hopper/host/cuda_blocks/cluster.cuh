@@ -15,12 +15,13 @@ inline std::uint32_t cluster_address(std::uint32_t address, std::uint32_t rank) 
     cuda_on_host::fail("the address is not this block's");
   return rank * cuda_on_host::kClusterSharedBytes + at;
 }
-inline void cluster_send(std::uint32_t remote, std::uint32_t remote_barrier, float a, float b, float c,
-                         float d) {
-  if (remote % 16 != 0 || remote + 16 > sizeof shared) cuda_on_host::fail("misplaced store to another block");
+template <class... Floats>
+void cluster_send(std::uint32_t remote, std::uint32_t remote_barrier, Floats... floats) {
+  const float all[] = {floats...};
+  if (remote % sizeof all != 0 || remote + sizeof all > sizeof shared)
+    cuda_on_host::fail("misplaced store to another block");
   if (remote / cuda_on_host::kClusterSharedBytes != remote_barrier / cuda_on_host::kClusterSharedBytes)
     cuda_on_host::fail("a store and its barrier are of different blocks");
-  const float all[] = {a, b, c, d};
   std::memcpy(shared + remote, all, sizeof all);
   cuda_on_host::barrier_complete(remote_barrier, sizeof all);
 }
