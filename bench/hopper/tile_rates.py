@@ -19,14 +19,14 @@ import sys
 
 TABLE = "src/ops/matmul/hopper_tile_rates.inc"
 READS = re.compile(r"MLXN_TILE_READS\((\d+), (\d+)\)")
-NAMES = ("step", "filled", "beside", "wave", "parts", "each_part")
-ROW = re.compile(r"MLXN_(?:TILE|DENSE)_RATES\((\w+), (\d+)((?:, \d+){6})\)")
+NAMES = ("step", "filled", "beside", "wave", "parts", "each_part", "alone")
+ROW = re.compile(r"MLXN_(?:TILE|DENSE)_RATES\((\w+), (\d+)((?:, \d+){7})\)")
 DENSE = ("f16", "bf16", "bf16_narrow")
 # GB/s that may be fitted, of all multiprocessors and of one.
 ALL = range(4000, 4700, 100)
 ONE = (34, 50, 65, 85, 105)
-FIRST = [500, 50, 50, 4000, 500, 200]  # of kernels that have no line yet
-LEAST = (1, 0, 0, 0, 0, 0)  # a step of zero would say that the kernel is not known
+FIRST = [500, 50, 50, 4000, 500, 200, 100]  # of kernels that have no line yet
+LEAST = (1, 0, 0, 0, 0, 0, 0)  # a step of zero would say that the kernel is not known
 
 
 def multiply_us(rates, t):
@@ -35,7 +35,7 @@ def multiply_us(rates, t):
 
 def us_of(rates, t):
     """hopper_tile_us()."""
-    adding = rates[4] + rates[5] * t["splits"] if t["splits"] > 0 else 0
+    adding = rates[4] + rates[5] * t["splits"] + rates[6] * t["alone"] if t["splits"] > 0 else 0
     return max(multiply_us(rates, t), t["read_us"]) + 1e-3 * (t["waves"] * rates[3] + adding)
 
 
@@ -92,7 +92,7 @@ def fit(launches, prior, polish=True):
         for l in launches:
             reads = hides and multiply_us(best, l) < l["read_us"]
             row = [0, 0, 0] if reads else [l["steps"], l["filled"], l["beside"]]
-            row += [l["waves"], 1 if l["splits"] > 0 else 0, l["splits"]]
+            row += [l["waves"], 1 if l["splits"] > 0 else 0, l["splits"], l["alone"]]
             rows.append([1e-3 * r / l["us"] for r in row])
             values.append(1 - (l["read_us"] / l["us"] if reads else 0))
         rates = least_squares(rows, values, [l["weight"] for l in launches], prior)

@@ -310,7 +310,7 @@ TEST(WeightRecords, EveryTileKernelOfHopper) {
       const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
       const Weight weight = in_records(device, {&raw, 1});
       for (int kind = 0; kind < tile::kKinds; ++kind) {
-        for (const std::uint32_t splits : {1u, 3u}) {
+        for (const std::uint32_t splits : {1u, 2u, 3u, 4u}) {  // two and four pair up, of many tokens
           const std::int64_t m = ops::hopper_tile_shape(type, kind).tokens + 5;
           SCOPED_TRACE(std::string(ops::hopper_tile_name(type, kind)) + " parts " + std::to_string(splits));
           Guarded x(device, DType::f32, {m, k}, {4, 0}), y(device, DType::f32, {m, n}, {3, 4}), wanted(device, DType::f32, {m, n});
@@ -347,7 +347,7 @@ TEST(WeightRows, EveryTileKernelOfHopper) {
       const Tensor raw = uploaded(device, type, n, k, encoded(type, values));
       const Weight weight = in_form(device, {&raw, 1}, WeightForm::rows);
       for (int kind = 0; kind < tile::kDenseKinds; ++kind) {
-        for (const std::uint32_t splits : {1u, 3u}) {
+        for (const std::uint32_t splits : {1u, 2u, 3u, 4u}) {  // two and four pair up, of many tokens
           const std::int64_t m = tile::dense_shape_of(kind).tokens + 5;
           SCOPED_TRACE(std::string(ops::hopper_dense_name(format, kind)) + " parts " + std::to_string(splits));
           Guarded x(device, DType::f32, {m, k}, {4, 0}), y(device, DType::f32, {m, n}, {3, 4}), wanted(device, DType::f32, {m, n});

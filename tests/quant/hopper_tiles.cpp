@@ -334,6 +334,22 @@ TEST(HopperTiles, XIsMappedWhereItLies) {
   EXPECT_TRUE(ops::plan_hopper_tile(DType::q4_K, 512, 4096, 4096, 132).can_map(quant::kElementF16, kBase, 8192));
 }
 
+/// What the blocks of a tile have to do with each other: parts of k, alone or in pairs, each of which has half of the tokens in the end.
+void expect_parts(const ops::HopperTilePlan& p) {
+  const auto tile = static_cast<std::uint32_t>(p.shape.rows() * p.shape.tokens);
+  const bool paired = p.args.paired != 0;
+  const std::uint32_t blocks = paired ? 2 : 1;
+  const bool adds = p.shape.form == tile::Form::parts && p.splits > blocks;
+  EXPECT_EQ(p.counters, adds ? p.args.row_tiles * p.args.token_tiles * blocks : 0u);
+  EXPECT_EQ(p.workspace_bytes, std::uint64_t{p.counters} * (p.splits / blocks) * (tile / blocks) * 4);
+  EXPECT_TRUE(!paired || (p.splits % 2 == 0 && p.shape.tokens >= 16 && p.shape.form == tile::Form::parts));
+  EXPECT_EQ(p.cluster, paired || p.shape.form == tile::Form::pair ? 2u : 1u);
+  const std::array<std::uint32_t, 3> cluster = p.cluster_dims();
+  EXPECT_EQ(cluster[paired ? 2 : 0], p.cluster);
+  EXPECT_EQ(cluster[0] * cluster[1] * cluster[2], p.cluster);
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(p.grid[i] % cluster[i], 0u);
+}
+
 TEST(HopperTiles, TilesOfAFusionHaveABlockEachAndRowsOfBothHalves) {
   for (const std::uint32_t m : {5u, 64u, 512u, 2048u}) {
     for (const std::uint32_t n : {96u, 4096u, 28672u}) {
@@ -345,7 +361,9 @@ TEST(HopperTiles, TilesOfAFusionHaveABlockEachAndRowsOfBothHalves) {
         const bool pair = p.shape.form == tile::Form::pair;
         EXPECT_EQ(p.grid[0] * p.grid[1] * p.grid[2],
                   p.args.row_tiles * p.args.token_tiles * (pair ? 2 : p.splits));
-        EXPECT_EQ(p.workspace_bytes, plain.workspace_bytes);
+        // What follows the sums wants whole tiles: no parts in pairs.
+        EXPECT_EQ(p.args.paired, 0u);
+        expect_parts(p);
       }
       EXPECT_EQ(onto.args.n, n);
       EXPECT_EQ(onto.args.gate_rows, 0u);
@@ -399,9 +417,7 @@ TEST(HopperTiles, PlansCoverTheProduct) {
             EXPECT_LT(p.args.split_steps * (p.splits - 1), p.args.steps);
             EXPECT_EQ(p.grid[0] * p.grid[1] * p.grid[2], p.args.row_tiles * p.args.token_tiles * p.splits);
           }
-          if (p.counters != 0) {
-            EXPECT_EQ(p.workspace_bytes, std::uint64_t{p.counters} * p.splits * rows * tokens * 4);
-          }
+          expect_parts(p);
           // Parts are whole records.
           EXPECT_EQ(p.args.split_steps % (format.elems / 128), 0u);
         }
@@ -574,9 +590,12 @@ TEST(HopperTiles, TermsOfALaunch) {
   EXPECT_EQ(tiles.waves, 4);
   EXPECT_EQ(tiles.steps, 448);
   EXPECT_DOUBLE_EQ(tiles.filled, 448 * 128 / 132.0);
-  ops::HopperTileRates rates{100, 10, 1, 1000, 500, 50};
-  EXPECT_DOUBLE_EQ(ops::hopper_tile_us(rates, {10, 5, 10, 2, 4, 0.5}), 1.06 + 2 + 0.7);
-  EXPECT_DOUBLE_EQ(ops::hopper_tile_us(rates, {10, 5, 0, 2, 0, 7}), 7 + 2);
+  EXPECT_EQ(four.alone, 4);
+  EXPECT_EQ(terms(128, tile::Form::parts, 128, 4096, 4).alone, 0);  // two and two
+  ops::HopperTileRates rates{100, 10, 1, 1000, 500, 50, 20};
+  EXPECT_DOUBLE_EQ(ops::hopper_tile_us(rates, {10, 5, 10, 2, 4, 0, 0.5}), 1.06 + 2 + 0.7);
+  EXPECT_DOUBLE_EQ(ops::hopper_tile_us(rates, {10, 5, 10, 2, 4, 4, 0.5}), 1.06 + 2 + 0.78);
+  EXPECT_DOUBLE_EQ(ops::hopper_tile_us(rates, {10, 5, 0, 2, 0, 0, 7}), 7 + 2);
 }
 
 TEST(HopperDense, PlansCoverTheProduct) {
@@ -603,17 +622,12 @@ TEST(HopperDense, PlansCoverTheProduct) {
           EXPECT_EQ(p.map.box_columns * 2, 128u);
           EXPECT_EQ(p.map.box_rows, rows);
           EXPECT_LE(p.dynamic_shared_bytes, 232448u);
-          EXPECT_EQ(p.cluster, p.shape.form == tile::Form::pair ? 2u : 1u);
-          EXPECT_EQ(p.grid[0] % p.cluster, 0u);
+          expect_parts(p);
           if (p.shape.form == tile::Form::tiles) {
             EXPECT_LE(p.grid[0], 132u);
           } else {
             EXPECT_GE(p.args.split_steps * p.splits, p.args.steps);
             EXPECT_LT(p.args.split_steps * (p.splits - 1), p.args.steps);
-          }
-          if (p.counters != 0) {
-            EXPECT_EQ(p.counters, p.args.row_tiles * p.args.token_tiles);
-            EXPECT_EQ(p.workspace_bytes, std::uint64_t{p.counters} * p.splits * rows * tokens * 4);
           }
         }
       }

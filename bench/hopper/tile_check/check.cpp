@@ -17,7 +17,7 @@ void check_type(const Weights& type) {
       const tile::Shape shape = type.shape(kind);
       for (int m : {shape.tokens - 3, shape.tokens + 5}) {
         if (m > c.tokens || (few && m > shape.tokens)) continue;
-        for (std::uint32_t splits : {1u, 3u}) {
+        for (std::uint32_t splits : {1u, 2u, 3u, 4u}) {
           if (splits > 1 && shape.form != tile::Form::parts) continue;
           for (unsigned y_type : y_types) {
             c.run(type.plan(shape, m, c.n, c.k, splits, sms), kernel_of(type, type.kernel(kind)),
@@ -28,7 +28,7 @@ void check_type(const Weights& type) {
     }
     for (const Variant& v : variants_of(type)) {
       if (few) continue;
-      for (std::uint32_t splits : {1u, 3u}) {
+      for (std::uint32_t splits : {1u, 2u, 3u, 4u}) {
         const int m = v.shape.tokens - 3;
         c.run(type.plan(v.shape, m, c.n, c.k, splits, sms), v.function, v.name, quant::kElementF32);
       }

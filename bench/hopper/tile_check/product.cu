@@ -3,6 +3,7 @@
 #include <cuda.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "cuda_blocks/tma.cuh"
@@ -15,7 +16,7 @@ namespace tile_check {
 namespace {
 
 void launch(const void* function, dim3 grid, std::uint32_t threads, std::uint32_t shared,
-            std::uint32_t cluster, void* args, cudaStream_t stream, bool early) {
+            std::array<std::uint32_t, 3> cluster, void* args, cudaStream_t stream, bool early) {
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = dim3(threads);
@@ -23,11 +24,11 @@ void launch(const void* function, dim3 grid, std::uint32_t threads, std::uint32_
   config.stream = stream;
   cudaLaunchAttribute attributes[2];
   int count = 0;
-  if (cluster > 1) {
+  if (cluster[0] * cluster[2] > 1) {
     attributes[count].id = cudaLaunchAttributeClusterDimension;
-    attributes[count].val.clusterDim.x = cluster;
-    attributes[count].val.clusterDim.y = 1;
-    attributes[count++].val.clusterDim.z = 1;
+    attributes[count].val.clusterDim.x = cluster[0];
+    attributes[count].val.clusterDim.y = cluster[1];
+    attributes[count++].val.clusterDim.z = cluster[2];
   }
   if (early) {
     attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -112,12 +113,12 @@ void Product::use(const std::uint8_t* records) {
 void Product::run_stage(cudaStream_t stream, bool early) {
   if (direct) return;
   const StageKernel kernel = stage_kernel(stage.norm.ptr != nullptr);
-  launch(kernel.function, dim3(plan.stage_grid), kernel.threads, 0, 1, &stage, stream, early);
+  launch(kernel.function, dim3(plan.stage_grid), kernel.threads, 0, {1, 1, 1}, &stage, stream, early);
 }
 
 void Product::run(cudaStream_t stream, bool early) {
   launch(function, dim3(plan.grid[0], plan.grid[1], plan.grid[2]), plan.threads, plan.dynamic_shared_bytes,
-         plan.cluster, &args, stream, early);
+         plan.cluster_dims(), &args, stream, early);
 }
 
 }  // namespace tile_check

@@ -46,8 +46,8 @@ void Bench::tune(int m) {
       const ops::HopperTileTerms t = ops::hopper_tile_terms(plan, sms_);
       std::printf(
           "{\"type\":\"%s\",\"kind\":%d,\"n\":%d,\"k\":%d,\"m\":%d,\"parts\":%u,\"us\":%.3f,\"steps\":%.0f,"
-          "\"filled\":%.2f,\"beside\":%.0f,\"waves\":%.0f,\"splits\":%.0f,\"bytes\":%.0f,\"busy\":%.2f}\n",
-          type_.name().c_str(), kind, n_, k_, m, plan.splits, us, t.steps, t.filled, t.beside, t.waves, t.splits, t.bytes, t.busy);
+          "\"filled\":%.2f,\"beside\":%.0f,\"waves\":%.0f,\"splits\":%.0f,\"alone\":%.0f,\"bytes\":%.0f,\"busy\":%.2f}\n",
+          type_.name().c_str(), kind, n_, k_, m, plan.splits, us, t.steps, t.filled, t.beside, t.waves, t.splits, t.alone, t.bytes, t.busy);
     }
   }
   std::fflush(stdout);

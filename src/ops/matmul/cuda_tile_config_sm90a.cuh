@@ -56,6 +56,7 @@ struct Config {
   static constexpr int kRecordColumns = (F::kCodeBytes * (F::kSuper ? 2 : 1) + F::kRowBytes) / 8;
   static constexpr bool kIsDense = kShape.is_dense;
   static constexpr bool kHasCluster = kForm == Form::pair;
+  static constexpr bool kCanPair = kForm == Form::parts && kShape.can_pair();
   static constexpr bool kIsScaled = F::kIsScaled;
   static constexpr std::uint32_t kWPlaneBytes = kRows * 128;  // 64 k of dense weights
 
@@ -104,6 +105,12 @@ __device__ __forceinline__ void for_each_item(const HopperTileArgs& args, const 
     const std::uint32_t end = begin + args.split_steps < args.steps ? begin + args.split_steps : args.steps;
     work(Item{C::kForm == Form::pair ? blockIdx.x >> 1 : blockIdx.x, blockIdx.y, begin, end});
   }
+}
+
+/// Whether the block and its neighbour in a cluster of two have parts of k of the same tile.
+template <class C>
+__device__ __forceinline__ bool is_paired(const HopperTileArgs& args) {
+  return C::kCanPair && args.paired != 0;
 }
 
 /// What a consumer thread knows of its place.

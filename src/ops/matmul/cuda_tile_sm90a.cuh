@@ -6,8 +6,8 @@
 // instructions that take A from registers (32 cycles for up to 64 tokens) beneath; reading the weights is the floor
 // of all (dense weights: the bound). From 128 tokens on by the tensor cores, at thousands of tokens by the clock that
 // the power limit leaves. Measured on an H200, n 4096, k 14336, x in f16 (docs/benchmarks.md): q4_0 14.7 us at 32
-// tokens (50 % of the read rate) and 18.7 at 64, q4_K 13.3 at 16 and 20.7 at 64; at 512 q4_0 716 TFLOP/s, f16 685, at
-// 4096 724, where cuBLAS in the same run takes 0.96 and 1.10 times f16's time.
+// tokens (50 % of the read rate), 17.9 at 64 and 26.1 at 128, q4_K 13.3 at 16 and 20.2 at 64; at 512 q4_0 716
+// TFLOP/s, f16 685, at 4096 724, where cuBLAS in the same run takes 0.96 and 1.10 times f16's time.
 //
 // A block computes 64 * row_groups rows x `tokens` tokens. Of warpgroup 0 one thread copies weights and one
 // copies x into two rings of shared memory (into one, of both, for cuda_tile_few_sm90a.cuh); the others each
@@ -31,10 +31,11 @@
 // the difference: 20 to 30 instructions of 190 per half record.
 //
 // What a block does with k is its Form. Sums over parts of k go through a workspace; the block that comes
-// last adds them in the order of k, so that the result does not depend on time. No block waits for another
-// one but its cluster's neighbour. Ring positions are counters of one plain loop, so that the compiler keeps
-// matrix descriptors in uniform registers: moving them there costs more than the matrix instructions of few
-// tokens.
+// last adds them in the order of k, so that the result does not depend on time. Where sums are many, parts
+// are two and two in clusters (finish_paired), each of which first gets the other's sums of half of the
+// tokens. No block waits for another one but its cluster's neighbour. Ring positions are counters of one
+// plain loop, so that the compiler keeps matrix descriptors in uniform registers: moving them there costs
+// more than the matrix instructions of few tokens.
 #pragma once
 
 #include <cstdint>
@@ -101,6 +102,10 @@ __device__ __forceinline__ void consume(const HopperTileArgs& args, std::uint32_
         sm90::named_barrier(2, C::kRowThreads);  // before the flag of finish_part goes where the sums were
       }
     }
+    if (kGroup == 1 && is_paired<C>(args)) {
+      sm90::cluster_sync();
+      sm90::cluster_sync();
+    }
     if constexpr (kGroup == 0) {
       sm90::dependency_wait();  // the kernel before may still read or write y and the workspace
       const std::uint32_t row = item.row_tile * C::kRows + me.row;
@@ -110,10 +115,17 @@ __device__ __forceinline__ void consume(const HopperTileArgs& args, std::uint32_
       } else if constexpr (C::kForm == Form::pair) {
         finish_pair<C>(sums, args, row, token, me, shared, memory);
       } else if constexpr (C::kForm == Form::parts) {
-        if (gridDim.z == 1)
+        if (gridDim.z == 1) {
           store_tile<C>(sums, args, row, token);
-        else
-          finish_part<C>(sums, args, row, token, me, reinterpret_cast<std::uint32_t*>(memory));
+          return;
+        }
+        if constexpr (C::kCanPair) {
+          if (args.paired != 0) {
+            finish_paired<C>(sums, args, row, token, me, shared, memory);
+            return;
+          }
+        }
+        finish_part<C>(sums, args, row, token, me, reinterpret_cast<std::uint32_t*>(memory));
       } else {
         store_tile<C>(sums, args, row, token);
       }
@@ -160,7 +172,7 @@ __device__ __forceinline__ void tile_matmul(const HopperTileArgs& args) {
         });
     }
     __syncwarp();
-    if constexpr (C::kForm == Form::pair) {
+    if (C::kForm == Form::pair || is_paired<C>(args)) {
       sm90::cluster_sync();
       sm90::cluster_sync();
     }

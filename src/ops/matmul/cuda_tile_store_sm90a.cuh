@@ -128,56 +128,82 @@ __device__ __forceinline__ void store_tile(const float (&sums)[C::kSums], const 
 
 namespace mlxn::tile {
 
-/// The parts of a tile's sums in the workspace.
-template <class C>
+/// The parts of a tile's sums in the workspace, or of a half of its tokens: kQuads times four of each thread.
+template <class C, int kQuads>
 struct Parts {
-  static constexpr int kQuads = C::kSums / 4;
   float4* first;  // this thread's
+  std::uint32_t tile, count, own;
 
-  __device__ __forceinline__ Parts(const HopperTileArgs& args, const Place& me)
-      : first(reinterpret_cast<float4*>(args.workspace.ptr) +
-              std::size_t(tile()) * gridDim.z * kQuads * C::kRowThreads + me.thread) {}
-  static __device__ __forceinline__ std::uint32_t tile() { return blockIdx.y * gridDim.x + blockIdx.x; }
+  __device__ __forceinline__ Parts(const HopperTileArgs& args, const Place& me, std::uint32_t tile_,
+                                   std::uint32_t count_, std::uint32_t own_)
+      : first(reinterpret_cast<float4*>(args.workspace.ptr) + std::size_t(tile_) * count_ * kQuads * C::kRowThreads +
+              me.thread),
+        tile(tile_),
+        count(count_),
+        own(own_) {}
 
   /// Leaves this block's part; whether that is the last one, which then adds them up.
-  __device__ __forceinline__ bool leave(const float (&sums)[C::kSums], const HopperTileArgs& args,
-                                        const Place& me, volatile std::uint32_t* is_last) const {
-    float4* own = first + std::size_t(blockIdx.z) * kQuads * C::kRowThreads;
+  template <class Quad>
+  __device__ __forceinline__ bool leave(const HopperTileArgs& args, const Place& me, volatile std::uint32_t* is_last,
+                                        const Quad& quad) const {
+    float4* to = first + std::size_t(own) * kQuads * C::kRowThreads;
 #pragma unroll
-    for (int quad = 0; quad < kQuads; ++quad) __stcg(own + quad * C::kRowThreads, quad_of(sums, quad));
+    for (int i = 0; i < kQuads; ++i) __stcg(to + i * C::kRowThreads, quad(i));
     __threadfence();
     sm90::named_barrier(2, C::kRowThreads);
     if (me.thread == 0) {
-      const bool last = atomicAdd(args.counters.ptr + tile(), 1u) + 1 == gridDim.z;
-      if (last) args.counters.ptr[tile()] = 0;  // as the next product wants it
+      const bool last = atomicAdd(args.counters.ptr + tile, 1u) + 1 == count;
+      if (last) args.counters.ptr[tile] = 0;  // as the next product wants it
       *is_last = last;
       __threadfence();
     }
     sm90::named_barrier(2, C::kRowThreads);
     return *is_last != 0;
   }
-  /// Quads begin .. begin + kCount - 1 of all parts.
+  /// Quads begin .. begin + kCount - 1 of all parts, in the order of k.
   template <int kCount>
   __device__ __forceinline__ void add(float4 (&totals)[kCount], int begin) const {
 #pragma unroll
     for (float4& total : totals) total = make_float4(0, 0, 0, 0);
 #pragma unroll 2
-    for (std::uint32_t part = 0; part < gridDim.z; ++part) {
+    for (std::uint32_t part = 0; part < count; ++part) {
       const float4* from = first + (std::size_t(part) * kQuads + begin) * C::kRowThreads;
 #pragma unroll
       for (int i = 0; i < kCount; ++i) totals[i] = plus(totals[i], __ldcg(from + i * C::kRowThreads));
     }
   }
+  /// The same of all quads: this block's part becomes the sum of all.
+  __device__ __forceinline__ void add_others(float4 (&part_sums)[kQuads]) const {
+    float4 totals[kQuads];
+#pragma unroll
+    for (float4& total : totals) total = make_float4(0, 0, 0, 0);
+#pragma unroll 1
+    for (std::uint32_t part = 0; part < count; ++part) {
+      const float4* from = first + std::size_t(part) * kQuads * C::kRowThreads;
+#pragma unroll
+      for (int i = 0; i < kQuads; ++i)
+        totals[i] = plus(totals[i], part == own ? part_sums[i] : __ldcg(from + i * C::kRowThreads));
+    }
+#pragma unroll
+    for (int i = 0; i < kQuads; ++i) part_sums[i] = totals[i];
+  }
 };
+/// Of this block: its tile, as many parts as the grid has.
+template <class C>
+using WholeParts = Parts<C, C::kSums / 4>;
+template <class C>
+__device__ __forceinline__ WholeParts<C> parts_of(const HopperTileArgs& args, const Place& me) {
+  return {args, me, blockIdx.y * gridDim.x + blockIdx.x, gridDim.z, blockIdx.z};
+}
 
 /// Sums over a part of k: leaves them in the workspace; the block that comes last adds all parts and stores.
 template <class C>
 __device__ __forceinline__ void finish_part(const float (&sums)[C::kSums], const HopperTileArgs& args,
                                             std::uint32_t row, std::uint32_t token, const Place& me,
                                             volatile std::uint32_t* is_last) {
-  constexpr int kQuads = Parts<C>::kQuads, kBatch = kQuads < 8 ? kQuads : 8;
-  const Parts<C> parts(args, me);
-  if (!parts.leave(sums, args, me, is_last)) return;
+  constexpr int kQuads = C::kSums / 4, kBatch = kQuads < 8 ? kQuads : 8;
+  const WholeParts<C> parts = parts_of<C>(args, me);
+  if (!parts.leave(args, me, is_last, [&](int i) { return quad_of(sums, i); })) return;
   const float2 back = back_of<C>(args, row);
   with_y_type(args, [&](auto y) {
 #pragma unroll 1
@@ -187,6 +213,39 @@ __device__ __forceinline__ void finish_part(const float (&sums)[C::kSums], const
       store_quads<kBatch>(args, y, row, token + 8 * done, back, [&](int i) { return totals[i]; });
     }
   });
+}
+
+/// The same in clusters of two: each block gets the other's sums of one half of the tokens, and has to do with that
+/// half only from then on.
+template <class C>
+__device__ __forceinline__ void finish_paired(const float (&sums)[C::kSums], const HopperTileArgs& args,
+                                              std::uint32_t row, std::uint32_t token, const Place& me,
+                                              std::uint32_t shared, float4* memory) {
+  constexpr int kQuads = C::kSums / 8;
+  std::uint32_t rank = blockIdx.z % 2, thread = me.thread;
+  asm volatile("" : "+r"(row), "+r"(token), "+r"(rank), "+r"(thread)::"memory");
+  const bool has_upper = rank != 0;
+  float4 own[kQuads];
+  sm90::cluster_sync();  // both blocks have read their last stage
+  const std::uint32_t remote = sm90::cluster_address(shared + thread * 16, rank ^ 1);
+#pragma unroll
+  for (int i = 0; i < kQuads; ++i) {
+    const float4 low = quad_of(sums, i), high = quad_of(sums, i + kQuads), v = has_upper ? low : high;
+    own[i] = has_upper ? high : low;
+    sm90::cluster_store(remote + i * C::kRowThreads * 16, v.x, v.y, v.z, v.w);
+  }
+  sm90::cluster_sync();
+#pragma unroll
+  for (int i = 0; i < kQuads; ++i) own[i] = plus(own[i], memory[i * C::kRowThreads + thread]);
+  token += rank * (C::kTokens / 2);
+  if (gridDim.z > 2) {
+    const std::uint32_t tile = (blockIdx.y * gridDim.x + blockIdx.x) * 2 + rank;
+    const Parts<C, kQuads> parts(args, me, tile, gridDim.z / 2, blockIdx.z / 2);
+    if (!parts.leave(args, me, reinterpret_cast<std::uint32_t*>(memory), [&](int i) { return own[i]; })) return;
+    parts.add_others(own);
+  }
+  const float2 back = back_of<C>(args, row);
+  with_y_type(args, [&](auto y) { store_quads<kQuads>(args, y, row, token, back, [&](int i) { return own[i]; }); });
 }
 
 /// The two blocks of a cluster hold sums over half of k each, and each has the tokens that it finishes in the
@@ -236,8 +295,10 @@ __device__ __forceinline__ void finish_fused(const float (&sums)[C::kSums], cons
     });
   } else if (C::kForm == Form::parts && gridDim.z > 1) {
     constexpr int kBatch = kQuads < 8 ? kQuads : 8;
-    const Parts<C> parts(args, me);
-    if (!parts.leave(sums, args, me, reinterpret_cast<volatile std::uint32_t*>(memory))) return;
+    const WholeParts<C> parts = parts_of<C>(args, me);
+    if (!parts.leave(args, me, reinterpret_cast<volatile std::uint32_t*>(memory),
+                     [&](int i) { return quad_of(sums, i); }))
+      return;
     const float2 back = back_of<C>(args, row);
     sm90::named_barrier(2, C::kRowThreads);  // all have read the flag
 #pragma unroll 1

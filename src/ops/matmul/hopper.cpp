@@ -36,12 +36,14 @@ const gpu::KernelInfo* vector_kernel(DType type, std::uint32_t rows, std::uint32
   return nullptr;
 }
 
-constexpr gpu::KernelInfo tile_info(std::string_view name, const tile::Shape& shape) {
+constexpr gpu::KernelInfo tile_info(std::string_view name, const tile::Shape& shape, bool paired) {
   return {name, static_cast<std::uint32_t>(shape.threads()), 0, sizeof(HopperTileArgs), static_cast<std::uint32_t>(shape.shared_bytes()),
-          {shape.form == tile::Form::pair ? 2u : 1u, 1, 1}, true};
+          {shape.form == tile::Form::pair ? 2u : 1u, 1, paired && shape.can_pair() ? 2u : 1u}, true};
 }
-// By type and kind.
+// By type and kind; first as they are, then those with parts of k in pairs.
+template <bool kPaired>
 const gpu::KernelInfo kTileKernels[] = {
+#define tile_info(name, shape) tile_info(name, shape, kPaired)
 #define MLXN_KINDS(type, shape_of, first)                                                                                         \
   tile_info("matmul_hopper_tile16_" #type, shape_of(first)), tile_info("matmul_hopper_tile32_" #type, shape_of(first + 1)),        \
       tile_info("matmul_hopper_tile64_" #type, shape_of(first + 2)), tile_info("matmul_hopper_tile128_" #type, shape_of(first + 3)), \
@@ -55,12 +57,16 @@ const gpu::KernelInfo kTileKernels[] = {
     MLXN_KINDS(bf16_narrow, tile::dense_shape_of, 0)
 #undef MLXN_INFOS
 #undef MLXN_KINDS
+#undef tile_info
 };
 const gpu::KernelInfo kStageKernel = {"matmul_hopper_stage", 512, 64, sizeof(HopperStageArgs), 0, {}, true};
 const gpu::KernelInfo kStageNormedKernel = {"matmul_hopper_stage_normed", 512, 128, sizeof(HopperStageArgs), 0, {}, true};
 
-const gpu::KernelInfo& tile_kernel(std::string_view name) noexcept {
-  return *std::find_if(std::begin(kTileKernels), std::end(kTileKernels), [&](const gpu::KernelInfo& info) { return info.name == name; });
+const gpu::KernelInfo& tile_kernel(const HopperTilePlan& plan) noexcept {
+  const auto find = [&](const auto& kernels) -> const gpu::KernelInfo& {
+    return *std::find_if(std::begin(kernels), std::end(kernels), [&](const gpu::KernelInfo& info) { return info.name == plan.kernel; });
+  };
+  return plan.args.paired != 0 ? find(kTileKernels<true>) : find(kTileKernels<false>);
 }
 
 /// Rows of x that are staged at a time for tiles, a multiple of any tile's.
@@ -203,7 +209,7 @@ Result<void> multiply_tiles(CommandEncoder& encoder, const Tensor& x, const GpuO
       }
       MLXN_CHECK(gpu::encode_erased(encoder, normed ? kStageNormedKernel : kStageKernel, {plan.stage_grid}, &stage.args, stage.record));
     }
-    MLXN_CHECK(gpu::encode_erased(encoder, tile_kernel(plan.kernel), {plan.grid[0], plan.grid[1], plan.grid[2]}, &args, product.record));
+    MLXN_CHECK(gpu::encode_erased(encoder, tile_kernel(plan), {plan.grid[0], plan.grid[1], plan.grid[2]}, &args, product.record));
   }
   return {};
 }
@@ -283,7 +289,9 @@ std::vector<const gpu::KernelInfo*> hopper_kernels() {
   std::vector<const gpu::KernelInfo*> all = {&kStageKernel, &kStageNormedKernel};
   for (const auto& infos : kVectorKernels)
     for (const gpu::KernelInfo& info : infos) all.push_back(&info);
-  for (const gpu::KernelInfo& info : kTileKernels) all.push_back(&info);
+  for (const gpu::KernelInfo& info : kTileKernels<false>) all.push_back(&info);
+  for (const gpu::KernelInfo& info : kTileKernels<true>)
+    if (info.cluster.z > 1) all.push_back(&info);
   return all;
 }
 

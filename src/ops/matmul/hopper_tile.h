@@ -21,7 +21,7 @@ struct HopperTilePlan {
   std::array<std::uint32_t, 3> grid{};
   std::uint32_t threads = 0;
   std::uint32_t dynamic_shared_bytes = 0;  ///< of the kernel, the same in every plan
-  std::uint32_t cluster = 1;               ///< blocks along x, likewise
+  std::uint32_t cluster = 1;               ///< blocks along x, of Form::parts along z
   gpu::TensorMapSpec map;                  ///< of the weights; the base is the caller's
   gpu::TensorMapSpec
       x_map;  ///< of staged rows; the base is the caller's, and row_bytes if x is mapped itself
@@ -31,6 +31,11 @@ struct HopperTilePlan {
   std::uint64_t scale_bytes = 0;      ///< HopperStageArgs::scales, aligned to 8
   std::uint64_t workspace_bytes = 0;  ///< aligned to 16; may be 0
   std::uint32_t counters = 0;         ///< HopperTileArgs::counters, zero before the launch; may be 0
+
+  [[nodiscard]] std::array<std::uint32_t, 3> cluster_dims() const noexcept {
+    const bool is_parts = shape.form == tile::Form::parts;
+    return {is_parts ? 1 : cluster, 1, is_parts ? cluster : 1};
+  }
 
   std::uint32_t splits = 1;
   tile::Shape shape;
@@ -48,8 +53,11 @@ struct HopperTilePlan {
 
   /// The plan of the same product with a residual, or with a gate, whose rows are the first half of the
   /// weights' (of records a multiple of 16): a block has one tile, since what follows the sums takes the
-  /// stages' memory.
+  /// stages' memory, and no part of k has another one in its cluster, though it was chosen as if it had.
   void fuse(bool gated) noexcept;
+
+  /// Of Form::parts, whether blocks pair up, and the workspace that is left then.
+  void pair_parts(bool paired) noexcept;
 };
 
 /// The kernels of a type: kind 0 .. tile::kKinds - 1. Nothing of a type that has no records.
@@ -86,7 +94,8 @@ struct HopperTileRates {        // ns
   std::int32_t beside = 0;     ///< ... and when blocks beside it multiply the same weights
   std::int32_t wave = 0;       ///< of filling the pipeline and storing y, of each wave of blocks
   std::int32_t parts = 0;      ///< of adding parts of k...
-  std::int32_t each_part = 0;  ///< ... and for each of them
+  std::int32_t each_part = 0;  ///< ... and for each of them...
+  std::int32_t alone = 0;      ///< ... once more where they do not pair up
 };
 [[nodiscard]] HopperTileRates hopper_tile_rates(DType type, int kind) noexcept;
 
@@ -97,6 +106,7 @@ struct HopperTileTerms {
   double beside = 0;   ///< steps, if there are several tiles of tokens
   double waves = 0;
   double splits = 0;   ///< parts of k; 0 if it is whole
+  double alone = 0;    ///< the same, unless they pair up
   double read_us = 0;  ///< of reading the weights: bytes by that many multiprocessors
   double bytes = 0, busy = 0;
 };
@@ -105,7 +115,7 @@ struct HopperTileTerms {
 /// Microseconds.
 [[nodiscard]] constexpr double hopper_tile_us(const HopperTileRates& r, const HopperTileTerms& t) noexcept {
   const double multiply = 1e-3 * (t.steps * r.step + t.filled * r.filled + t.beside * r.beside);
-  const double adding = t.splits > 0 ? r.parts + r.each_part * t.splits : 0;
+  const double adding = t.splits > 0 ? r.parts + r.each_part * t.splits + r.alone * t.alone : 0;
   return (multiply > t.read_us ? multiply : t.read_us) + 1e-3 * (t.waves * r.wave + adding);
 }
 

@@ -37,8 +37,8 @@ struct HopperTileArgs {
   In<int32_t> exponents;  ///< [at least n]: weights of a row are below 2^exponent, whatever codes records have
   Out<void> y;
   In<void> residual;         ///< [m, n] of y's type, added to y; null: none. May be y itself
-  InOut<float> workspace;    ///< sums over parts of k, if splits > 1
-  InOut<uint32_t> counters;  ///< one a tile of y, zero before and after, if splits > 1
+  InOut<float> workspace;    ///< sums over parts of k, if there are several, or several pairs of them
+  InOut<uint32_t> counters;  ///< one a tile of y, or one for each half of its tokens; zero before and after
   int64_t y_stride, residual_stride;  ///< elements from row to row
   uint32_t m, n;
   uint32_t steps;        ///< of 128 k
@@ -49,6 +49,7 @@ struct HopperTileArgs {
   uint32_t prefetch;     ///< stages of weights asked for before the wait for the kernel before
   uint32_t gate_rows;    ///< if not 0: y is act(x * w[0 : n]^T) * (x * w[n : 2 n]^T), n of both; w's map has both as planes
   uint32_t activation;
+  uint32_t paired;       ///< 1: parts of k are two and two in clusters, which add their sums up before the workspace
 };
 static_assert(sizeof(HopperTileArgs) == 384, "a multiple of the maps' alignment");
 

@@ -52,6 +52,8 @@ struct Shape {
   /// A multiple of 128: a row of 32 banks.
   [[nodiscard]] constexpr int table_offset() const noexcept { return (barrier_end() + 127) / 128 * 128; }
   [[nodiscard]] constexpr int shared_bytes() const noexcept { return look_up != 0 ? table_offset() + 256 * look_up : barrier_end(); }
+  /// Whether blocks can have a half of the tokens each to add up.
+  [[nodiscard]] constexpr bool can_pair() const noexcept { return form == Form::parts && tokens >= 16; }
   /// Tokens that one copy of x moves.
   [[nodiscard]] constexpr int x_copy_tokens() const noexcept { return form == Form::pair ? tokens / 2 : tokens; }
   /// A row of a tensor copy's box has at most 256 elements of 8 bytes; of dense weights 128 bytes.
