@@ -56,7 +56,7 @@ struct Config {
   static constexpr int kRecordColumns = (F::kCodeBytes * (F::kSuper ? 2 : 1) + F::kRowBytes) / 8;
   static constexpr bool kIsDense = kShape.is_dense;
   static constexpr bool kHasCluster = kForm == Form::pair;
-  static constexpr bool kCanPair = kForm == Form::parts && kShape.can_pair();
+  static constexpr bool kCanPair = kShape.can_pair();
   static constexpr bool kIsScaled = F::kIsScaled;
   static constexpr std::uint32_t kWPlaneBytes = kRows * 128;  // 64 k of dense weights
 

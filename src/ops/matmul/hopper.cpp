@@ -43,13 +43,15 @@ constexpr gpu::KernelInfo tile_info(std::string_view name, const tile::Shape& sh
 // By type and kind; first as they are, then those with parts of k in pairs.
 template <bool kPaired>
 const gpu::KernelInfo kTileKernels[] = {
-#define tile_info(name, shape) tile_info(name, shape, kPaired)
-#define MLXN_KINDS(type, shape_of, first)                                                                                         \
-  tile_info("matmul_hopper_tile16_" #type, shape_of(first)), tile_info("matmul_hopper_tile32_" #type, shape_of(first + 1)),        \
-      tile_info("matmul_hopper_tile64_" #type, shape_of(first + 2)), tile_info("matmul_hopper_tile128_" #type, shape_of(first + 3)), \
-      tile_info("matmul_hopper_tile256_" #type, shape_of(first + 4)), tile_info("matmul_hopper_pair256_" #type, shape_of(first + 5)),
-#define MLXN_INFOS(type)                                                      \
-  tile_info("matmul_hopper_tile8_" #type, hopper_tile_shape(DType::type, 0)), \
+#define MLXN_KINDS(type, shape_of, first)                                      \
+  tile_info("matmul_hopper_tile16_" #type, shape_of(first), kPaired),          \
+      tile_info("matmul_hopper_tile32_" #type, shape_of(first + 1), kPaired),  \
+      tile_info("matmul_hopper_tile64_" #type, shape_of(first + 2), kPaired),  \
+      tile_info("matmul_hopper_tile128_" #type, shape_of(first + 3), kPaired), \
+      tile_info("matmul_hopper_tile256_" #type, shape_of(first + 4), kPaired), \
+      tile_info("matmul_hopper_pair256_" #type, shape_of(first + 5), kPaired),
+#define MLXN_INFOS(type)                                                               \
+  tile_info("matmul_hopper_tile8_" #type, hopper_tile_shape(DType::type, 0), kPaired), \
       MLXN_KINDS(type, [](int kind) { return hopper_tile_shape(DType::type, kind); }, 1)
     MLXN_HOPPER_VECTOR_TYPES(MLXN_INFOS)
     MLXN_KINDS(f16, tile::dense_shape_of, 0)
@@ -57,7 +59,6 @@ const gpu::KernelInfo kTileKernels[] = {
     MLXN_KINDS(bf16_narrow, tile::dense_shape_of, 0)
 #undef MLXN_INFOS
 #undef MLXN_KINDS
-#undef tile_info
 };
 const gpu::KernelInfo kStageKernel = {"matmul_hopper_stage", 512, 64, sizeof(HopperStageArgs), 0, {}, true};
 const gpu::KernelInfo kStageNormedKernel = {"matmul_hopper_stage_normed", 512, 128, sizeof(HopperStageArgs), 0, {}, true};

@@ -43,6 +43,7 @@ namespace mlxn::sm90 {
 template <class F, int kM>
 __device__ __forceinline__ void vector_block(const HopperVectorArgs& args, std::uint8_t* memory) {
   using Shape = VectorShape<F, kM>;
+  // All others wait for the first requests: what they do before x would take the better part of the issue slots.
   if (threadIdx.x / 32 == kWarps) {
     if (elect_lane()) {
       vector_copy_first<Shape>(args, vector_part(args), memory);
