@@ -3,6 +3,10 @@
 // A barrier has a phase, which ends when its count of arrivals and all announced bytes are in. Waiting names
 // the parity of the phase whose end is waited for: 0 for the first, 1 for the second, 0 for the third, ... A
 // waiter may be at most one phase behind, so whoever reuses a stage must wait for its readers first.
+//
+// A lane may arrive for its warp after __syncwarp(). racecheck sees the accesses of the arriving lane alone,
+// though, and reports those of the others if threads or bulk copies (not tensor copies) write there next; there
+// every lane arrives.
 #pragma once
 
 #include <cstdint>

@@ -273,62 +273,68 @@ TEST(WeightRecords, ExactProductsAreThoseOfPreparedWeights) {
   }
 }
 
+/// Of one type of records; a test each, since they are many products for a tool that watches every access.
+class HopperRecords : public testing::TestWithParam<DType> {};
+
 // Of one row and four, matrices so large that a block has several tiles and its ring goes round, by types whose few-row kernel has
 // two teams of warps and four.
-TEST(WeightRecords, FewRowsOfLargeMatricesOnHopper) {
+TEST_P(HopperRecords, FewRowsOfLargeMatrices) {
+  const DType type = GetParam();
   Random random(55);
   SCOPED_TRACE(random.trace());
   for (const Device& device : gpus()) {
     if (!device.impl()->is_hopper()) continue;
-    for (const DType type : {DType::q4_0, DType::q8_0, DType::q2_K, DType::q3_K, DType::q6_K, DType::iq4_xs, DType::mxfp4}) {
-      const std::int64_t n = 4112, k = 14336;
-      const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
-      const Weight weight = in_records(device, {&raw, 1});
-      for (const std::int64_t m : {1, 2, 4}) {
-        SCOPED_TRACE(std::string(to_string(type)) + " m " + std::to_string(m));
-        Guarded x(device, DType::f32, {m, k}, {4, 0}), y(device, DType::f32, {m, n}, {3, 4}), wanted(device, DType::f32, {m, n});
-        x.write(random.uniform(static_cast<std::size_t>(m * k), -2, 2));
-        MatmulOptions exact;
-        exact.numerics = Numerics::exact;
-        must(run(device, [&](CommandEncoder& e) { return quantized_matmul_ggml(e, x.tensor(), raw, wanted.tensor(), {m, n, k, type}, exact); }));
-        must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, y.tensor()); }));
-        EXPECT_TRUE(y.intact());
-        EXPECT_LE(nmse(y.read(), wanted.read()), 1e-8);
-      }
+    const std::int64_t n = 4112, k = 14336;
+    const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
+    const Weight weight = in_records(device, {&raw, 1});
+    for (const std::int64_t m : {1, 2, 4}) {
+      SCOPED_TRACE("m " + std::to_string(m));
+      Guarded x(device, DType::f32, {m, k}, {4, 0}), y(device, DType::f32, {m, n}, {3, 4}), wanted(device, DType::f32, {m, n});
+      x.write(random.uniform(static_cast<std::size_t>(m * k), -2, 2));
+      MatmulOptions exact;
+      exact.numerics = Numerics::exact;
+      must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
+      must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, y.tensor()); }));
+      EXPECT_TRUE(y.intact());
+      EXPECT_LE(nmse(y.read(), wanted.read()), 1e-8);
     }
   }
 }
 
 // Every tile kernel, also those that only large shapes would take, against exact products of the same weights.
-TEST(WeightRecords, EveryTileKernelOfHopper) {
+TEST_P(HopperRecords, EveryTileKernel) {
+  const DType type = GetParam();
   Random random(54);
   SCOPED_TRACE(random.trace());
   for (const Device& device : gpus()) {
     if (!device.impl()->is_hopper()) continue;
-    for (const DType type : types_with_records()) {
-      const std::int64_t block = block_elems(type), n = 150, k = block == 256 ? 3840 : (3871 + block) / block * block;
-      const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
-      const Weight weight = in_records(device, {&raw, 1});
-      for (int kind = 0; kind < tile::kKinds; ++kind) {
-        for (const std::uint32_t splits : {1u, 2u, 3u, 4u}) {  // two and four pair up, of many tokens
-          const std::int64_t m = ops::hopper_tile_shape(type, kind).tokens + 5;
-          SCOPED_TRACE(std::string(ops::hopper_tile_name(type, kind)) + " parts " + std::to_string(splits));
-          Guarded x(device, DType::f32, {m, k}, {4, 0}), y(device, DType::f32, {m, n}, {3, 4}), wanted(device, DType::f32, {m, n});
-          x.write(random.uniform(static_cast<std::size_t>(m * k), -2, 2));
-          MatmulOptions exact;
-          exact.numerics = Numerics::exact;
-          must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
-          must(run(device, [&](CommandEncoder& e) {
-            return ops::matmul_hopper_kind(e, x.tensor(), {weight.impl()->storage, WeightForm::records}, y.tensor(), {m, n, k, type},
-                                           Numerics::f16, kind, splits);
-          }));
-          EXPECT_TRUE(y.intact());
-          EXPECT_LE(nmse(y.read(), wanted.read()), 3e-7);
-        }
+    const std::int64_t block = block_elems(type), n = 150, k = block == 256 ? 3840 : (3871 + block) / block * block;
+    const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
+    const Weight weight = in_records(device, {&raw, 1});
+    for (int kind = 0; kind < tile::kKinds; ++kind) {
+      const std::int64_t m = ops::hopper_tile_shape(type, kind).tokens + 5;
+      Guarded x(device, DType::f32, {m, k}, {4, 0}), wanted(device, DType::f32, {m, n});
+      x.write(random.uniform(static_cast<std::size_t>(m * k), -2, 2));
+      MatmulOptions exact;
+      exact.numerics = Numerics::exact;
+      must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
+      const std::vector<float> want = wanted.read();
+      for (const std::uint32_t splits : {1u, 2u, 3u, 4u}) {  // two and four pair up, of many tokens
+        SCOPED_TRACE(std::string(ops::hopper_tile_name(type, kind)) + " parts " + std::to_string(splits));
+        Guarded y(device, DType::f32, {m, n}, {3, 4});
+        must(run(device, [&](CommandEncoder& e) {
+          return ops::matmul_hopper_kind(e, x.tensor(), {weight.impl()->storage, WeightForm::records}, y.tensor(), {m, n, k, type},
+                                         Numerics::f16, kind, splits);
+        }));
+        EXPECT_TRUE(y.intact());
+        EXPECT_LE(nmse(y.read(), want), 3e-7);
       }
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(WeightRecords, HopperRecords, testing::ValuesIn(types_with_records()),
+                         [](const auto& type) { return std::string(to_string(type.param)); });
 
 // The same of rows of f16 and bf16, the last of which end inside a copy. Rows of bf16 are as far apart in size as the type allows.
 TEST(WeightRows, EveryTileKernelOfHopper) {
@@ -347,30 +353,32 @@ TEST(WeightRows, EveryTileKernelOfHopper) {
       const Tensor raw = uploaded(device, type, n, k, encoded(type, values));
       const Weight weight = in_form(device, {&raw, 1}, WeightForm::rows);
       for (int kind = 0; kind < tile::kDenseKinds; ++kind) {
+        const std::int64_t m = tile::dense_shape_of(kind).tokens + 5;
+        Guarded x(device, DType::f32, {m, k}, {4, 0}), wanted(device, DType::f32, {m, n});
+        std::vector<float> rows = random.uniform(static_cast<std::size_t>(m * k), -2, 2);
+        if (narrow) {  // x as the class rounds it: what is left are sums
+          for (float& v : rows) v = static_cast<float>(bf16(v));
+        }
+        x.write(rows);
+        MatmulOptions exact;
+        exact.numerics = Numerics::exact;
+        must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
+        // Row by row of the weights: the large ones would hide the small.
+        const auto alike = [&](std::vector<float> y) {
+          for (std::size_t i = 0; i < y.size(); ++i)
+            y[i] = std::ldexp(y[i], type == DType::bf16 ? 40 - static_cast<int>(i % static_cast<std::size_t>(n)) % 3 * 40 : 0);
+          return y;
+        };
+        const std::vector<float> want = alike(wanted.read());
         for (const std::uint32_t splits : {1u, 2u, 3u, 4u}) {  // two and four pair up, of many tokens
-          const std::int64_t m = tile::dense_shape_of(kind).tokens + 5;
           SCOPED_TRACE(std::string(ops::hopper_dense_name(format, kind)) + " parts " + std::to_string(splits));
-          Guarded x(device, DType::f32, {m, k}, {4, 0}), y(device, DType::f32, {m, n}, {3, 4}), wanted(device, DType::f32, {m, n});
-          std::vector<float> rows = random.uniform(static_cast<std::size_t>(m * k), -2, 2);
-          if (narrow) {  // x as the class rounds it: what is left are sums
-            for (float& v : rows) v = static_cast<float>(bf16(v));
-          }
-          x.write(rows);
-          MatmulOptions exact;
-          exact.numerics = Numerics::exact;
-          must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
+          Guarded y(device, DType::f32, {m, n}, {3, 4});
           must(run(device, [&](CommandEncoder& e) {
             return ops::matmul_hopper_kind(e, x.tensor(), {weight.impl()->storage, WeightForm::rows}, y.tensor(), {m, n, k, type},
                                            narrow ? Numerics::bf16 : Numerics::f16, kind, splits);
           }));
           EXPECT_TRUE(y.intact());
-          // Row by row of the weights: the large ones would hide the small.
-          std::vector<float> got = y.read(), want = wanted.read();
-          for (std::size_t i = 0; i < got.size(); ++i) {
-            const int back = type == DType::bf16 ? 40 - static_cast<int>(i % static_cast<std::size_t>(n)) % 3 * 40 : 0;
-            got[i] = std::ldexp(got[i], back), want[i] = std::ldexp(want[i], back);
-          }
-          EXPECT_LE(nmse(got, want), narrow ? 1e-9 : 3e-7);
+          EXPECT_LE(nmse(alike(y.read()), want), narrow ? 1e-9 : 3e-7);
         }
       }
     }

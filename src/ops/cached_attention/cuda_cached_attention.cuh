@@ -87,8 +87,10 @@ struct CachedAttention {
     if (threadIdx.x == 0) {
       sm90::barrier_init(memory.barrier, 1);
       sm90::barrier_init_fence();
-      sm90::barrier_arrive_expect(memory.barrier, kRows * kDim * 4 + blocks * kRows * 16);
     }
+    __syncwarp();  // an initialisation counts as the whole warp's for racecheck
+    if (threadIdx.x == 0)
+      sm90::barrier_arrive_expect(memory.barrier, kRows * kDim * 4 + blocks * kRows * 16);
     sm90::cluster_arrive();  // until its blocks run, their memory and barriers are not there
     const bool is_windowed = args.window > 0;
     Tile now;

@@ -60,6 +60,9 @@ struct Config {
   static constexpr bool kIsScaled = F::kIsScaled;
   static constexpr std::uint32_t kWPlaneBytes = kRows * 128;  // 64 k of dense weights
 
+  /// Arrivals that free a stage of weights: a lane of each warp, or every one where they have read what warps write.
+  static constexpr int kWReleases = 4 * kShape.row_groups * (kIsFew && kHasSums ? 32 : 1);
+
   // Registers are handed out to whole warpgroups: all start with the same share, the producer gives most
   // back.
   static constexpr int kStartRegisters = 65536 / (kThreads * kBlocksPerSm) / 8 * 8;

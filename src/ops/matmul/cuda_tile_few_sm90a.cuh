@@ -307,8 +307,12 @@ __device__ __forceinline__ void multiply_few(float (&sums)[C::kSums], const Hopp
       }
     }
     // All that was loaded has been used.
-    __syncwarp();
-    free_stage(ring, slot, me);
+    if constexpr (C::kHasSums) {
+      sm90::barrier_arrive(ring.empty(slot));  // every lane for the sums that it read, which a warp writes next
+    } else {
+      __syncwarp();
+      free_stage(ring, slot, me);
+    }
     slot += 2;
     if (slot >= C::kWStages) slot -= C::kWStages, parity ^= 1;
   }

@@ -144,7 +144,7 @@ __device__ __forceinline__ void tile_matmul(const HopperTileArgs& args) {
     // The swizzle and the descriptors count from multiples of 1024.
     if ((shared & 0xFFFFFFu) != kSharedBase) __trap();
     if constexpr (!C::kIsFew) x_ring.init(4 * C::kShape.row_groups);
-    w_ring.init(4 * C::kShape.row_groups, C::kIsFew ? 2 : 1);
+    w_ring.init(C::kWReleases, C::kIsFew ? 2 : 1);
     if constexpr (C::kHasSums) {
       for (std::uint32_t slot = 0; slot < C::kXStages; ++slot)
         sm90::barrier_init(shared + C::kSummed + slot * 8, 32);

@@ -262,7 +262,7 @@ __device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, st
   // Of look-ups, whose time is instructions, those of a loop too; others keep the kernel small
   // (vector_stage_x), and four rows of iq4_xs take 14.6 us instead of 16.8 (14336x4096, H200).
   [[maybe_unused]] constexpr int kUnrolled = F::kSecond == 32 && Shape::kRows < 4 ? kMostPairs : 1;
-  const std::uint32_t lane = threadIdx.x % 32, stage_bytes = args.stage_bytes;
+  const std::uint32_t stage_bytes = args.stage_bytes;
   const std::uint32_t stage_units = args.stage_records * F::kHalves;
   const std::uint32_t team = warp / kTeamWarps, mine = warp % kTeamWarps;
   const std::uint8_t *x_shared = memory + args.at.x, *meta_shared = memory + args.at.meta;
@@ -327,8 +327,7 @@ __device__ __forceinline__ void vector_multiply(const HopperVectorArgs& args, st
                                             x_shared + offset, meta_shared + offset, constants, slots, sums,
                                             is_low ? flags + unit * Math::kGroups : nullptr);
         }
-      __syncwarp();
-      if (lane == 0) barrier_arrive(barriers.empty + 8 * slot);
+      barrier_arrive(barriers.empty + 8 * slot);  // every lane for what it read
       slot += kTeams;
       if (slot >= args.stages) slot -= args.stages, parity ^= 1;
     }

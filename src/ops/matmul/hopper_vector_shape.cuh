@@ -113,7 +113,7 @@ struct Barriers {
 #pragma unroll 1
     for (std::uint32_t i = turn; i < args.stages; i += turns) {
       if (i >= args.prefetch) barrier_init(full + 8 * i, 1);
-      barrier_init(empty + 8 * i, team_warps);
+      barrier_init(empty + 8 * i, team_warps * 32);
     }
     // The ring has less stages than there are threads, most often.
     const std::uint32_t back = turns - 1 - turn;
