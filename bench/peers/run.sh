@@ -16,7 +16,7 @@ mkdir -p "$out" || exit 1
 : > "$out/ours.jsonl"
 types=q4_0,q4_1,q5_0,q5_1,q8_0,q2_K,q3_K,q4_K,q5_K,q6_K,iq4_nl,iq4_xs,mxfp4
 ours=$types,affine4_g64,f16,bf16
-ours_f16=q4_0,q4_1,q4_K,iq4_nl,iq4_xs,mxfp4,affine4_g64,f16
+ours_f16=q4_0,q4_1,q4_K,iq4_nl,iq4_xs,mxfp4,affine4_g64,q8_0,f16
 shapes=4096x14336,14336x4096
 rows=1,4,8,16,32,64,128,512,4096
 seconds=${TIME:-0.1}
@@ -40,6 +40,7 @@ for round in $(seq "${ROUNDS:-1}"); do
     *--early-starts*)
       # As Marlin and cuBLAS get and leave them; and a graph without programmatic launches.
       ours --type $ours_f16 --m $rows --x f16 --y f16
+      ours --type bf16 --m $rows --x bf16 --y bf16 --precision bf16
       ours --type q4_0 --m 1 --early-starts off ;;
     *) echo "run.sh: $mlxn has no --x, --y and --early-starts: measured without" >&2 ;;
   esac

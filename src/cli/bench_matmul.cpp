@@ -191,7 +191,10 @@ Result<Row> run_case(const Device& device, const Case& c, const Wanted& wanted, 
   row.weight_bytes = prepare ? weights.prepared[0].bytes() : weights.raw[0].bytes();
   MLXN_CHECK(graph.replay_and_wait());
   MLXN_TRY(row.error, check_outputs(c, weights.blocks, wanted.x, x_bytes, y));
-  const double of_class = row.plan.numerics == Numerics::int8act ? 5e-4 : row.plan.numerics == Numerics::f16 ? 1e-6 : 1e-11;
+  const double of_class = row.plan.numerics == Numerics::int8act ? 5e-4
+                          : row.plan.numerics == Numerics::bf16  ? 1e-5
+                          : row.plan.numerics == Numerics::f16   ? 1e-6
+                                                                 : 1e-11;
   const double bound = of_class + rounding(wanted.y) * rounding(wanted.y);
   if (!(row.error <= bound)) {
     return make_error(ErrorCode::internal, "{} {}x{} m={}: error {:.1e} against the reference, at most {:.0e}", to_string(c.type),

@@ -12,6 +12,8 @@
 namespace mlxn::cli {
 namespace {
 
+constexpr const char* kPrecisionText = "auto, exact, f16, bf16 or int8act (auto: int8act on a CPU; bf16 on GPUs only)";
+
 /// Empty if the text is an Integer, else what is wrong with it.
 template <class Integer>
 std::string check_number(const std::string& text, std::string_view wanted) {
@@ -34,7 +36,7 @@ void add_device_flags(CLI::App& command, std::string& device, int& threads) {
 void add_model_flags(CLI::App& command, ModelFlags& flags) {
   command.add_option("-m,--model", flags.model, "GGUF file")->required();
   add_device_flags(command, flags.device, flags.threads);
-  command.add_option("--precision", flags.precision, "auto, exact, f16 or int8act (auto: int8act on a CPU)")->capture_default_str();
+  command.add_option("--precision", flags.precision, kPrecisionText)->capture_default_str();
   command.add_option("--prepare", flags.prepare, "auto, on or off: lay the weights out for the device at load")->capture_default_str();
   command.add_flag("--no-mmap", flags.no_mmap, "read the file into memory first, for storage that is not trusted");
 }
@@ -150,7 +152,7 @@ void add_bench_model(CLI::App& bench, BenchModelFlags& f) {
   c->add_option("-r,--repetitions", f.reps, "runs of each test")->check(kInteger)->capture_default_str();
   c->add_option("-b,--batch-size", f.batch, "prompt tokens in one pass")->check(kInteger)->capture_default_str();
   c->add_option("--device", f.device, "auto, cpu, cuda, cuda:N or metal")->capture_default_str();
-  c->add_option("--precision", f.precision, "auto, exact, f16 or int8act (auto: int8act on a CPU)")->capture_default_str();
+  c->add_option("--precision", f.precision, kPrecisionText)->capture_default_str();
   c->add_option("--prepare", f.prepare, "auto, on or off: lay the weights out for the device at load")->capture_default_str();
   c->add_option("--kv-type", f.kv_type, "f16 or f32 keys and values")->capture_default_str();
   CLI::Option* output = c->add_option("-o,--output", f.output, "md, csv or json (one object a line)")->capture_default_str();
@@ -169,7 +171,7 @@ void add_bench(CLI::App& app, BenchMatmulFlags& m, BenchCeilingsFlags& ceilings,
       ->check(kInteger)
       ->capture_default_str();
   add_device_flags(*c, m.device, m.threads);
-  c->add_option("--precision", m.precision, "auto, exact, f16 or int8act (auto: int8act on a CPU)")->capture_default_str();
+  c->add_option("--precision", m.precision, kPrecisionText)->capture_default_str();
   c->add_option("--door", m.door, "prepared or raw weights")->capture_default_str();
   c->add_option("--route", m.route, "auto, vector or tile")->capture_default_str();
   c->add_option("--x", m.x, "f32, f16 or bf16 activations")->capture_default_str();

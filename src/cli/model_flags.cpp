@@ -10,10 +10,10 @@ namespace mlxn::cli {
 
 Result<Numerics> parse_precision(const std::string& text) {
   if (text == "auto") return Numerics::automatic;
-  for (const Numerics numerics : {Numerics::exact, Numerics::f16, Numerics::int8act}) {
+  for (const Numerics numerics : {Numerics::exact, Numerics::f16, Numerics::bf16, Numerics::int8act}) {
     if (to_string(numerics) == text) return numerics;
   }
-  return make_error(ErrorCode::invalid_argument, "--precision: '{}', wanted auto, exact, f16 or int8act", text);
+  return make_error(ErrorCode::invalid_argument, "--precision: '{}', wanted auto, exact, f16, bf16 or int8act", text);
 }
 
 Result<PrepareMode> parse_prepare(const std::string& text) {
