@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 #include "backends/device_impl.h"
 #include "backends/gpu/weight_prepare.h"
@@ -273,68 +274,74 @@ TEST(WeightRecords, ExactProductsAreThoseOfPreparedWeights) {
   }
 }
 
-/// Of one type of records; a test each, since they are many products for a tool that watches every access.
-class HopperRecords : public testing::TestWithParam<DType> {};
+/// On a Hopper GPU, of one type of records; a test each, since they are many products for a tool that watches every access.
+class HopperRecords : public testing::TestWithParam<std::tuple<std::string, DType>> {
+ protected:
+  const Device device = device_named(std::get<0>(GetParam()));
+  const DType type = std::get<1>(GetParam());
+};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(HopperRecords);
 
-// Of one row and four, matrices so large that a block has several tiles and its ring goes round, by types whose few-row kernel has
-// two teams of warps and four.
+std::vector<std::tuple<std::string, DType>> records_on_hopper() {
+  std::vector<std::tuple<std::string, DType>> list;
+  for (const std::string& name : device_names()) {
+    if (name == "cpu" || !device_named(name).impl()->is_hopper()) continue;
+    for (const DType type : types_with_records()) list.emplace_back(name, type);
+  }
+  return list;
+}
+
+// Of one row and four, matrices so large that a block has several tiles and its ring goes round.
 TEST_P(HopperRecords, FewRowsOfLargeMatrices) {
-  const DType type = GetParam();
   Random random(55);
   SCOPED_TRACE(random.trace());
-  for (const Device& device : gpus()) {
-    if (!device.impl()->is_hopper()) continue;
-    const std::int64_t n = 4112, k = 14336;
-    const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
-    const Weight weight = in_records(device, {&raw, 1});
-    for (const std::int64_t m : {1, 2, 4}) {
-      SCOPED_TRACE("m " + std::to_string(m));
-      Guarded x(device, DType::f32, {m, k}, {4, 0}), y(device, DType::f32, {m, n}, {3, 4}), wanted(device, DType::f32, {m, n});
-      x.write(random.uniform(static_cast<std::size_t>(m * k), -2, 2));
-      MatmulOptions exact;
-      exact.numerics = Numerics::exact;
-      must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
-      must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, y.tensor()); }));
-      EXPECT_TRUE(y.intact());
-      EXPECT_LE(nmse(y.read(), wanted.read()), 1e-8);
-    }
+  const std::int64_t n = 4112, k = 14336;
+  const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
+  const Weight weight = in_records(device, {&raw, 1});
+  for (const std::int64_t m : {1, 2, 4}) {
+    SCOPED_TRACE("m " + std::to_string(m));
+    Guarded x(device, DType::f32, {m, k}, {4, 0}), y(device, DType::f32, {m, n}, {3, 4}), wanted(device, DType::f32, {m, n});
+    x.write(random.uniform(static_cast<std::size_t>(m * k), -2, 2));
+    MatmulOptions exact;
+    exact.numerics = Numerics::exact;
+    must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
+    must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, y.tensor()); }));
+    EXPECT_TRUE(y.intact());
+    EXPECT_LE(nmse(y.read(), wanted.read()), 1e-8);
   }
 }
 
 // Every tile kernel, also those that only large shapes would take, against exact products of the same weights.
 TEST_P(HopperRecords, EveryTileKernel) {
-  const DType type = GetParam();
   Random random(54);
   SCOPED_TRACE(random.trace());
-  for (const Device& device : gpus()) {
-    if (!device.impl()->is_hopper()) continue;
-    const std::int64_t block = block_elems(type), n = 150, k = block == 256 ? 3840 : (3871 + block) / block * block;
-    const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
-    const Weight weight = in_records(device, {&raw, 1});
-    for (int kind = 0; kind < tile::kKinds; ++kind) {
-      const std::int64_t m = ops::hopper_tile_shape(type, kind).tokens + 5;
-      Guarded x(device, DType::f32, {m, k}, {4, 0}), wanted(device, DType::f32, {m, n});
-      x.write(random.uniform(static_cast<std::size_t>(m * k), -2, 2));
-      MatmulOptions exact;
-      exact.numerics = Numerics::exact;
-      must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
-      const std::vector<float> want = wanted.read();
-      for (const std::uint32_t splits : {1u, 2u, 3u, 4u}) {  // two and four pair up, of many tokens
-        SCOPED_TRACE(std::string(ops::hopper_tile_name(type, kind)) + " parts " + std::to_string(splits));
-        Guarded y(device, DType::f32, {m, n}, {3, 4});
-        must(run(device, [&](CommandEncoder& e) {
-          return ops::matmul_hopper_kind(e, x.tensor(), {weight.impl()->storage, WeightForm::records}, y.tensor(), {m, n, k, type},
-                                         Numerics::f16, kind, splits);
-        }));
-        EXPECT_TRUE(y.intact());
-        EXPECT_LE(nmse(y.read(), want), 3e-7);
-      }
+  const std::int64_t block = block_elems(type), n = 150, k = block == 256 ? 3840 : (3871 + block) / block * block;
+  const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
+  const Weight weight = in_records(device, {&raw, 1});
+  for (int kind = 0; kind < tile::kKinds; ++kind) {
+    const std::int64_t m = ops::hopper_tile_shape(type, kind).tokens + 5;
+    Guarded x(device, DType::f32, {m, k}, {4, 0}), wanted(device, DType::f32, {m, n});
+    x.write(random.uniform(static_cast<std::size_t>(m * k), -2, 2));
+    MatmulOptions exact;
+    exact.numerics = Numerics::exact;
+    must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
+    const std::vector<float> want = wanted.read();
+    for (const std::uint32_t splits : {1u, 2u, 3u, 4u}) {  // two and four pair up, of many tokens
+      SCOPED_TRACE(std::string(ops::hopper_tile_name(type, kind)) + " parts " + std::to_string(splits));
+      Guarded y(device, DType::f32, {m, n}, {3, 4});
+      must(run(device, [&](CommandEncoder& e) {
+        return ops::matmul_hopper_kind(e, x.tensor(), {weight.impl()->storage, WeightForm::records}, y.tensor(), {m, n, k, type},
+                                       Numerics::f16, kind, splits);
+      }));
+      EXPECT_TRUE(y.intact());
+      EXPECT_LE(nmse(y.read(), want), 3e-7);
     }
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(WeightRecords, HopperRecords, testing::ValuesIn(types_with_records()),
-                         [](const auto& type) { return std::string(to_string(type.param)); });
+INSTANTIATE_TEST_SUITE_P(WeightRecords, HopperRecords, testing::ValuesIn(records_on_hopper()), [](const auto& param) {
+  return test_name(std::get<0>(param.param) + "_" + std::string(to_string(std::get<1>(param.param))));
+});
 
 // The same of rows of f16 and bf16, the last of which end inside a copy. Rows of bf16 are as far apart in size as the type allows.
 TEST(WeightRows, EveryTileKernelOfHopper) {
