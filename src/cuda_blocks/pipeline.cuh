@@ -3,7 +3,8 @@
 //
 // Every stage has two barriers. `full` ends its phase when its copies have landed: the arrivals of its
 // producers (one, or one for what each copies), with byte counts, and the bytes. `empty` ends its phase when
-// every consumer warp whose stage it is has arrived. Round r of a stage is phase r of both:
+// every consumer warp whose stage it is has arrived (or every lane of them: barrier.cuh). Round r of a stage is
+// phase r of both:
 //   consumers  wait for full,  parity r % 2
 //   producer   waits for empty, parity (r + 1) % 2: in round 0 that is the phase before the first, which
 //   counts as ended on a
