@@ -226,9 +226,9 @@ TEST(Simt, Constants) {
   launch.args.at = 2;
   ASSERT_TRUE(launch.run(0));
   EXPECT_EQ(launch.y[0], 3.0f);
-  // What the program may change is no constant.
+  // What the program may change is no constant. How far it lies from the launch's memory is the loader's choice.
   launch.args.z.ptr = variable.data();
-  expect_fault(launch, R"(21: load of 4 bytes at .*)");
+  expect_fault(launch, R"(21: load of 4 bytes (?:at address 0x[0-9a-f]+|\d+ bytes before the begin of|at byte \d+ of).*)");
 }
 
 TEST(Simt, StoreToTheLaunchStruct) {
