@@ -31,6 +31,9 @@ Bench::Bench(const Weights& type, int n, int k, int max_m) : type_(type), n_(n),
 }
 
 Bench::~Bench() {
+  if (!type_.dense()) {
+    for (auto* p : peers_) cudaFree(p);
+  }
   for (auto* p : records_) cudaFree(p);
   cudaFree(x_);
   cudaFree(y_);
@@ -40,6 +43,20 @@ Bench::~Bench() {
 
 unsigned Bench::narrow_type() const {
   return type_.type == DType::bf16 ? quant::kElementBf16 : quant::kElementF16;
+}
+
+void Bench::make_peers() {
+  if (!peers_.empty()) return;
+  if (type_.dense()) {
+    peers_ = records_;
+    return;
+  }
+  const long long count = (long long)n_ * k_;
+  // Together, and each beside the others, more than the L2.
+  for (int i = 0; i < 4; ++i) {
+    peers_.push_back(device<std::uint8_t>(std::size_t(count) * 2));
+    fill_random_x(peers_.back(), nullptr, count, k_, 0, quant::kElementF16, 100 + i, stream_);
+  }
 }
 
 std::unique_ptr<Product> Bench::product(const HopperTilePlan& plan, const void* function, const Way& way) {

@@ -68,7 +68,8 @@ class Bench {
 
   /// The library's choice for m rows of x, and the ways of it (times.cpp).
   void chosen(int m);
-  /// The library's choice, and then, if it is to be `all`, every other kernel and way of it, by turns with cuBLAS.
+  /// The library's choice, and then, if it is to be `all`, every other kernel and way of it, by turns with cuBLAS, which has records'
+  /// place taken by as many weights in f16.
   void beside_cublas(bench::Cublas& cublas, int m, bool all);
   /// Every kernel for about m rows, and k in several numbers of parts (tune.cpp).
   void sweep(int m);
@@ -79,6 +80,7 @@ class Bench {
   /// Calls in a graph.
   int calls_for(int m) const { return m >= 512 ? 8 : std::max<int>(32, int(records_.size())); }
   unsigned narrow_type() const;
+  void make_peers();
   std::unique_ptr<Product> product(const HopperTilePlan& plan, const void* function, const Way& way = {});
   /// Microseconds a call.
   double time(const HopperTilePlan& plan, const void* function, bool stage, bool multiply, bool early,
@@ -89,6 +91,7 @@ class Bench {
   std::vector<std::int32_t> exponents_;
   cudaStream_t stream_ = nullptr;
   std::vector<std::uint8_t*> records_;  // of as many matrices
+  std::vector<std::uint8_t*> peers_;    // cuBLAS's weights: dense ones as they are, else f16, made when they are wanted
   float* x_ = nullptr;
   std::uint16_t* narrow_x_ = nullptr;  // of 16 bits, also cuBLAS's
   float* y_ = nullptr;

@@ -3,9 +3,10 @@
 ///
 /// Every kernel of every type: y, poisoned with NaN, against float64 sums of the exact weights and the
 /// unrounded x, with tails in m, n and k, whole and in parts of k, and bits that are the same in every one of
-/// `--runs` runs (2), every other of which starts early. Then times in graphs of calls over rotated weights,
-/// dense ones by turns with cuBLAS. Each task runs in a child process: one that traps or hangs costs itself
-/// only.
+/// `--runs` runs (2), every other of which starts early. Then times in graphs of calls over rotated weights, dense
+/// ones by turns with cuBLAS. A sweep measures the kernels that were not chosen too: of q4_0, q4_K, q6_K and
+/// q8_0, or of the type that is named, from 512 rows on by turns with cuBLAS and in every order of tiles. Each task
+/// runs in a child process: one that traps or hangs costs itself only.
 ///
 ///   tile_check [--check] [--time] [--sweep] [--type NAME] [--m M] [--runs N] [--cublas PATH]
 ///   (none of the first three: all; types also f16, bf16, and bf16_narrow, bf16 with x rounded to bf16)
@@ -88,6 +89,12 @@ int main(int argc, char** argv) {
   }
   if (!checks && !times && !sweeps && !tunes) checks = times = sweeps = true;
   auto wanted = [&](const Weights& type) { return only.empty() || only == type.name(); };
+  if (std::none_of(kTypes.begin(), kTypes.end(), wanted)) {
+    return std::fprintf(stderr, "type %s is not among those that this was built with\n", only.c_str()), 2;
+  }
+  const auto is_main = [](const Weights& type) {
+    return type.type == DType::q4_0 || type.type == DType::q4_K || type.type == DType::q6_K || type.type == DType::q8_0;
+  };
   if (checks) {
     const auto is_q4_0 = [](const Weights& type) { return type.type == DType::q4_0; };
     const bool has_q4_0 = std::any_of(kTypes.begin(), kTypes.end(), is_q4_0);
@@ -116,8 +123,7 @@ int main(int argc, char** argv) {
   for (const Size& size : {Size{4096, 14336}, Size{14336, 4096}}) {
     for (const Weights& weights : kTypes) {
       if (!times || !wanted(weights) || weights.dense()) continue;
-      const DType type = weights.type;
-      const bool main_type = type == DType::q4_0 || type == DType::q4_K || type == DType::q6_K || type == DType::q8_0;
+      const bool main_type = is_main(weights);
       task("time", 40, [&] {
         Bench bench(weights, size.n, size.k, 4096);
         for (int m : {8, 16, 32, 64, 128, 512, 2048, 4096}) {
@@ -139,12 +145,16 @@ int main(int argc, char** argv) {
       });
     }
     for (const Weights& type : kTypes) {
-      if (!sweeps || !wanted(type) || (type.type != DType::q4_0 && type.type != DType::q4_K && type.type != DType::q6_K)) continue;
+      if (!sweeps || type.dense() || !(only.empty() ? is_main(type) : wanted(type))) continue;
       task("sweep", 60, [&] {
-        Bench bench(type, size.n, size.k, 512);
-        for (int m : {8, 16, 32, 64, 128, 256, 512}) {
-          if (type.type != DType::q4_0 && m > 64) break;
+        Bench bench(type, size.n, size.k, 4096);
+        for (int m : {8, 16, 32, 64, 128, 256}) {
           if (only_m == 0 || only_m == m) bench.sweep(m);
+        }
+        bench::Cublas cublas;
+        if (!cublas.open(cublas_path)) throw Failure{cudaErrorUnknown, "cuBLAS"};
+        for (int m : {512, 1024, 2048, 4096}) {
+          if (only_m == 0 || only_m == m) bench.beside_cublas(cublas, m, true);
         }
       });
     }

@@ -44,6 +44,7 @@ void Bench::beside_cublas(bench::Cublas& cublas, int m, bool all) {
   };
   std::vector<Entry> entries;
   const int calls = calls_for(m);
+  make_peers();
   auto add = [&](const std::string& name, const HopperTilePlan& plan, const void* function, bool stage,
                  bool direct = false) {
     Entry e{name, product(plan, function, {.direct = direct}), nullptr};
@@ -72,7 +73,7 @@ void Bench::beside_cublas(bench::Cublas& cublas, int m, bool all) {
         if (splits > 1 && blocks > 2u * sms_) break;
         const bool walks = shape.form == tile::Form::tiles && m > 512;
         for (std::uint32_t group : {2u, 4u, 8u, 16u}) {
-          if (!walks && group != 8) continue;
+          if (walks ? group / 2 >= plan.args.token_tiles : group != 8) continue;
           plan.args.token_group = group;
           add(label + " parts " + std::to_string(plan.splits) +
                   (walks ? " group " + std::to_string(group) : ""),
@@ -87,8 +88,7 @@ void Bench::beside_cublas(bench::Cublas& cublas, int m, bool all) {
       try_shape(v.shape, v.function, std::string("variant ") + v.name);
   }
   std::unique_ptr<Chain> peer = std::make_unique<Chain>(stream_, calls, [&](int i) {
-    if (!cublas.multiply(stream_, type_.type == DType::bf16, narrow_x_, records_[i % records_.size()], y_, m, n_,
-                         k_)) {
+    if (!cublas.multiply(stream_, type_.type == DType::bf16, narrow_x_, peers_[i % peers_.size()], y_, m, n_, k_)) {
       throw Failure{cudaErrorUnknown, "cublasGemmEx"};
     }
   });
