@@ -13,7 +13,7 @@
 // q6_K and iq4_xs, whose v would be 2^11 and more: (code - zero) * (d * scale), the scale's product in two f16.
 //
 // Instructions per half record and lane (of 64 registers of A, two weights each) are what a multiprocessor's
-// time with few tokens goes by: see docs/benchmarks.md.
+// time with few tokens goes by (cuda_tile_sm90a.cuh).
 //
 // A type is a struct:
 //   kCodeBytes, kRowBytes, kSuper   of half a record; whether two halves share a record's row data
