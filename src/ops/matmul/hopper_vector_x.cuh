@@ -201,9 +201,9 @@ struct VectorX {
   struct Range {
     float scale, inverse;
     float largest;  // 0 where nothing can be kept of what the integers leave
-    float rest;     // sum of magnitudes of the lane's own values without the largest
+    float rest;     // sum of magnitudes of the lane's own values without its own largest
   };
-  /// Whether the others of the lane's own come near the largest of the block; NaN does.
+  /// Whether the lane's own values but one come near the largest of the block; NaN does.
   static __device__ __forceinline__ bool is_calm(const Range& range) {
     return !(range.rest < 0.5f * range.largest);
   }
@@ -220,7 +220,7 @@ struct VectorX {
     Range range;
     range.inverse = __uint_as_float(268 * kOne - e);
     range.scale = bits < 0x7f800000u ? __uint_as_float(e - 14 * kOne) * F::kOfX : __uint_as_float(0x7fc00000u);
-    range.rest = sum - (mine == largest ? largest : 0.0f);
+    range.rest = sum - mine;
     range.largest = e - 32 * kOne < 222 * kOne ? largest : 0.0f;
     return range;
   }
@@ -237,9 +237,9 @@ struct VectorX {
     pack(scaled, place, item, range.scale);
     const std::uint32_t calm = __ballot_sync(0xffffffffu, is_calm(range));
     if (calm == 0xffffffffu) return false;  // the same in all lanes
-    // An outlier: in none of the block's four lanes the others come near the largest.
-    const std::uint32_t lane = threadIdx.x & 31;
-    const bool has_outlier = (calm & XLane::block(lane)) == 0;
+    // Outliers: one value in each of the block's four lanes at most, but for one lane, where there may be more.
+    const std::uint32_t lane = threadIdx.x & 31, of_block = calm & XLane::block(lane);
+    const bool has_outlier = (of_block & (of_block - 1)) == 0;
     const std::uint32_t found = __ballot_sync(0xffffffffu, has_outlier);
     if (found == 0) return false;
     if ((lane & ~2u) == 0 && (found & XLane::group(lane)) != 0)
