@@ -178,6 +178,39 @@ TEST(WeightRecords, PackedAsDescribedAndBack) {
   }
 }
 
+// Scales that f32 has no room above for: what they can express counts all the same.
+TEST(WeightRecords, ExponentsOfTheLargestScales) {
+  for (const Device& device : gpus()) {
+    const auto exponents_of_rows = [&](DType type, std::int64_t k, const std::vector<std::byte>& blocks) {
+      const Tensor raw = uploaded(device, type, 16, k, blocks);
+      const Weight weight = in_records(device, {&raw, 1});
+      const std::vector<std::byte> bytes = downloaded(device, must(ops::exponents_of(weight.impl()->storage, type, 16, k)));
+      std::vector<std::int32_t> exponents(16);
+      std::memcpy(exponents.data(), bytes.data(), 64);
+      return exponents;
+    };
+    // Of 2^(e - 127), codes up to 6.
+    const std::vector<int> powers = {0, 1, 2, 3, 100, 127, 200, 241, 242, 250, 251, 252, 253, 254, 254, 254};
+    std::vector<std::byte> blocks(16 * block_bytes(DType::mxfp4), std::byte{0x21});
+    for (std::size_t row = 0; row < 16; ++row) blocks[row * block_bytes(DType::mxfp4)] = static_cast<std::byte>(powers[row]);
+    const std::vector<std::int32_t> of_mxfp4 = exponents_of_rows(DType::mxfp4, 32, blocks);
+    for (std::size_t row = 0; row < 16; ++row) EXPECT_EQ(of_mxfp4[row], std::max(powers[row] - 124, -122)) << powers[row];
+
+    // bf16: scale * (2^bits - 1) + bias of the same size.
+    for (const DType type : {DType::affine4_g64_bf16, DType::affine8_g64_bf16}) {
+      SCOPED_TRACE(to_string(type));
+      const int bits = affine_info(type)->bits;
+      blocks.assign(16 * block_bytes(type), std::byte{0x21});
+      for (std::size_t row = 0; row < 16; ++row) {
+        const std::uint16_t pair[2] = {bf16(std::ldexp(1.0f, 112 + static_cast<int>(row))).bits, bf16(-std::ldexp(1.0f, 112 + static_cast<int>(row))).bits};
+        std::memcpy(&blocks[row * block_bytes(type)], pair, 4);
+      }
+      const std::vector<std::int32_t> exponents = exponents_of_rows(type, 64, blocks);
+      for (std::size_t row = 0; row < 16; ++row) EXPECT_EQ(exponents[row], 112 + static_cast<int>(row) + bits + 1);
+    }
+  }
+}
+
 // Of a matrix that comes in two pieces; behind the records, where exponents belong, nothing is written.
 TEST(WeightRecords, PackedAsOnTheHostAndNoByteFurther) {
   Random random(60);

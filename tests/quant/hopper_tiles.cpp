@@ -31,13 +31,13 @@ constexpr DType kTypes[] = {DType::q4_0,   DType::q4_1,   DType::q5_0, DType::q5
 constexpr std::uint32_t kN = 32, kK = 512;
 
 /// A matrix [kN, kK] of random blocks, of types whose records are cut zeros from one block after k 384 on; every fourth row is
-/// 2^-spread of the others in size.
+/// 2^-spread of the others in size. All are 2^size of what they are by themselves.
 struct Matrix {
   std::vector<std::uint8_t> records;  // whole ones: as copies bring them, zeros where they are cut
   std::vector<float> values;
   int exponents[kN] = {};
 };
-Matrix make_matrix(DType type, int spread) {
+Matrix make_matrix(DType type, int spread, int size = 0) {
   const quant::RecordFormat format = quant::record_format(type);
   const std::uint32_t k = format.has_halves() ? kK : 384 + format.block_elems;
   const quant::RecordGrid grid = quant::record_grid(format, kN, k);
@@ -46,7 +46,7 @@ Matrix make_matrix(DType type, int spread) {
   Matrix m;
   for (std::uint32_t row = 0; row < kN; ++row) {
     std::uint8_t* first = blocks.data() + std::size_t{row} * row_blocks * bytes;
-    quant::fill_random_blocks(type, first, row_blocks, std::ldexp(1.0f, row % 4 == 3 ? -spread : 0), row);
+    quant::fill_random_blocks(type, first, row_blocks, std::ldexp(1.0f, size - (row % 4 == 3 ? spread : 0)), row);
   }
   std::vector<float> values(std::size_t{kN} * k);
   quant::dequantize_blocks(type, blocks.data(), std::uint64_t{kN} * row_blocks, values.data());
@@ -104,8 +104,8 @@ const std::uint32_t* pairs_of() {
 /// Every fragment of every lane against the weights that the instruction reads there: each within f16's
 /// rounding of D, B and the product, all together within what is left of the kernels' 1e-7 when x is rounded.
 template <class F>
-void expect_fragments(DType type, int spread) {
-  SCOPED_TRACE(std::string(to_string(type)) + ", spread " + std::to_string(spread));
+void expect_fragments(DType type, int spread, int shift = 0) {
+  SCOPED_TRACE(std::string(to_string(type)) + ", spread " + std::to_string(spread) + ", times 2^" + std::to_string(shift));
   const quant::RecordFormat format = quant::record_format(type);
   ASSERT_EQ(format.code_bytes(), F::kCodeBytes);
   ASSERT_EQ(format.row_bytes(), F::kRowBytes);
@@ -124,7 +124,7 @@ void expect_fragments(DType type, int spread) {
   if constexpr (requires { F::kAdds; }) {
     EXPECT_EQ(F::kAdds, ops::has_addend(type));
   }
-  const Matrix matrix = make_matrix(type, spread);
+  const Matrix matrix = make_matrix(type, spread, shift);
   double error = 0, size = 0;
   int wrong = 0;
   for (std::uint32_t step = 0; step < kN / 16 * (kK / 128); ++step) {
@@ -152,9 +152,9 @@ void expect_fragments(DType type, int spread) {
         const std::uint32_t row = step / (kK / 128) * 16 + lane / 4 + reg % 2 * 8;
         const std::uint32_t k =
             step % (kK / 128) * 128 + plane * 64 + k16 * 16 + lane % 4 * 2 + upper + reg / 2 * 8;
-        const double want = static_cast<double>(matrix.values[row * kK + k]);
+        const double want = std::ldexp(static_cast<double>(matrix.values[row * kK + k]), -shift);
         const double got = sm90::host::value_of(a[plane][k16][reg] >> 16 * upper & 0xFFFFu) *
-                           static_cast<double>(scaling.rows[reg % 2].back);
+                           std::ldexp(1.0, scaling.rows[reg % 2].back - shift);
         const double off = got - want;
         error += off * off;
         size += want * want;
@@ -192,6 +192,15 @@ TEST(HopperTiles, FragmentsAreTheWeights) {
     expect_fragments<tile::Affine8G32Bf16>(DType::affine8_g32_bf16, spread);
     expect_fragments<tile::Affine8G64Bf16>(DType::affine8_g64_bf16, spread);
     expect_fragments<tile::Affine8G128Bf16>(DType::affine8_g128_bf16, spread);
+  }
+}
+
+// Of types whose scales have 8 bits of exponent, weights near the ends of f32 too.
+TEST(HopperTiles, FragmentsOfWeightsBeyondHalf) {
+  for (const int shift : {-100, -60, 60, 100, 122}) {
+    expect_fragments<tile::Mxfp4>(DType::mxfp4, 0, shift);
+    expect_fragments<tile::Affine4G32Bf16>(DType::affine4_g32_bf16, 9, shift);
+    expect_fragments<tile::Affine8G64Bf16>(DType::affine8_g64_bf16, 9, shift);
   }
 }
 
@@ -704,7 +713,7 @@ TEST(HopperDense, Bf16BecomesF16) {
           const std::uint32_t bits = bf16(static_cast<float>(want)).bits;
           for (const std::uint32_t pair : {bits, bits << 16}) {
             const std::uint32_t made = tile::Bf16::to_f16(pair, scaling.weight);
-            const double got = sm90::host::value_of((bits == pair ? made : made >> 16) & 0xFFFFu) * static_cast<double>(scaling.back);
+            const double got = sm90::host::value_of((bits == pair ? made : made >> 16) & 0xFFFFu) * std::ldexp(1.0, scaling.back);
             EXPECT_EQ(bits == pair ? made >> 16 : made & 0xFFFFu, 0u);
             // The largest is below 2^14, and f16 has bits down to 2^-24.
             EXPECT_NEAR(got, want, below <= 31 ? 0.0 : std::ldexp(1.0, exponent - 39)) << exponent << " " << below;
@@ -728,20 +737,39 @@ TEST(HopperTiles, KernelsHaveOneNameEach) {
   EXPECT_TRUE(ops::hopper_tile_name(DType::f16, 0).empty());
 }
 
+/// `largest`: the highest exponent that the type's rows can have.
 template <class F>
-void expect_finite_scales() {
-  for (int exponent = -140; exponent <= 130; ++exponent) {
+void expect_finite_scales(int largest) {
+  for (int exponent = -140; exponent <= largest; ++exponent) {
     for (const int upper : {0, 1}) {
       const tile::RowScaling scaling = F::scaling(exponent, upper);
       EXPECT_TRUE(std::isnormal(scaling.weight)) << exponent;
-      EXPECT_TRUE(std::isnormal(scaling.back)) << exponent;
+      const tile::PowerInTwo back = tile::power_in_two(scaling.back);
+      EXPECT_TRUE(std::isnormal(back.first) && std::isnormal(back.second)) << exponent;
+      EXPECT_EQ(static_cast<double>(back.first) * static_cast<double>(back.second), std::ldexp(1.0, scaling.back));
+      if (!F::kIsWide) {
+        EXPECT_LE(std::abs(scaling.back), 60) << exponent;  // one factor does
+        continue;
+      }
+      // Between the two, any power that a row of x can have, and sums that make f32 numbers of it.
+      for (const int power : {-126, -20, 0, 20, 115}) {
+        for (const int y : {-100, 0, 100, 127}) {
+          const int sum = y - power - scaling.back;
+          if (sum < -40 || sum > 34) continue;
+          EXPECT_EQ(std::ldexp(1.0f, sum) * back.first * std::ldexp(1.0f, power) * back.second, std::ldexp(1.0f, y))
+              << exponent << " " << power << " " << sum;
+        }
+      }
     }
   }
 }
 TEST(HopperTiles, ScalesOfAnySizeStayFinite) {
-  expect_finite_scales<tile::Q4_0>();
-  expect_finite_scales<tile::Q6K>();
-  expect_finite_scales<tile::Mxfp4>();
+  expect_finite_scales<tile::Q4_0>(130);
+  expect_finite_scales<tile::Q6K>(130);
+  expect_finite_scales<tile::Mxfp4>(131);
+  expect_finite_scales<tile::Affine4G64Bf16>(132);
+  expect_finite_scales<tile::Affine8G64Bf16>(136);
+  expect_finite_scales<tile::Bf16>(128);
   for (int exponent = -140; exponent <= 130; ++exponent) {
     for (const std::uint32_t d : tile::Q4_0::scaling(exponent, 0).d) EXPECT_TRUE(std::isfinite(sm90::host::value_of(d & 0xFFFFu)));
   }

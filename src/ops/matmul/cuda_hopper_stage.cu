@@ -63,12 +63,12 @@ __device__ __forceinline__ Eight load8(const HopperStageArgs& args, std::int64_t
   return e;
 }
 
-/// The norm's weights of these elements.
+/// The norm's weights of these elements, which the kernel before may have made: no load for what is constant.
 __device__ __forceinline__ Eight load_norm8(const HopperStageArgs& args, std::uint32_t k) {
   Eight e;
   if (k + 8 <= args.k) {
     const float4* from = reinterpret_cast<const float4*>(args.norm.ptr + k);
-    const float4 a = __ldg(from), b = __ldg(from + 1);
+    const float4 a = __ldcg(from), b = __ldcg(from + 1);
     e = {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
   } else {
 #pragma unroll

@@ -116,11 +116,6 @@ struct MinimumsQ2K {
 };
 // ---- types
 
-/// 1 / power, which is a power of two.
-__device__ __forceinline__ float inverse_power(float power) {
-  return __uint_as_float(0x7F000000u - __float_as_uint(power));
-}
-
 /// Codes less their centre, exact.
 template <class CodesT, int kCentre>
 struct Centred : CodesT {
@@ -140,10 +135,8 @@ struct FewOf {
   using Addend = AddendT;
   /// Whether scales are multiplied by the row's power of two (Scaling) first: those beyond f16.
   static constexpr bool kIsScaled = kIsScaledT;
-  /// What makes values of sums of row g or g + 8.
-  static __device__ constexpr float back(int upper) {
-    return static_cast<float>(1 << (24 - Codes::place(0, upper)));
-  }
+  /// 2^back makes values of sums of row g or g + 8, before what scales were multiplied by.
+  static __device__ constexpr int back(int upper) { return 24 - Codes::place(0, upper); }
 
   /// Scales of a block, in units of its sums.
   static __device__ __forceinline__ void terms(const typename Rows::Head& head, const std::uint8_t* rows,

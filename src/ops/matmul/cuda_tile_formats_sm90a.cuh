@@ -53,7 +53,7 @@ struct RowScaling {
   float weight;        // what weights in bf16, and scales beyond f16, are multiplied by
   std::uint32_t d[2];  // the same for scales, in two f16 factors; mxfp4: what is added to exponents, twice
   std::uint32_t m[2];  // the same for minimums
-  float back;          // what the row's sums are multiplied by
+  int back;            // the row's sums are multiplied by 2^back
 };
 /// Rows g and g + 8.
 struct Scaling {
@@ -67,6 +67,16 @@ MLXN_TILE_FN constexpr int within(int value, int least, int most) {
 MLXN_TILE_FN float power_of_two(int power) {
   return float_of_bits(static_cast<std::uint32_t>(power + 127) << 23);
 }
+/// 2^power, -189..254, as a product: a sum is multiplied by the first, by its token's power, which may make good
+/// what 2^power overflows or loses, and by the second. Below 1 the first is all of it where it can be: what has
+/// lost nothing by then may be far above what comes out.
+struct PowerInTwo {
+  float first, second;
+};
+MLXN_TILE_FN PowerInTwo power_in_two(int power) {
+  const int first = power < 0 ? within(power, -63, 0) : power / 2;
+  return {power_of_two(first), power_of_two(power - first)};
+}
 /// The f16 of 2^power, the largest or zero beyond f16's powers.
 MLXN_TILE_FN constexpr std::uint32_t half_power(int power) {
   if (power >= -14) return static_cast<std::uint32_t>((power < 15 ? power : 15) + 15) << 10;
@@ -75,9 +85,10 @@ MLXN_TILE_FN constexpr std::uint32_t half_power(int power) {
 
 /// Of a row whose weights are below 2^exponent whatever their codes are.
 struct ToLargest {
+  static constexpr bool kIsWide = true;
   static MLXN_TILE_FN RowScaling scaling(int exponent, int) {
     const int power = within(14 - exponent, -126, 126);
-    return {power_of_two(power), {0, 0}, {0, 0}, power_of_two(-power)};
+    return {power_of_two(power), {0, 0}, {0, 0}, -power};
   }
 };
 
@@ -91,7 +102,7 @@ MLXN_TILE_FN RowScaling scaling_of_halves(int exponent, int below) {
   return {1.0f,
           {half_power(first), half_power(power - first)},
           {half_power(less_first), half_power(less - less_first)},
-          power_of_two(-less)};
+          -less};
 }
 
 // ---- scales in f16
@@ -100,6 +111,7 @@ MLXN_TILE_FN RowScaling scaling_of_halves(int exponent, int below) {
 /// the row's powers of two already.
 template <class CodesT, int kZero, int kLargestLog2, bool kOwnIsScaled = false>
 struct Linear {
+  static constexpr bool kIsWide = false;  // whether weights may be beyond f16's range
   static constexpr Nesting kNesting = Nesting::none;
   using Codes = CodesT;
   using WholeCodes = Codes;
@@ -184,12 +196,13 @@ template <class CodesT, std::uint32_t kGroups, bool kBf16, int kLargestLog2>
 struct Affine : Linear<CodesT, -1, kLargestLog2, kBf16> {
   using Base = Linear<CodesT, -1, kLargestLog2, kBf16>;
   using Own = typename Base::Own;
+  static constexpr bool kIsWide = kBf16;
   static MLXN_TILE_FN constexpr int below(int upper) { return 24 - CodesT::place(0, upper); }
 
   static MLXN_TILE_FN RowScaling scaling(int exponent, int upper) {
     if constexpr (!kBf16) return Base::scaling(exponent, upper);
-    const int power = within(15 + kLargestLog2 - exponent, -100, 126);
-    return {power_of_two(power), {0, 0}, {0, 0}, power_of_two(below(upper) - power)};
+    const int power = within(15 + kLargestLog2 - exponent, -114, 126);
+    return {power_of_two(power), {0, 0}, {0, 0}, below(upper) - power};
   }
   template <class Reader>
   static MLXN_TILE_FN Own own(const Reader& from, std::uint32_t at, std::uint32_t lane,
@@ -236,6 +249,7 @@ struct Affine : Linear<CodesT, -1, kLargestLog2, kBf16> {
 /// Powers of two as scales: exact, and f16 numbers made of their exponents. Those below f16's normal numbers would
 /// make weights that are zero in f16.
 struct Mxfp4Scales {
+  static constexpr bool kIsWide = true;
   static constexpr Nesting kNesting = Nesting::none;
   using Codes = LookUpCodes<E2m1Values>;
   using WholeCodes = Codes;
@@ -253,8 +267,7 @@ struct Mxfp4Scales {
   /// 2^(exponent - 15).
   static MLXN_TILE_FN RowScaling scaling(int exponent, int) {
     const int power = within(4 - exponent, -126, 126);
-    return {power_of_two(power), {twice(static_cast<std::uint32_t>(power + 14 - 112) & 0xFFFFu), 0}, {0, 0},
-            power_of_two(-power)};
+    return {power_of_two(power), {twice(static_cast<std::uint32_t>(power + 14 - 112) & 0xFFFFu), 0}, {0, 0}, -power};
   }
   template <class Reader>
   static MLXN_TILE_FN Own own(const Reader& from, std::uint32_t at, std::uint32_t lane,
@@ -307,6 +320,7 @@ struct Nested {
   using WholeCodes = WholeCodesT;
   using Packed = PackedT;
   using Raw = typename Codes::Raw;
+  static constexpr bool kIsWide = false;
   static constexpr bool kAdds = kZero < 0;
   static constexpr bool kHasZero = kZero > 0;
   static constexpr Nesting kNesting = kAdds ? Nesting::minimums : Nesting::scales;

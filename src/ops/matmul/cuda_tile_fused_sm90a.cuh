@@ -38,16 +38,16 @@ struct TileMemory {
   /// kCount times four sums, quad(i), from token `token` of the tile on, times what those of their row are
   /// multiplied by.
   template <int kCount, class Quad>
-  __device__ __forceinline__ void put(const Place& me, std::uint32_t token, const float2& back,
+  __device__ __forceinline__ void put(const Place& me, std::uint32_t token, const Back& back,
                                       const Quad& quad) const {
     float* to = tile + (token + me.token) * kStride + me.row;
 #pragma unroll
     for (std::uint32_t i = 0; i < kCount; ++i) {
       const float4 v = quad(i);
-      to[8 * i * kStride] = v.x * back.x;
-      to[(8 * i + 1) * kStride] = v.y * back.x;
-      to[8 * i * kStride + 8] = v.z * back.y;
-      to[(8 * i + 1) * kStride + 8] = v.w * back.y;
+      to[8 * i * kStride] = v.x * back.first.x * back.second.x;
+      to[(8 * i + 1) * kStride] = v.y * back.first.x * back.second.x;
+      to[8 * i * kStride + 8] = v.z * back.first.y * back.second.y;
+      to[(8 * i + 1) * kStride + 8] = v.w * back.first.y * back.second.y;
     }
   }
 };

@@ -53,24 +53,40 @@ __device__ __forceinline__ float4 plus(const float4& a, const float4& b) {
   return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
 }
 
-/// What the sums of rows row and row + 8 are multiplied by.
+/// What the sums of rows row and row + 8 are multiplied by: one number, or where it may be beyond f32's range, two.
+struct Back {
+  float2 first, second;
+  static __device__ __forceinline__ Back one(float low, float high) {
+    return {make_float2(low, high), make_float2(1.0f, 1.0f)};
+  }
+  static __device__ __forceinline__ Back wide(int low, int high) {
+    const PowerInTwo a = power_in_two(low), b = power_in_two(high);
+    return {make_float2(a.first, b.first), make_float2(a.second, b.second)};
+  }
+};
 template <class C>
-__device__ __forceinline__ float2 back_of(const HopperTileArgs& args, std::uint32_t row) {
+__device__ __forceinline__ Back back_of(const HopperTileArgs& args, std::uint32_t row) {
+  using F = typename C::Format;
   if constexpr (C::kIsFew) {
-    using Type = Few<typename C::Format>;
-    float2 back = make_float2(Type::back(0), Type::back(1));
+    using Type = Few<F>;
     if constexpr (Type::kIsScaled) {
-      const Scaling scaling = scaling_of<typename C::Format>(args, row);
-      back.x *= inverse_power(scaling.rows[0].weight), back.y *= inverse_power(scaling.rows[1].weight);
+      const Scaling scaling = scaling_of<F>(args, row);
+      const auto power = [&](int upper) { return int(__float_as_uint(scaling.rows[upper].weight) >> 23) - 127; };
+      return Back::wide(Type::back(0) - power(0), Type::back(1) - power(1));
+    } else {
+      return Back::one(power_of_two(Type::back(0)), power_of_two(Type::back(1)));
     }
-    return back;
   } else if constexpr (C::kByRecord) {
-    return make_float2(ByRecord<typename C::Format>::back(0), ByRecord<typename C::Format>::back(1));
+    return Back::one(ByRecord<F>::back(0), ByRecord<F>::back(1));
   } else if constexpr (C::kIsScaled) {
-    const Scaling scaling = scaling_of<typename C::Format>(args, row);
-    return make_float2(scaling.rows[0].back, scaling.rows[1].back);
+    const Scaling scaling = scaling_of<F>(args, row);
+    const int low = scaling.rows[0].back, high = scaling.rows[1].back;
+    if constexpr (F::kIsWide)
+      return Back::wide(low, high);
+    else
+      return Back::one(power_of_two(low), power_of_two(high));
   } else {
-    return make_float2(1.0f, 1.0f);
+    return Back::one(1.0f, 1.0f);
   }
 }
 
@@ -79,7 +95,7 @@ __device__ __forceinline__ float2 back_of(const HopperTileArgs& args, std::uint3
 /// behind it, which might read what it writes for all that the compiler knows.
 template <int kCount, class Y, class Quad>
 __device__ __forceinline__ void store_quads(const HopperTileArgs& args, Y, std::uint32_t row,
-                                            std::uint32_t token, const float2& back, const Quad& quad) {
+                                            std::uint32_t token, const Back& back, const Quad& quad) {
   float2 scales[kCount];
   if (args.x_scales.ptr != nullptr) {
 #pragma unroll
@@ -97,10 +113,10 @@ __device__ __forceinline__ void store_quads(const HopperTileArgs& args, Y, std::
   for (int i = 0; i < kCount; ++i) {
     const float4 v = quad(i);
     const bool first = left > 8 * i, second = left > 8 * i + 1;
-    Y::store_if(first && low, to, v.x * back.x * scales[i].x);
-    Y::store_if(first && high, to + 8 * Y::kBytes, v.z * back.y * scales[i].x);
-    Y::store_if(second && low, to + next, v.y * back.x * scales[i].y);
-    Y::store_if(second && high, to + next + 8 * Y::kBytes, v.w * back.y * scales[i].y);
+    Y::store_if(first && low, to, v.x * back.first.x * scales[i].x * back.second.x);
+    Y::store_if(first && high, to + 8 * Y::kBytes, v.z * back.first.y * scales[i].x * back.second.y);
+    Y::store_if(second && low, to + next, v.y * back.first.x * scales[i].y * back.second.x);
+    Y::store_if(second && high, to + next + 8 * Y::kBytes, v.w * back.first.y * scales[i].y * back.second.y);
     to += 8 * next;
   }
 }
@@ -112,7 +128,7 @@ __device__ __forceinline__ void store_tile(const float (&sums)[C::kSums], const 
                                            std::uint32_t row, std::uint32_t token) {
   constexpr int kQuads = C::kSums / 4, kBatch = kQuads < 16 ? kQuads : 16;
   asm volatile("" : "+r"(row), "+r"(token)::"memory");
-  const float2 back = back_of<C>(args, row);
+  const Back back = back_of<C>(args, row);
   with_y_type(args, [&](auto y) {
 #pragma unroll
     for (int first = 0; first < kQuads; first += kBatch) {
@@ -204,7 +220,7 @@ __device__ __forceinline__ void finish_part(const float (&sums)[C::kSums], const
   constexpr int kQuads = C::kSums / 4, kBatch = kQuads < 8 ? kQuads : 8;
   const WholeParts<C> parts = parts_of<C>(args, me);
   if (!parts.leave(args, me, is_last, [&](int i) { return quad_of(sums, i); })) return;
-  const float2 back = back_of<C>(args, row);
+  const Back back = back_of<C>(args, row);
   with_y_type(args, [&](auto y) {
 #pragma unroll 1
     for (int done = 0; done < kQuads; done += kBatch) {
@@ -244,7 +260,7 @@ __device__ __forceinline__ void finish_paired(const float (&sums)[C::kSums], con
     if (!parts.leave(args, me, reinterpret_cast<std::uint32_t*>(memory), [&](int i) { return own[i]; })) return;
     parts.add_others(own);
   }
-  const float2 back = back_of<C>(args, row);
+  const Back back = back_of<C>(args, row);
   with_y_type(args, [&](auto y) { store_quads<kQuads>(args, y, row, token, back, [&](int i) { return own[i]; }); });
 }
 
@@ -270,7 +286,7 @@ __device__ __forceinline__ void finish_pair(const float (&sums)[C::kSums], const
   exchange_pair<C>(sums, me, shared);
   token += (blockIdx.x & 1) * (C::kTokens / 2);
   asm volatile("" : "+r"(row), "+r"(token)::"memory");
-  const float2 back = back_of<C>(args, row);
+  const Back back = back_of<C>(args, row);
   with_y_type(args, [&](auto y) {
     store_quads<C::kSums / 8>(args, y, row, token, back, [&](int quad) {
       return plus(quad_of(sums, quad), memory[quad * C::kRowThreads + me.thread]);
@@ -299,7 +315,7 @@ __device__ __forceinline__ void finish_fused(const float (&sums)[C::kSums], cons
     if (!parts.leave(args, me, reinterpret_cast<volatile std::uint32_t*>(memory),
                      [&](int i) { return quad_of(sums, i); }))
       return;
-    const float2 back = back_of<C>(args, row);
+    const Back back = back_of<C>(args, row);
     sm90::named_barrier(2, C::kRowThreads);  // all have read the flag
 #pragma unroll 1
     for (int done = 0; done < kQuads; done += kBatch) {
@@ -308,7 +324,7 @@ __device__ __forceinline__ void finish_fused(const float (&sums)[C::kSums], cons
       tile.template put<kBatch>(me, 8 * done, back, [&](int i) { return totals[i]; });
     }
   } else {
-    const float2 back = back_of<C>(args, row);
+    const Back back = back_of<C>(args, row);
     sm90::named_barrier(2, C::kRowThreads);  // all have read their last stage
     tile.template put<kQuads>(me, 0, back, [&](int quad) { return quad_of(sums, quad); });
   }

@@ -141,6 +141,7 @@ Result<void> stage_matmul_rows(std::string_view op, CommandEncoder& encoder, con
   launch.args.x_stride = x.stride(0);
   launch.args.out_stride = out.stride(0);
   launch.args.x_type = element_type(x.dtype());
+  launch.args.out_type = element_type(out.dtype());
   launch.args.round_to = numerics == Numerics::f16 ? quant::kElementF16 : numerics == Numerics::bf16 ? quant::kElementBf16 : quant::kElementF32;
   MLXN_TRY(const std::uint32_t columns, gpu::groups_for(op, x.dim(1), gpu::MatmulStage::kThreads));
   const auto rows = static_cast<std::uint32_t>(std::min<std::int64_t>(x.dim(0), gpu::kMaxGridYZ));

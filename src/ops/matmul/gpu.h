@@ -32,7 +32,7 @@ struct MatmulChoice {
 [[nodiscard]] Result<void> matmul_gpu(std::string_view op, CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights,
                                       const Tensor& y, const MatmulShape& shape, const MatmulChoice& choice);
 
-/// Records the making ready of rows of x [m, k] for the kernels: out f32 [m, at least k], rounded to the class.
+/// Records the making ready of rows of x [m, k] for the kernels: out [m, at least k], rounded to the class; f32, or of x's type.
 [[nodiscard]] Result<void> stage_matmul_rows(std::string_view op, CommandEncoder& encoder, const Tensor& x, const Tensor& out,
                                              Numerics numerics);
 

@@ -17,13 +17,13 @@ struct MatmulGpuArgs {
   uint32_t split;  ///< vector route: SIMD-groups that share a row, a divisor of those in a group
 };
 
-/// x as the products take it: f32, rounded to the class, rows padded to multiples of 16 bytes.
+/// x as the products take it: rounded to the class, rows padded to multiples of 16 bytes.
 struct MatmulStageArgs {
   In<void> x;
-  Out<float> out;
+  Out<void> out;
   int64_t m, k;
   int64_t x_stride, out_stride;  ///< elements from row to row
-  uint32_t x_type;    ///< quant::kElementF32...
+  uint32_t x_type, out_type;  ///< quant::kElementF32...
   uint32_t round_to;  ///< kElementF32: not at all
 };
 

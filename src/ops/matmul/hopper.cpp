@@ -95,9 +95,10 @@ Result<void> multiply_vector(std::string_view op, CommandEncoder& encoder, const
   const std::int64_t most = vector_rows(shape, batch_invariant, cores, gated);
   Tensor staged;
   if (!is_loadable(x)) {
-    const std::int64_t stride = (shape.k + 3) / 4 * 4;
-    MLXN_TRY(const Tensor bytes, gpu::scratch(encoder, static_cast<std::uint64_t>(std::min(most, shape.m) * stride) * sizeof(float)));
-    MLXN_TRY(staged, bytes.reinterpret(DType::f32, {std::min(most, shape.m), stride}));
+    // Of its own type: how the kernel rounds a block goes by which values a lane has, and so by the size of elements.
+    const std::int64_t rows = std::min(most, shape.m), stride = (shape.k + 7) / 8 * 8;
+    MLXN_TRY(const Tensor bytes, gpu::scratch(encoder, static_cast<std::uint64_t>(rows * stride) * block_bytes(x.dtype())));
+    MLXN_TRY(staged, bytes.reinterpret(x.dtype(), {rows, stride}));
   }
   for (std::int64_t m = 0; m < shape.m; m += most) {
     const std::int64_t m_end = std::min(m + most, shape.m);
@@ -142,31 +143,46 @@ HopperTilePlan plan_rows(const MatmulShape& shape, const MatmulChoice& choice, s
                 : plan_hopper_tile(shape.type, rows, n, k, cores, choice.batch_invariant);
 }
 
-/// Rows of x made ready, unless they are so, then the product with its fusion. plan_of(m): the plan for m rows.
+/// Rows of x made ready, unless they are so, then the product with its fusion, kTileRows rows at a time. plan_of(m): the plan for m
+/// rows.
 template <class PlanOf>
 Result<void> multiply_tiles(CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y, const MatmulShape& shape,
                             const PlanOf& plan_of, const MatmulFusion& fusion = {}) {
   const bool normed = fusion.norm.defined(), gated = fusion.gate != MatmulGate::none;
-  for (std::int64_t m = 0; m < shape.m; m += kTileRows) {
-    const std::int64_t m_end = std::min(m + kTileRows, shape.m);
-    HopperTilePlan plan = plan_of(static_cast<std::uint32_t>(m_end - m));
+  const auto plan_fused = [&](std::int64_t m) {
+    HopperTilePlan plan = plan_of(static_cast<std::uint32_t>(m));
     if (gated || fusion.residual.defined()) plan.fuse(gated);
+    return plan;
+  };
+  // Of all pieces but the last, and of the last.
+  const std::int64_t pieces = (shape.m + kTileRows - 1) / kTileRows, last_rows = shape.m - (pieces - 1) * kTileRows;
+  const HopperTilePlan last = plan_fused(last_rows), whole = pieces > 1 ? plan_fused(kTileRows) : last;
+
+  // By x's own stride also where it is one row, so that a row's bits do not depend on its company.
+  const std::int64_t x_row_bytes = x.stride(0) * block_bytes(x.dtype());
+  const bool mapped = !normed && last.can_map(element_type(x.dtype()), reinterpret_cast<std::uintptr_t>(device_address(x)), x_row_bytes);
+  // All memory comes before the first launch: nothing is recorded if there is none.
+  Tensor ready, scales, workspace, counters, exponents;
+  if (!mapped) {
+    MLXN_TRY(ready, gpu::scratch(encoder, std::max(whole.row_bytes, last.row_bytes)));
+    MLXN_TRY(scales, gpu::scratch(encoder, std::max(whole.scale_bytes, last.scale_bytes)));
+  }
+  if (const std::uint32_t count = std::max(whole.counters, last.counters); count != 0) {
+    MLXN_TRY(workspace, gpu::scratch(encoder, std::max(whole.workspace_bytes, last.workspace_bytes)));
+    MLXN_TRY(counters, gpu::counters(encoder, count));
+  }
+  if (shape.type != DType::f16) {
+    MLXN_TRY(exponents, exponents_of(weights.bytes, shape.type, shape.n, shape.k));
+  }
+
+  for (std::int64_t piece = 0; piece < pieces; ++piece) {
+    const HopperTilePlan& plan = piece + 1 < pieces ? whole : last;
+    const std::int64_t m = piece * kTileRows, m_end = std::min(m + kTileRows, shape.m);
+    // What is bound lives until the product is encoded.
     MLXN_TRY(const Tensor x_rows, x.slice(0, m, m_end));
     MLXN_TRY(const Tensor y_rows, y.slice(0, m, m_end));
-    const std::int64_t x_row_bytes = x_rows.stride(0) * block_bytes(x.dtype());
-    // By x's own stride also where it is one row, so that a row's bits do not depend on its company.
-    const bool mapped = !normed && plan.can_map(element_type(x.dtype()), reinterpret_cast<std::uintptr_t>(device_address(x_rows)), x_row_bytes);
-    // Scratch memory comes before the first launch: nothing is recorded if there is none.
-    // All that is bound lives until the product is encoded.
-    Tensor rows = x_rows, scales, workspace, counters, exponents, residual;
-    if (!mapped) {
-      MLXN_TRY(rows, gpu::scratch(encoder, plan.row_bytes));
-      MLXN_TRY(scales, gpu::scratch(encoder, plan.scale_bytes));
-    }
-    if (plan.counters != 0) {
-      MLXN_TRY(workspace, gpu::scratch(encoder, plan.workspace_bytes));
-      MLXN_TRY(counters, gpu::counters(encoder, plan.counters));
-    }
+    const Tensor& rows = mapped ? x_rows : ready;
+    Tensor residual;
 
     Launch<HopperTileArgs> product;
     HopperTileArgs& args = product.args;
@@ -180,13 +196,12 @@ Result<void> multiply_tiles(CommandEncoder& encoder, const Tensor& x, const GpuO
     product.bind(args.w, weights.bytes);
     product.bind(args.x, rows);
     if (scales.defined()) product.bind(args.x_scales, scales);
-    if (shape.type != DType::f16) {
-      MLXN_TRY(exponents, exponents_of(weights.bytes, shape.type, shape.n, shape.k));
-      product.bind(args.exponents, exponents);
-    }
+    if (exponents.defined()) product.bind(args.exponents, exponents);
     product.bind(args.y, y_rows);
-    if (workspace.defined()) product.bind(args.workspace, workspace);
-    if (counters.defined()) product.bind(args.counters, counters);
+    if (plan.counters != 0) {
+      product.bind(args.workspace, workspace);
+      product.bind(args.counters, counters);
+    }
     args.y_stride = y_rows.stride(0);
     args.y_type = element_type(y.dtype());
     args.activation = fusion.gate == MatmulGate::gelu ? kHopperTileGelu : kHopperTileSilu;
@@ -200,7 +215,7 @@ Result<void> multiply_tiles(CommandEncoder& encoder, const Tensor& x, const GpuO
       Launch<HopperStageArgs> stage;
       stage.args = plan.stage;
       stage.bind(stage.args.x, x_rows);
-      stage.bind(stage.args.rows, rows);
+      stage.bind(stage.args.rows, ready);
       stage.bind(stage.args.scales, scales);
       stage.args.x_stride = x_rows.stride(0);
       stage.args.x_type = element_type(x.dtype());

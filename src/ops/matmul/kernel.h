@@ -7,7 +7,7 @@
 namespace mlxn {
 namespace gpu {
 
-/// The bytes of x, in f32 as the class has them. A thread takes an element.
+/// The numbers of x as the class has them. A thread takes an element.
 struct MatmulStage {
   using Args = ops::MatmulStageArgs;
   using Shared = NoShared;
@@ -24,7 +24,7 @@ struct MatmulStage {
       else v = load((MLXN_GLOBAL const bf16*)args.x.ptr + at);
       if (args.round_to == quant::kElementF16) v = to_float(from_float<f16>(v));
       if (args.round_to == quant::kElementBf16) v = to_float(from_float<bf16>(v));
-      args.out.ptr[row * args.out_stride + column] = v;
+      store_as(args.out.ptr, args.out_type, row * args.out_stride + column, v);
     }
   }
 };

@@ -140,8 +140,9 @@ struct UnpackRecords {
 };
 
 /// A group finds, for one row, the least e such that what scales and addends can express is below 2^e, whatever the codes are;
-/// kLargest is the magnitude of a code less its zero. What is not finite does not count. Bound by memory.
-template <class F, uint32_t kLargest>
+/// kLargest is the magnitude of a code less its zero. Worked out 2^-kPower times as large, since that may be beyond f32 where scales
+/// have 8 bits of exponent. What is not finite does not count. Bound by memory.
+template <class F, uint32_t kLargest, int32_t kPower = 0>
 struct WeightExponents {
   using Args = ops::WeightExponentsArgs;
   struct Shared {
@@ -157,7 +158,8 @@ struct WeightExponents {
       const typename F::Chunk c = F::template load<false>(args.w, row * args.w.row_blocks, chunk / F::kChunks, chunk % F::kChunks);
       MLXN_UNROLL
       for (uint32_t half = 0; half < 2; ++half) {
-        const float most = abs(c.scale[half]) * float(kLargest) + abs(c.addend[half]);
+        const float unit = 1.0f / float(1u << kPower);
+        const float most = abs(c.scale[half]) * (float(kLargest) * unit) + abs(c.addend[half]) * unit;
         if (most > limit && most <= 3.402823466e38f) limit = most;
       }
     }
@@ -168,7 +170,7 @@ struct WeightExponents {
       t.barrier();
     }
     // Subnormal limits are below 2^-126, which is what their exponent field says.
-    if (t.index == 0) args.exponents.ptr[row] = shared.limits[0] == 0.0f ? 0 : int32_t(float_bits(shared.limits[0]) >> 23) - 126;
+    if (t.index == 0) args.exponents.ptr[row] = shared.limits[0] == 0.0f ? 0 : int32_t(float_bits(shared.limits[0]) >> 23) - 126 + kPower;
   }
 };
 
@@ -201,22 +203,22 @@ struct WeightExponentsBf16 {
 }  // namespace gpu
 }  // namespace mlxn
 
-#define MLXN_KERNELS(KERNEL)                                        \
-  KERNEL(pack_records, PackRecords)                                 \
-  KERNEL(unpack_records, UnpackRecords)                             \
-  KERNEL(weight_exponents_q4_0, WeightExponents<Q4_0, 8>)           \
-  KERNEL(weight_exponents_q4_1, WeightExponents<Q4_1, 15>)          \
-  KERNEL(weight_exponents_q5_0, WeightExponents<Q5_0, 16>)          \
-  KERNEL(weight_exponents_q5_1, WeightExponents<Q5_1, 31>)          \
-  KERNEL(weight_exponents_q8_0, WeightExponents<Q8_0, 128>)         \
-  KERNEL(weight_exponents_q2_K, WeightExponents<Q2K, 3>)            \
-  KERNEL(weight_exponents_q3_K, WeightExponents<Q3K, 4>)            \
-  KERNEL(weight_exponents_q4_K, WeightExponents<Q4K, 15>)           \
-  KERNEL(weight_exponents_q5_K, WeightExponents<Q5K, 31>)           \
-  KERNEL(weight_exponents_q6_K, WeightExponents<Q6K, 32>)           \
-  KERNEL(weight_exponents_iq4_nl, WeightExponents<Iq4Nl, 127>)      \
-  KERNEL(weight_exponents_iq4_xs, WeightExponents<Iq4Xs, 127>)      \
-  KERNEL(weight_exponents_mxfp4, WeightExponents<Mxfp4, 12>)        \
-  KERNEL(weight_exponents_affine4, WeightExponents<Affine<4>, 15>)  \
-  KERNEL(weight_exponents_affine8, WeightExponents<Affine<8>, 255>) \
+#define MLXN_KERNELS(KERNEL)                                           \
+  KERNEL(pack_records, PackRecords)                                    \
+  KERNEL(unpack_records, UnpackRecords)                                \
+  KERNEL(weight_exponents_q4_0, WeightExponents<Q4_0, 8>)              \
+  KERNEL(weight_exponents_q4_1, WeightExponents<Q4_1, 15>)             \
+  KERNEL(weight_exponents_q5_0, WeightExponents<Q5_0, 16>)             \
+  KERNEL(weight_exponents_q5_1, WeightExponents<Q5_1, 31>)             \
+  KERNEL(weight_exponents_q8_0, WeightExponents<Q8_0, 128>)            \
+  KERNEL(weight_exponents_q2_K, WeightExponents<Q2K, 3>)               \
+  KERNEL(weight_exponents_q3_K, WeightExponents<Q3K, 4>)               \
+  KERNEL(weight_exponents_q4_K, WeightExponents<Q4K, 15>)              \
+  KERNEL(weight_exponents_q5_K, WeightExponents<Q5K, 31>)              \
+  KERNEL(weight_exponents_q6_K, WeightExponents<Q6K, 32>)              \
+  KERNEL(weight_exponents_iq4_nl, WeightExponents<Iq4Nl, 127>)         \
+  KERNEL(weight_exponents_iq4_xs, WeightExponents<Iq4Xs, 127>)         \
+  KERNEL(weight_exponents_mxfp4, WeightExponents<Mxfp4, 12, 4>)        \
+  KERNEL(weight_exponents_affine4, WeightExponents<Affine<4>, 15, 4>)  \
+  KERNEL(weight_exponents_affine8, WeightExponents<Affine<8>, 255, 8>) \
   KERNEL(weight_exponents_bf16, WeightExponentsBf16)
