@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <tuple>
 
 #include "backends/device_impl.h"
@@ -372,87 +373,216 @@ TEST_P(HopperRecords, EveryTileKernel) {
   }
 }
 
+// More tiles than a GPU has multiprocessors: the blocks' rings go on from tile to tile. x made ready, and as it lies.
+TEST_P(HopperRecords, BlocksOfSeveralTiles) {
+  Random random(61);
+  SCOPED_TRACE(random.trace());
+  const int kind = 5;
+  ASSERT_EQ(ops::hopper_tile_shape(type, kind).form, tile::Form::tiles);
+  const std::int64_t n = 2170, m = 2301, k = 256;
+  ASSERT_GT((n + 127) / 128 * ((m + 255) / 256), 148);
+  const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
+  const Weight weight = in_records(device, {&raw, 1});
+  const std::vector<float> rows = random.uniform(static_cast<std::size_t>(m * k), -2, 2);
+  for (const DType x_type : {DType::f32, DType::f16}) {
+    SCOPED_TRACE("x " + std::string(to_string(x_type)));
+    Guarded x(device, x_type, {m, k}), y(device, DType::f32, {m, n}), wanted(device, DType::f32, {m, n});
+    x.write(rows);
+    MatmulOptions exact;
+    exact.numerics = Numerics::exact;
+    must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
+    must(run(device, [&](CommandEncoder& e) {
+      return ops::matmul_hopper_kind(e, x.tensor(), {weight.impl()->storage, WeightForm::records}, y.tensor(), {m, n, k, type}, Numerics::f16,
+                                     kind, 1);
+    }));
+    EXPECT_TRUE(y.intact());
+    EXPECT_LE(nmse(y.read(), wanted.read()), 3e-7);
+  }
+}
+
+// A row has the same bits among as many others as wake every kernel that the mode takes for so many weights.
+TEST_P(HopperRecords, BatchInvariantTilesOfAllSizes) {
+  Random random(62);
+  SCOPED_TRACE(random.trace());
+  const std::int64_t n = 4096, k = 512, most = 2304;
+  const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
+  const Weight weight = in_records(device, {&raw, 1});
+  Guarded x(device, DType::f32, {most, k}), all(device, DType::f32, {most, n});
+  x.write(random.uniform(static_cast<std::size_t>(most * k), -2, 2));
+  MatmulOptions options;
+  options.route = Route::tile;
+  options.batch_invariant = true;
+  must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, all.tensor(), options); }));
+  const std::vector<float> want = all.read();
+  std::set<std::string> kernels;
+  for (const std::int64_t m : {1, 40, 64, 100, 128, 300, 512, 1025, 2304}) {
+    SCOPED_TRACE("m " + std::to_string(m));
+    kernels.emplace(must(plan_matmul(device, {m, n, k, type}, true, options)).kernel);
+    Guarded y(device, DType::f32, {m, n});
+    const Tensor some = must(x.tensor().slice(0, 0, m));
+    must(run(device, [&](CommandEncoder& e) { return matmul(e, some, weight, y.tensor(), options); }));
+    const std::vector<float> got = y.read();
+    EXPECT_EQ(std::memcmp(got.data(), want.data(), got.size() * sizeof(float)), 0);
+  }
+  EXPECT_GE(kernels.size(), 2u);
+}
+
+// How a block of x is rounded goes by which values a lane has; it must not go by whether x can be read where it lies.
+TEST_P(HopperRecords, BatchInvariantRowsOfOddStride) {
+  Random random(63);
+  SCOPED_TRACE(random.trace());
+  const std::int64_t n = 48, k = 1024;
+  const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
+  const Weight weight = in_records(device, {&raw, 1});
+  MatmulOptions options;
+  options.route = Route::vector;
+  options.batch_invariant = true;
+  for (const DType x_type : {DType::f16, DType::bf16, DType::f32}) {
+    SCOPED_TRACE("x " + std::string(to_string(x_type)));
+    std::vector<float> rows = random.uniform(static_cast<std::size_t>(4 * k), -1e-3f, 1e-3f);
+    for (std::size_t i = 0; i < rows.size(); i += 32) rows[i] = 1, rows[i + 1] = rows[i + 4] = 0.3f;
+    Guarded apart(device, x_type, {4, k}, {0, 1}), y(device, DType::f32, {4, n});
+    apart.write(rows);
+    must(run(device, [&](CommandEncoder& e) { return matmul(e, apart.tensor(), weight, y.tensor(), options); }));
+    const std::vector<float> got = y.read();
+    for (std::int64_t row = 0; row < 4; ++row) {
+      Guarded x(device, x_type, {1, k}), alone(device, DType::f32, {1, n});
+      x.write(std::span(rows).subspan(static_cast<std::size_t>(row * k), static_cast<std::size_t>(k)));
+      must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, alone.tensor(), options); }));
+      EXPECT_EQ(std::memcmp(alone.read().data(), &got[static_cast<std::size_t>(row * n)], static_cast<std::size_t>(n) * sizeof(float)), 0) << row;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(WeightRecords, HopperRecords, testing::ValuesIn(records_on_hopper()), [](const auto& param) {
   return test_name(std::get<0>(param.param) + "_" + std::string(to_string(std::get<1>(param.param))));
 });
 
+/// On a Hopper GPU.
+class HopperRows : public testing::TestWithParam<std::string> {
+ protected:
+  const Device device = device_named(GetParam());
+};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(HopperRows);
+std::vector<std::string> hopper_names() {
+  std::vector<std::string> list = device_names();
+  std::erase_if(list, [](const std::string& name) { return name == "cpu" || !device_named(name).impl()->is_hopper(); });
+  return list;
+}
+INSTANTIATE_TEST_SUITE_P(WeightRows, HopperRows, testing::ValuesIn(hopper_names()), [](const auto& param) { return test_name(param.param); });
+
+// Weights that come near f32's end: whole numbers times powers of two, so that every kernel's y is exact. A row of x is zero.
+TEST_P(HopperRows, LargestScalesOfMxfp4) {
+  const std::int64_t n = 16, k = 32;
+  struct Values {
+    int scale;  // 2^(scale - 127)
+    float x;
+  };
+  for (const Values& v : {Values{242, 1.0f}, Values{254, 0x1p-110f}, Values{3, 0x1p120f}}) {
+    std::vector<std::byte> blocks(static_cast<std::size_t>(n) * block_bytes(DType::mxfp4), std::byte{0x22});  // codes of 1
+    for (std::size_t row = 0; row < 16; ++row) blocks[row * block_bytes(DType::mxfp4)] = static_cast<std::byte>(v.scale);
+    const Tensor raw = uploaded(device, DType::mxfp4, n, k, blocks);
+    const Weight weight = in_records(device, {&raw, 1});
+    const float want = std::ldexp(32 * v.x, v.scale - 127);
+    const auto expect = [&](const Guarded& y) {
+      const std::vector<float> got = y.read();
+      for (std::size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], i < 16 ? 0.0f : want) << "scale " << v.scale << ", " << i;
+    };
+    for (const std::int64_t m : {2, 4}) {
+      Guarded x(device, DType::f32, {m, k}), y(device, DType::f32, {m, n});
+      std::vector<float> rows(static_cast<std::size_t>(m * k), v.x);
+      std::fill_n(rows.begin(), k, 0.0f);
+      x.write(rows);
+      must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, y.tensor()); }));
+      expect(y);
+    }
+    for (int kind = 0; kind < tile::kKinds; ++kind) {
+      SCOPED_TRACE(ops::hopper_tile_name(DType::mxfp4, kind));
+      const std::int64_t m = ops::hopper_tile_shape(DType::mxfp4, kind).tokens + 1;
+      Guarded x(device, DType::f32, {m, k}), y(device, DType::f32, {m, n});
+      std::vector<float> rows(static_cast<std::size_t>(m * k), v.x);
+      std::fill_n(rows.begin(), k, 0.0f);
+      x.write(rows);
+      must(run(device, [&](CommandEncoder& e) {
+        return ops::matmul_hopper_kind(e, x.tensor(), {weight.impl()->storage, WeightForm::records}, y.tensor(), {m, n, k, DType::mxfp4},
+                                       Numerics::f16, kind, 1);
+      }));
+      expect(y);
+    }
+  }
+}
+
 // The same of rows of f16 and bf16, the last of which end inside a copy. Rows of bf16 are as far apart in size as the type allows.
-TEST(WeightRows, EveryTileKernelOfHopper) {
+TEST_P(HopperRows, EveryTileKernel) {
   Random random(55);
   SCOPED_TRACE(random.trace());
-  for (const Device& device : gpus()) {
-    if (!device.impl()->is_hopper()) continue;
-    for (const ops::DenseFormat format : {ops::DenseFormat::f16, ops::DenseFormat::bf16, ops::DenseFormat::bf16_narrow}) {
-      const DType type = format == ops::DenseFormat::f16 ? DType::f16 : DType::bf16;
-      const bool narrow = format == ops::DenseFormat::bf16_narrow;
-      const std::int64_t n = 150, k = 1307;
-      std::vector<float> values = random.uniform(static_cast<std::size_t>(n * k), -2, 2);
-      if (type == DType::bf16) {
-        for (std::size_t i = 0; i < values.size(); ++i) values[i] = std::ldexp(values[i], static_cast<int>(i / static_cast<std::size_t>(k)) % 3 * 40 - 40);
+  for (const ops::DenseFormat format : {ops::DenseFormat::f16, ops::DenseFormat::bf16, ops::DenseFormat::bf16_narrow}) {
+    const DType type = format == ops::DenseFormat::f16 ? DType::f16 : DType::bf16;
+    const bool narrow = format == ops::DenseFormat::bf16_narrow;
+    const std::int64_t n = 150, k = 1307;
+    std::vector<float> values = random.uniform(static_cast<std::size_t>(n * k), -2, 2);
+    if (type == DType::bf16) {
+      for (std::size_t i = 0; i < values.size(); ++i) values[i] = std::ldexp(values[i], static_cast<int>(i / static_cast<std::size_t>(k)) % 3 * 40 - 40);
+    }
+    const Tensor raw = uploaded(device, type, n, k, encoded(type, values));
+    const Weight weight = in_form(device, {&raw, 1}, WeightForm::rows);
+    for (int kind = 0; kind < tile::kDenseKinds; ++kind) {
+      const std::int64_t m = tile::dense_shape_of(kind).tokens + 5;
+      Guarded x(device, DType::f32, {m, k}, {4, 0}), wanted(device, DType::f32, {m, n});
+      std::vector<float> rows = random.uniform(static_cast<std::size_t>(m * k), -2, 2);
+      if (narrow) {  // x as the class rounds it: what is left are sums
+        for (float& v : rows) v = static_cast<float>(bf16(v));
       }
-      const Tensor raw = uploaded(device, type, n, k, encoded(type, values));
-      const Weight weight = in_form(device, {&raw, 1}, WeightForm::rows);
-      for (int kind = 0; kind < tile::kDenseKinds; ++kind) {
-        const std::int64_t m = tile::dense_shape_of(kind).tokens + 5;
-        Guarded x(device, DType::f32, {m, k}, {4, 0}), wanted(device, DType::f32, {m, n});
-        std::vector<float> rows = random.uniform(static_cast<std::size_t>(m * k), -2, 2);
-        if (narrow) {  // x as the class rounds it: what is left are sums
-          for (float& v : rows) v = static_cast<float>(bf16(v));
-        }
-        x.write(rows);
-        MatmulOptions exact;
-        exact.numerics = Numerics::exact;
-        must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
-        // Row by row of the weights: the large ones would hide the small.
-        const auto alike = [&](std::vector<float> y) {
-          for (std::size_t i = 0; i < y.size(); ++i)
-            y[i] = std::ldexp(y[i], type == DType::bf16 ? 40 - static_cast<int>(i % static_cast<std::size_t>(n)) % 3 * 40 : 0);
-          return y;
-        };
-        const std::vector<float> want = alike(wanted.read());
-        for (const std::uint32_t splits : {1u, 2u, 3u, 4u}) {  // two and four pair up, of many tokens
-          SCOPED_TRACE(std::string(ops::hopper_dense_name(format, kind)) + " parts " + std::to_string(splits));
-          Guarded y(device, DType::f32, {m, n}, {3, 4});
-          must(run(device, [&](CommandEncoder& e) {
-            return ops::matmul_hopper_kind(e, x.tensor(), {weight.impl()->storage, WeightForm::rows}, y.tensor(), {m, n, k, type},
-                                           narrow ? Numerics::bf16 : Numerics::f16, kind, splits);
-          }));
-          EXPECT_TRUE(y.intact());
-          EXPECT_LE(nmse(alike(y.read()), want), narrow ? 1e-9 : 3e-7);
-        }
+      x.write(rows);
+      MatmulOptions exact;
+      exact.numerics = Numerics::exact;
+      must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
+      // Row by row of the weights: the large ones would hide the small.
+      const auto alike = [&](std::vector<float> y) {
+        for (std::size_t i = 0; i < y.size(); ++i)
+          y[i] = std::ldexp(y[i], type == DType::bf16 ? 40 - static_cast<int>(i % static_cast<std::size_t>(n)) % 3 * 40 : 0);
+        return y;
+      };
+      const std::vector<float> want = alike(wanted.read());
+      for (const std::uint32_t splits : {1u, 2u, 3u, 4u}) {  // two and four pair up, of many tokens
+        SCOPED_TRACE(std::string(ops::hopper_dense_name(format, kind)) + " parts " + std::to_string(splits));
+        Guarded y(device, DType::f32, {m, n}, {3, 4});
+        must(run(device, [&](CommandEncoder& e) {
+          return ops::matmul_hopper_kind(e, x.tensor(), {weight.impl()->storage, WeightForm::rows}, y.tensor(), {m, n, k, type},
+                                         narrow ? Numerics::bf16 : Numerics::f16, kind, splits);
+        }));
+        EXPECT_TRUE(y.intact());
+        EXPECT_LE(nmse(alike(y.read()), want), narrow ? 1e-9 : 3e-7);
       }
     }
   }
 }
 
 // Models have sizes that no tile divides: through the public door, every type whose blocks divide k.
-TEST(WeightRows, SizesThatNoTileDivides) {
+TEST_P(HopperRows, SizesThatNoTileDivides) {
   Random random(58);
   SCOPED_TRACE(random.trace());
-  for (const Device& device : gpus()) {
-    if (!device.impl()->is_hopper()) continue;
-    const bool small = wants_small_sizes(device.capabilities().backend);
-    for (const DType type : kWeightTypes) {
-      for (const std::int64_t k : {704, 2112, 2880}) {
-        if (ops::hopper_form(type) == WeightForm::prepared || k % block_elems(type) != 0 || (small && k > 704)) continue;
-        const std::int64_t n = 201;
-        const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
-        const Weight weight = must(Weight::prepare(device, raw, {PrepareMode::on, {}}));
-        for (const std::int64_t m : {7, 70, 300}) {
-          SCOPED_TRACE(std::string(to_string(type)) + " k " + std::to_string(k) + " m " + std::to_string(m));
-          Guarded x(device, DType::f32, {m, k}), y(device, DType::f32, {m, n}), wanted(device, DType::f32, {m, n});
-          x.write(random.uniform(static_cast<std::size_t>(m * k), -2, 2));
-          MatmulOptions tiles, exact;
-          tiles.route = Route::tile;
-          exact.numerics = Numerics::exact;
-          const MatmulPlan plan = must(plan_matmul(device, {m, n, k, type}, true, tiles));
-          EXPECT_EQ(plan.kernel.substr(0, 14), "matmul_hopper_");
-          EXPECT_EQ(plan.numerics, Numerics::f16);
-          must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
-          must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, y.tensor(), tiles); }));
-          EXPECT_TRUE(y.intact());
-          EXPECT_LE(nmse(y.read(), wanted.read()), 3e-7);
-        }
+  const bool small = wants_small_sizes(device.capabilities().backend);
+  for (const DType type : kWeightTypes) {
+    for (const std::int64_t k : {704, 2112, 2880}) {
+      if (ops::hopper_form(type) == WeightForm::prepared || k % block_elems(type) != 0 || (small && k > 704)) continue;
+      const std::int64_t n = 201;
+      const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
+      const Weight weight = must(Weight::prepare(device, raw, {PrepareMode::on, {}}));
+      for (const std::int64_t m : {7, 70, 300}) {
+        SCOPED_TRACE(std::string(to_string(type)) + " k " + std::to_string(k) + " m " + std::to_string(m));
+        Guarded x(device, DType::f32, {m, k}), y(device, DType::f32, {m, n}), wanted(device, DType::f32, {m, n});
+        x.write(random.uniform(static_cast<std::size_t>(m * k), -2, 2));
+        MatmulOptions tiles, exact;
+        tiles.route = Route::tile;
+        exact.numerics = Numerics::exact;
+        const MatmulPlan plan = must(plan_matmul(device, {m, n, k, type}, true, tiles));
+        EXPECT_EQ(plan.kernel.substr(0, 14), "matmul_hopper_");
+        EXPECT_EQ(plan.numerics, Numerics::f16);
+        must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
+        must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, y.tensor(), tiles); }));
+        EXPECT_TRUE(y.intact());
+        EXPECT_LE(nmse(y.read(), wanted.read()), 3e-7);
       }
     }
   }
@@ -521,31 +651,28 @@ TEST(WeightRows, ArePreparedRowsWithExponents) {
 }
 
 // A named route of tiles keeps the bits of a row, whatever rows stand beside it: k has one part then.
-TEST(WeightRows, BatchInvariantTilesOfHopper) {
+TEST_P(HopperRows, BatchInvariantTiles) {
   Random random(57);
   SCOPED_TRACE(random.trace());
-  for (const Device& device : gpus()) {
-    if (!device.impl()->is_hopper()) continue;
-    for (const DType type : {DType::q4_0, DType::q6_K, DType::f16, DType::bf16}) {
-      const std::int64_t n = 150, k = 5120;
-      const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
-      const Weight weight = must(Weight::prepare(device, raw, {PrepareMode::on, {}}));
-      const std::int64_t most = 300;
-      Guarded x(device, DType::f32, {most, k}), all(device, DType::f32, {most, n});
-      x.write(random.uniform(static_cast<std::size_t>(most * k), -2, 2));
-      MatmulOptions options;
-      options.route = Route::tile;
-      options.batch_invariant = true;
-      must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, all.tensor(), options); }));
-      const std::vector<float> want = all.read();
-      for (const std::int64_t m : {1, 17, 40, 100, 200}) {
-        SCOPED_TRACE(std::string(to_string(type)) + " m " + std::to_string(m));
-        Guarded y(device, DType::f32, {m, n});
-        const Tensor some = must(x.tensor().slice(0, 0, m));
-        must(run(device, [&](CommandEncoder& e) { return matmul(e, some, weight, y.tensor(), options); }));
-        const std::vector<float> got = y.read();
-        EXPECT_EQ(std::memcmp(got.data(), want.data(), got.size() * sizeof(float)), 0);
-      }
+  for (const DType type : {DType::q4_0, DType::q6_K, DType::f16, DType::bf16}) {
+    const std::int64_t n = 150, k = 5120;
+    const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
+    const Weight weight = must(Weight::prepare(device, raw, {PrepareMode::on, {}}));
+    const std::int64_t most = 300;
+    Guarded x(device, DType::f32, {most, k}), all(device, DType::f32, {most, n});
+    x.write(random.uniform(static_cast<std::size_t>(most * k), -2, 2));
+    MatmulOptions options;
+    options.route = Route::tile;
+    options.batch_invariant = true;
+    must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, all.tensor(), options); }));
+    const std::vector<float> want = all.read();
+    for (const std::int64_t m : {1, 17, 40, 100, 200}) {
+      SCOPED_TRACE(std::string(to_string(type)) + " m " + std::to_string(m));
+      Guarded y(device, DType::f32, {m, n});
+      const Tensor some = must(x.tensor().slice(0, 0, m));
+      must(run(device, [&](CommandEncoder& e) { return matmul(e, some, weight, y.tensor(), options); }));
+      const std::vector<float> got = y.read();
+      EXPECT_EQ(std::memcmp(got.data(), want.data(), got.size() * sizeof(float)), 0);
     }
   }
 }
