@@ -242,6 +242,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int run_command_line(int argc, char** argv) {
+  keep_standard_descriptors();
   signal(SIGPIPE, SIG_IGN);  // a closed stdout shows as a failed write
   try {
     return run(argc, argv);

@@ -19,7 +19,10 @@ inline constexpr int kBadUsage = 2;  ///< the command line cannot be followed
 /// The program mlxn; argv[0] is its name. Returns the exit code.
 [[nodiscard]] int run_command_line(int argc, char** argv);
 
-/// Writes results to stdout. False once stdout is closed or full: the command then ends quietly with kFailed.
+/// Keeps files off the numbers of stdin, stdout and stderr where the caller closed them: what is printed would go into a file.
+void keep_standard_descriptors();
+/// Writes results to stdout. False once stdout is closed or full, which it has told stderr, but for a pipe that nobody reads any
+/// more: the command then ends with kFailed and needs no word of its own.
 [[nodiscard]] bool print(std::string_view text);
 /// Writes one line "mlxn: TEXT" to stderr.
 void complain(std::string_view text);

@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -17,8 +18,24 @@ constexpr std::size_t kMaxTextBytes = std::size_t{1} << 30;
 
 }  // namespace
 
+void keep_standard_descriptors() {
+  for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (fcntl(descriptor, F_GETFD) != -1 || errno != EBADF) continue;
+    // The lowest free number is this one. It is opened the wrong way round, so that reading or writing it is still an error.
+    const int opened = open("/dev/null", descriptor == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+    if (opened != descriptor && opened >= 0) close(opened);
+  }
+}
+
 bool print(std::string_view text) {
-  return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
+  static bool said = false;
+  errno = 0;
+  if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0) return true;
+  const int code = errno;
+  // Who reads a pipe and has seen enough, as head does, wants no more of it.
+  if (code != EPIPE && !said) complain(fmt::format("cannot write to stdout: {}", std::strerror(code)));
+  said = true;
+  return false;
 }
 
 void complain(std::string_view text) {

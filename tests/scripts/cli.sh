@@ -159,8 +159,43 @@ for said in '"x":"f16"' '"y":"bf16"' '"early_starts":false' '"batch_invariant":t
 # Rounding y to bf16 makes an error of 2.8e-6, whatever the numbers: enough of them are compared to find about that.
 sed 's/.*"nmse":\([0-9.e-]*\).*/\1/' bench.json | awk '!($1 > 2.2e-6 && $1 < 3.5e-6) { exit 1 }' || { fail "bench matmul: nmse is not that of bf16"; cat bench.json; }
 
+# What cannot be written is said, once, by every command; only a reader that has seen enough is none of its business.
+short="--shape 64x64 --type f32 --seconds 0.001"
+while read -r arguments; do
+  # shellcheck disable=SC2086
+  "$mlxn" $arguments < /dev/null >&- 2> err
+  code=$?
+  [ $code = 1 ] && [ "$(grep -c '^mlxn: cannot write to stdout: ' err)" = 1 ] || { fail "$arguments with a closed stdout: exit code $code"; cat err; }
+  if [ -e /dev/full ]; then
+    # shellcheck disable=SC2086
+    "$mlxn" $arguments < /dev/null > /dev/full 2> err
+    code=$?
+    [ $code = 1 ] && [ "$(grep -c '^mlxn: cannot write to stdout: No space left on device$' err)" = 1 ] || { fail "$arguments on a full disk: exit code $code"; cat err; }
+  fi
+done <<END
+--help
+--version
+generate --help
+generate -m $model -p hi -n 5
+chat -m $model --template chatml -p hi -n 5
+inspect -m $model
+inspect -m $model --json
+tokenize -m $model -p hi
+tokenize -m $model -p hi --json
+devices
+perplexity -m $model -f $text -c 128 --chunks 1
+synth --like tiny -o full.gguf
+synth --like tiny -o full.gguf --json
+bench --explain
+bench matmul $short
+bench matmul $short --json
+bench matmul $short --explain
+bench model -m tiny.gguf -p 1 -n 0 -r 1
+END
+{ "$mlxn" generate -m "$model" -p hi -n 500 --temp 0 2> err; echo $? > code; } | head -c 1 > first
+[ "$(cat code)" = 1 ] && [ ! -s err ] || { fail "a pipe that nobody reads: exit code $(cat code)"; cat err; }
+
 if [ -e /dev/full ]; then
-  "$mlxn" generate -m "$model" -p a -n 4 > /dev/full 2> err && fail "a full disk goes unnoticed"
   "$mlxn" tokenize -m "$model" -p "To be, or not to be" --ids --stats > full 2> /dev/full || fail "tokenize --stats, nowhere to print them: exit code $?"
   cmp -s ids full || fail "tokenize --stats, nowhere to print them: other ids"
   "$mlxn" generate -m "$model" -p a -n 4 --stats > full 2> /dev/full || fail "generate --stats, nowhere to print them: exit code $?"
