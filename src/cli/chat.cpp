@@ -151,11 +151,12 @@ class Conversation {
 
 Result<int> chat(const ChatFlags& f) {
   const auto start = Clock::now();
+  catch_interrupts(OnInterrupt::end);
   MLXN_TRY(const InferenceOptions options, read_flags(f.inference));
   MLXN_TRY(const OpenedFile opened, open_file(f.inference.model));
   MLXN_TRY(ChatTemplate chat_template, choose_template(f, opened));
   for (const std::string& note : chat_template.notes()) complain(note);
-  catch_interrupts(true);
+  catch_interrupts(OnInterrupt::stop_once);
   MLXN_TRY(const Model model, load_model(opened, options.load));
   MLXN_TRY(Session session, make_session(model, f.inference, options.session));
   MLXN_TRY(Sampler sampler, make_sampler(model, session, options.sampler));
@@ -164,8 +165,9 @@ Result<int> chat(const ChatFlags& f) {
   conversation.set_load_seconds(seconds_since(start));
   if (f.system) conversation.say_system(*f.system);
 
-  catch_interrupts(false);
+  catch_interrupts(OnInterrupt::stop);
   const bool terminal = isatty(STDIN_FILENO) != 0;
+  bool stopped = false;  // by Ctrl-C, where nobody is there to go on
   std::optional<std::string> first = f.prompt;
   for (std::string message;;) {
     if (first) {
@@ -175,7 +177,8 @@ Result<int> chat(const ChatFlags& f) {
       MLXN_TRY(const Read read, read_message(terminal && shows_progress(), message));
       if (read == Read::end) break;
       if (read == Read::interrupted) {
-        if (!terminal) break;
+        stopped = !terminal;
+        if (stopped) break;
         show("\n(Ctrl-D ends the conversation)\n");
         continue;
       }
@@ -187,12 +190,16 @@ Result<int> chat(const ChatFlags& f) {
     if (said) continue;
     // A person can go on; a script's next line would answer something that was never said.
     const bool refused = said.error().code() == ErrorCode::out_of_range || said.error().code() == ErrorCode::cancelled;
+    const bool cancelled = said.error().code() == ErrorCode::cancelled;
+    stopped = cancelled && !terminal;
+    if (stopped) break;
     if (!terminal || !refused) return said.error();
-    complain(said.error().code() == ErrorCode::cancelled ? "stopped: the message was not read" : said.error().message());
+    complain(cancelled ? "stopped: the message was not read" : said.error().message());
   }
   if (terminal && shows_progress()) show("\n");
+  if (stopped) complain("interrupted before a message was read");
   print_summary(conversation.timing(), model, conversation.session(), options.sampler.sample.seed);
-  return kOk;
+  return stopped ? kInterrupted : kOk;
 }
 
 }  // namespace

@@ -191,6 +191,7 @@ void add_bench(CLI::App& app, BenchMatmulFlags& m, BenchCeilingsFlags& ceilings,
 int run(int argc, char** argv) {
   CLI::App app("Quantised LLM inference on GGUF files.", "mlxn");
   app.require_subcommand(1);
+  app.footer("Exit codes: 0 success, 1 the work failed, 2 bad usage, 130 interrupted by Ctrl-C.");
   app.set_version_flag("--version", MLXN_VERSION);
   GenerateFlags generate;
   ChatFlags chat;

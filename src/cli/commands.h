@@ -15,6 +15,7 @@ namespace mlxn::cli {
 inline constexpr int kOk = 0;
 inline constexpr int kFailed = 1;    ///< the work failed
 inline constexpr int kBadUsage = 2;  ///< the command line cannot be followed
+inline constexpr int kInterrupted = 130;  ///< Ctrl-C stopped the work, as shells have it: 128 and the signal's number
 
 /// The program mlxn; argv[0] is its name. Returns the exit code.
 [[nodiscard]] int run_command_line(int argc, char** argv);

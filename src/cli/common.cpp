@@ -47,7 +47,11 @@ void show(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stde
 
 int fail(const Error& error) {
   complain(error.rule().empty() ? fmt::format("{}", error.message()) : fmt::format("{} ({})", error.message(), error.rule()));
-  return error.code() == ErrorCode::invalid_argument ? kBadUsage : kFailed;
+  switch (error.code()) {
+    case ErrorCode::invalid_argument: return kBadUsage;
+    case ErrorCode::cancelled: return kInterrupted;
+    default: return kFailed;
+  }
 }
 
 bool shows_progress() { return isatty(STDERR_FILENO) != 0; }

@@ -12,6 +12,7 @@ namespace {
 
 Result<int> generate(const GenerateFlags& f) {
   const auto start = Clock::now();
+  catch_interrupts(OnInterrupt::end);
   if (f.prompt && f.prompt_file) return make_error(ErrorCode::invalid_argument, "-p and -f exclude each other");
   MLXN_TRY(InferenceOptions options, read_flags(f.inference));
   std::string prompt = f.prompt.value_or("");
@@ -30,7 +31,7 @@ Result<int> generate(const GenerateFlags& f) {
     return make_error(ErrorCode::invalid_argument, "nothing to start from: no prompt, and the model has no beginning-of-text token");
   }
 
-  catch_interrupts(true);
+  catch_interrupts(OnInterrupt::stop_once);
   MLXN_TRY(const Model model, load_model(opened, options.load));
   const auto count = static_cast<std::int64_t>(tokens.size());
   if (const std::int64_t context = context_of(f.inference, model); count > context) {
@@ -59,7 +60,10 @@ Result<int> generate(const GenerateFlags& f) {
   const std::int64_t predict = f.inference.predict;
   TokenId token = 0;
   Counters at_first_pass;  // after the first pass over one token, which records it
-  while (logits && !interrupted() && (predict < 0 || static_cast<std::int64_t>(timing.generated) < predict)) {
+  bool stopped = !logits;  // by Ctrl-C
+  while (!stopped && (predict < 0 || static_cast<std::int64_t>(timing.generated) < predict)) {
+    stopped = interrupted();
+    if (stopped) break;
     // The prompt's pass gives the first token, the pass over a token the one after it.
     MLXN_TRY(token, timing.generated == 0 ? sampler.next(*logits) : session.next(token, sampler));
     if (timing.generated == 0) timing.first_token = seconds_since(start);
@@ -76,6 +80,10 @@ Result<int> generate(const GenerateFlags& f) {
   timing.generate = seconds_since(generate_start);
   timing.decoded = timing.generated > 0 ? timing.generated - 1 : 0;  // the prompt's pass gives the first one
   if (!print(shown.flush() + "\n")) return kFailed;
+  if (stopped) {
+    complain(logits ? fmt::format("interrupted after {} tokens", timing.generated)
+                    : fmt::format("interrupted after {} of the prompt's {} tokens", timing.prompt_tokens, count));
+  }
   print_summary(timing, model, session, options.sampler.sample.seed);
   if (f.stats) {
     const Counters c = opened.device.counters();
@@ -93,7 +101,7 @@ Result<int> generate(const GenerateFlags& f) {
     }
     show(fmt::format("peak resident memory {} bytes\n", peak_resident_bytes()));
   }
-  return kOk;
+  return stopped ? kInterrupted : kOk;
 }
 
 }  // namespace

@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
 
@@ -15,14 +17,36 @@ namespace {
 
 volatile sig_atomic_t interrupt_seen = 0;
 volatile sig_atomic_t ends_at_second = 0;
+volatile sig_atomic_t chunks_run = 0;
 Session* volatile running_session = nullptr;
+
+/// To stderr, from a signal handler: no buffers, no locks.
+template <std::size_t kBytes>
+void write_at_once(const char (&text)[kBytes]) {
+  if (write(STDERR_FILENO, text, kBytes - 1) < 0) return;  // what cannot be written is lost
+}
 
 /// Lets the token or chunk at hand finish.
 void on_interrupt(int) {
+  const int error = errno;
+  const bool first = interrupt_seen == 0;
   interrupt_seen = 1;
   Session* const session = running_session;
   if (session != nullptr) session->cancel();
   if (ends_at_second != 0) signal(SIGINT, SIG_DFL);
+  if (chunks_run != 0 && first) {
+    if (ends_at_second != 0) {
+      write_at_once("mlxn: stopping after the current chunk; Ctrl-C again ends at once\n");
+    } else {
+      write_at_once("mlxn: stopping after the current chunk\n");
+    }
+  }
+  errno = error;
+}
+
+void end_at_interrupt(int) {
+  write_at_once("mlxn: interrupted\n");
+  _exit(kInterrupted);
 }
 
 Result<void> check(const InferenceFlags& f) {
@@ -40,14 +64,23 @@ Result<void> check(const InferenceFlags& f) {
 
 }  // namespace
 
-void catch_interrupts(bool once) {
-  ends_at_second = once ? 1 : 0;
+void catch_interrupts(OnInterrupt what) {
+  ends_at_second = what == OnInterrupt::stop_once ? 1 : 0;
   struct sigaction action = {};  // without SA_RESTART: reading a line ends, too
-  action.sa_handler = on_interrupt;
+  action.sa_handler = what == OnInterrupt::end ? end_at_interrupt : on_interrupt;
   sigaction(SIGINT, &action, nullptr);
 }
 bool interrupted() noexcept { return interrupt_seen != 0; }
 void clear_interrupt() noexcept { interrupt_seen = 0; }
+
+ChunksRun::ChunksRun(Session* cancelled) noexcept {
+  running_session = cancelled;
+  chunks_run = 1;
+}
+ChunksRun::~ChunksRun() {
+  chunks_run = 0;
+  running_session = nullptr;
+}
 
 Result<InferenceOptions> read_flags(const InferenceFlags& f) {
   MLXN_CHECK(check(f));
@@ -91,6 +124,7 @@ Result<Model> load_model(const OpenedFile& opened, const LoadOptions& options) {
   };
   auto loaded = Model::load(opened.file, opened.device, load);
   if (progress) show("\r\033[K");
+  if (!loaded && loaded.error().code() == ErrorCode::cancelled) return make_error(ErrorCode::cancelled, "interrupted while loading the model");
   if (!loaded) return loaded.error();
   const ModelInfo& info = loaded->info();
   if (!info.prepare_note.empty()) complain(info.prepare_note);
@@ -123,10 +157,10 @@ Result<Sampler> make_sampler(const Model& model, const Session& session, const S
 }
 
 Result<Tensor> append_prompt(Session& session, std::span<const TokenId> tokens) {
-  running_session = &session;
-  auto logits = session.append(tokens);
-  running_session = nullptr;
-  return logits;
+  if (interrupted()) return Error(ErrorCode::cancelled);
+  const ChunksRun running(&session);
+  if (interrupted()) session.cancel();  // it came between the two lines before
+  return session.append(tokens);
 }
 
 void print_summary(const Timing& t, const Model& model, const Session& session, std::uint64_t seed) {

@@ -13,10 +13,23 @@ using Clock = std::chrono::steady_clock;
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-/// From now on Ctrl-C sets interrupted() instead of ending the program; with `once`, a second one ends it.
-void catch_interrupts(bool once);
+enum class OnInterrupt : std::uint8_t {
+  end,        ///< the program ends at once with a line that says so: there is nothing to finish yet
+  stop_once,  ///< interrupted() is set and the work stops where it can; the next Ctrl-C ends the program
+  stop        ///< the same each time
+};
+/// What Ctrl-C does from now on.
+void catch_interrupts(OnInterrupt what);
 [[nodiscard]] bool interrupted() noexcept;
 void clear_interrupt() noexcept;
+/// While it lives, Ctrl-C is answered with a line that the work stops after the chunk at hand, which may take long.
+class ChunksRun {
+ public:
+  explicit ChunksRun(Session* cancelled = nullptr) noexcept;  ///< Session::cancel() is called on it
+  ~ChunksRun();
+  ChunksRun(const ChunksRun&) = delete;
+  ChunksRun& operator=(const ChunksRun&) = delete;
+};
 
 /// The flags as the library takes them. Errors: invalid_argument.
 struct InferenceOptions {

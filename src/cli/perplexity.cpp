@@ -13,6 +13,7 @@ namespace mlxn::cli {
 namespace {
 
 Result<int> perplexity(const PerplexityFlags& f) {
+  catch_interrupts(OnInterrupt::end);
   PerplexityOptions options;
   options.context = f.context;
   options.chunks = f.chunks;
@@ -28,12 +29,8 @@ Result<int> perplexity(const PerplexityFlags& f) {
   }
   MLXN_TRY(std::string text, read_text(f.file));
   if (!text.empty() && text.back() == '\n') text.pop_back();  // as llama.cpp reads it
-  MLXN_TRY(const Device device, open_device(f.model.device, f.model.threads));
-  say_choice(device);
-  GgufOptions reading;
-  if (f.model.no_mmap) reading.source = GgufOptions::Source::copy;
-  MLXN_TRY(const GgufFile file, GgufFile::open(f.model.model, reading));
-  MLXN_TRY(const Tokenizer tokenizer, Tokenizer::from_gguf(file));
+  MLXN_TRY(const OpenedFile opened, open_file(f.model));
+  const Tokenizer& tokenizer = opened.tokenizer;
   EncodeOptions encode;
   encode.add_eos = false;
   MLXN_TRY(const std::vector<TokenId> tokens, tokenizer.encode(text, encode));
@@ -42,19 +39,21 @@ Result<int> perplexity(const PerplexityFlags& f) {
     return make_error(ErrorCode::invalid_argument, "{}: {} tokens, wanted at least two chunks of {} (-c)", f.file, tokens.size(), f.context);
   }
 
-  MLXN_TRY(const Model model, Model::load(file, device, load));
-  if (!model.info().prepare_note.empty()) complain(model.info().prepare_note);
+  catch_interrupts(OnInterrupt::stop_once);
+  MLXN_TRY(const Model model, load_model(opened, load));
   if (f.context > model.info().context) {
     complain(fmt::format("the context of {} is beyond the {} positions that the model was trained for", f.context,
                          model.info().context));
   }
-  catch_interrupts(true);
   const bool progress = shows_progress();
   options.progress = [&](const PerplexityResult& so_far) {
     if (progress) show(fmt::format("[{}]{:.4f},", so_far.chunks, so_far.perplexity));
     return !interrupted();
   };
-  const auto measured = measure_perplexity(model, tokens, options);
+  const auto measured = [&] {
+    const ChunksRun running;
+    return measure_perplexity(model, tokens, options);
+  }();
   if (progress) show("\n");
   if (!measured) return measured.error();
   if (!f.json) return print(fmt::format("PPL = {:.4f} +/- {:.5f}\n", measured->perplexity, measured->error)) ? kOk : kFailed;

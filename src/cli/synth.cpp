@@ -17,7 +17,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 volatile sig_atomic_t stop_requested = 0;
-void request_stop(int) { stop_requested = 1; }
+void request_stop(int signal) { stop_requested = signal; }
 
 /// A signal that the caller had ignored, as nohup does, stays ignored.
 void stop_cleanly_on(int signal) {
@@ -115,6 +115,10 @@ Result<int> synth(const SynthFlags& f) {
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) stop_cleanly_on(signal);
   const auto report = synthesize(f.output, model, options);
   if (progress) show("\r\033[K");
+  if (!report && report.error().code() == ErrorCode::cancelled) {
+    complain(report.error().message());
+    return 128 + static_cast<int>(stop_requested);
+  }
   if (!report) return report.error();
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   if (f.json) {

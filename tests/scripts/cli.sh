@@ -70,7 +70,9 @@ mkdir stopped
 "$mlxn" synth --like llama3.2-1b -o stopped/s.gguf > synth 2> err &
 for _ in $(seq 100); do [ -n "$(ls -A stopped)" ] && break; sleep 0.02; done
 kill -TERM $!
-wait $! && fail "synth: SIGTERM does not stop it"
+wait $!
+code=$?
+[ $code = 143 ] && grep -q 'synth: stopped after' err || { fail "synth: exit code $code after SIGTERM"; cat err; }
 [ -z "$(ls -A stopped)" ] || fail "synth: SIGTERM leaves $(ls -A stopped)"
 parameters=$(sed -n 's/.*"parameters":\([0-9]*\).*/\1/p' synth.json)
 "$mlxn" inspect -m tiny.gguf --json | grep -q "\"parameters\":$parameters," || fail "inspect counts others than the $parameters parameters of synth"
@@ -145,6 +147,72 @@ printf 'Enough?\n' >&7
 exec 7>&-
 wait $program || { fail "chat: exit code $? after Ctrl-C"; cat err; }
 grep -q 'prompt' err || { fail "chat: no summary after Ctrl-C"; cat err; }
+
+# Ctrl-C: what there is stays, a line on stderr says how far it came, and the exit code is 130.
+printed() {  # printed BYTES: waits until stopped.out has so many
+  for _ in $(seq 200); do [ "$(wc -c < stopped.out)" -ge "$1" ] && break; sleep 0.02; done
+}
+interrupts() {  # interrupts LINE BYTES ARGUMENTS...: SIGINT once so many bytes are printed; what line of stderr is wanted
+  local line=$1 bytes=$2 code program
+  shift 2
+  : > stopped.out
+  "$mlxn" "$@" > stopped.out 2> err < /dev/null &
+  program=$!
+  if [ "$bytes" = 0 ]; then sleep 0.5; else printed "$bytes"; fi
+  kill -INT $program
+  wait $program
+  code=$?
+  [ $code = 130 ] && grep -q "^mlxn: $line" err || { fail "$* and Ctrl-C: exit code $code"; cat err; }
+}
+interrupts 'interrupted after [1-9][0-9]* tokens$' 8 generate -m "$model" -p "ROMEO:" -n -1 --ignore-eos -c 100000 --temp 0 --stats
+grep -q 'generated [1-9]' err && grep -q '^peak resident memory' err || { fail "generate: no statistics after Ctrl-C"; cat err; }
+[ "$(wc -c < stopped.out)" -gt 8 ] || fail "generate: no text after Ctrl-C"
+for _ in $(seq 400); do cat "$text"; done | head -c 100000 > long
+interrupts "interrupted after [0-9]* of the prompt's [0-9]* tokens$" 100000 generate -m "$model" -f long -n 4 -c 100000 -b 32
+grep -q '^mlxn: stopping after the current chunk; Ctrl-C again ends at once$' err || { fail "generate: Ctrl-C in a prompt is not answered"; cat err; }
+"$mlxn" generate -m "$model" -f long -n 4 -c 100000 -b 100000 > stopped.out 2> err &
+printed 100000
+kill -INT $!
+for _ in $(seq 200); do grep -q 'ends at once' err && break; sleep 0.02; done
+kill -INT $!
+wait $!
+code=$?
+[ $code = 130 ] && ! grep -q 'generated' err || { fail "generate: exit code $code after a second Ctrl-C"; cat err; }
+interrupts 'perplexity: stopped after [0-9]* of [0-9]* chunks$' 0 perplexity -m "$model" -f long -c 512 -b 1
+# Before anything is generated there is nothing to finish.
+"$mlxn" generate -m "$model" -n 4 -f - > stopped.out 2> err < lines &
+program=$!
+exec 7> lines
+sleep 0.3
+kill -INT $program
+wait $program
+code=$?
+exec 7>&-
+[ $code = 130 ] && [ "$(cat err)" = "mlxn: interrupted" ] || { fail "generate -f -: exit code $code after Ctrl-C"; cat err; }
+# At whatever moment it comes: all was done, or that it was not is said.
+"$mlxn" synth --like tiny --layers 300 -o deep.gguf > synth 2> err || { fail "synth --layers 300: exit code $?"; cat err; }
+for delay in 0.01 0.02 0.04 0.06 0.1 0.15 0.2; do
+  "$mlxn" generate -m deep.gguf -p "the people" -n 40 --ignore-eos --no-mmap > stopped.out 2> err &
+  program=$!
+  sleep $delay
+  kill -INT $program 2> /dev/null
+  wait $program
+  code=$?
+  case $code in 0) wanted=0 ;; *) wanted=1 ;; esac
+  { [ $code = 0 ] || [ $code = 130 ]; } && [ "$(grep -c '^mlxn: interrupted' err)" = $wanted ] || { fail "Ctrl-C after $delay s: exit code $code"; cat err; }
+done
+# A conversation that nobody can go on with.
+"$mlxn" chat -m "$model" --template chatml -n 4 < lines > stopped.out 2> err &
+program=$!
+exec 7> lines
+printf 'Who?\n' >&7
+for _ in $(seq 200); do [ "$(wc -l < stopped.out)" -gt 0 ] && break; sleep 0.02; done
+sleep 0.3
+kill -INT $program
+wait $program
+code=$?
+exec 7>&-
+[ $code = 130 ] && grep -q '^mlxn: interrupted' err || { fail "chat: exit code $code after Ctrl-C before a message"; cat err; }
 
 "$mlxn" bench --explain > explain 2> err || { fail "bench --explain: exit code $?"; cat err; }
 for op in matmul rms_norm attention; do grep -q "^$op$" explain || fail "bench --explain does not name $op"; done
