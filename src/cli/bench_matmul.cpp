@@ -276,16 +276,20 @@ Result<Wanted> parse(const BenchMatmulFlags& f) {
   return wanted;
 }
 
-/// The device, with the class that is its default.
-Result<Device> open(const BenchMatmulFlags& f, MatmulOptions& options) {
+/// The device, with the class that is its default; it has the class that was asked for, of every case.
+Result<Device> open(const BenchMatmulFlags& f, Wanted& wanted) {
   MLXN_TRY(Device device, open_device(f.device, f.threads));
+  MatmulOptions& options = wanted.options;
   if (options.numerics == Numerics::automatic && device.capabilities().backend == "cpu") options.numerics = Numerics::int8act;
+  for (const Case& c : wanted.cases) {
+    MLXN_CHECK(check_precision(device, MatmulShape{c.m, c.shape.n, c.shape.k, c.type}, wanted.prepared, options));
+  }
   return device;
 }
 
 Result<int> bench(const BenchMatmulFlags& f) {
   MLXN_TRY(Wanted wanted, parse(f));
-  MLXN_TRY(const Device device, open(f, wanted.options));
+  MLXN_TRY(const Device device, open(f, wanted));
   const auto print_ceilings = [&](const Ceilings& c) {
     std::string text = fmt::format("ceilings: read {:.1f} GB/s, ", c.read_gbps);
     if (c.copy_gbps > 0) text += fmt::format("copy {:.1f} GB/s, ", c.copy_gbps);
@@ -373,7 +377,7 @@ Result<void> explain_op(const ops::OpInfo& op, bool json) {
 /// `all`: every operation; else the product alone.
 Result<int> explain(const BenchMatmulFlags& f, bool all) {
   MLXN_TRY(Wanted wanted, parse(f));
-  MLXN_TRY(const Device device, open(f, wanted.options));
+  MLXN_TRY(const Device device, open(f, wanted));
   const Capabilities& machine = device.capabilities();
   if (!f.json && !print(machine.name + "\n")) return kFailed;
   for (const ops::OpInfo* op : ops::op_table()) {

@@ -262,6 +262,7 @@ Result<int> bench(const BenchModelFlags& f) {
     const Subject subject = describe(file, path);
     for (const int threads : f.threads) {
       MLXN_TRY(const Device device, open_device(f.device, threads));
+      MLXN_CHECK(check_precision(device, file, options.numerics));
       MLXN_TRY(const Model model, Model::load(file, device, load));
       if (!model.info().prepare_note.empty()) complain(model.info().prepare_note);
       MLXN_TRY(ReadProbe probe, ReadProbe::make(device));

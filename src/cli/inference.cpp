@@ -106,11 +106,13 @@ Result<InferenceOptions> read_flags(const InferenceFlags& f) {
 }
 
 Result<OpenedFile> open_file(const ModelFlags& flags) {
+  MLXN_TRY(const Numerics numerics, parse_precision(flags.precision));
   MLXN_TRY(Device device, open_device(flags.device, flags.threads));
   say_choice(device);
   GgufOptions reading;
   if (flags.no_mmap) reading.source = GgufOptions::Source::copy;
   MLXN_TRY(GgufFile file, GgufFile::open(flags.model, reading));
+  MLXN_CHECK(check_precision(device, file, numerics));
   MLXN_TRY(Tokenizer tokenizer, Tokenizer::from_gguf(file));
   return OpenedFile{std::move(device), std::move(file), std::move(tokenizer)};
 }

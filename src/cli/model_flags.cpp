@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "cli/commands.h"
+#include "mlxn/quant.h"
 
 namespace mlxn::cli {
 
@@ -14,6 +15,25 @@ Result<Numerics> parse_precision(const std::string& text) {
     if (to_string(numerics) == text) return numerics;
   }
   return make_error(ErrorCode::invalid_argument, "--precision: '{}', wanted auto, exact, f16, bf16 or int8act", text);
+}
+
+Result<void> check_precision(const Device& device, const MatmulShape& shape, bool prepared, const MatmulOptions& options) {
+  const auto plan = plan_matmul(device, shape, prepared, options);
+  if (plan || plan.error().code() != ErrorCode::unsupported || options.numerics == Numerics::automatic) return {};
+  return make_error(ErrorCode::invalid_argument, "--precision: '{}', which {} does not have for weights of {} ({})",
+                    to_string(options.numerics), device.capabilities().id, to_string(shape.type), plan.error().message());
+}
+
+Result<void> check_precision(const Device& device, const GgufFile& file, Numerics numerics) {
+  MatmulOptions options;
+  options.numerics = numerics;
+  for (const GgufTensor& t : file.tensors()) {
+    if (t.rank != 2 || !t.dtype || !is_weight_type(*t.dtype)) continue;
+    // Whether the sizes are a model's is not known yet; a plan goes by the type alone.
+    const auto block = static_cast<std::int64_t>(block_elems(*t.dtype));
+    MLXN_CHECK(check_precision(device, MatmulShape{1, 1, block, *t.dtype}, true, options));
+  }
+  return {};
 }
 
 Result<PrepareMode> parse_prepare(const std::string& text) {

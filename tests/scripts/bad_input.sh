@@ -57,7 +57,11 @@ expect 2 "$mlxn" bench matmul --shape 9223372036854775807x256
 expect 2 "$mlxn" bench matmul --x f64
 expect 2 "$mlxn" bench matmul --y q4_0
 expect 2 "$mlxn" bench matmul --early-starts maybe
-expect 1 "$mlxn" bench matmul --device cpu --precision bf16 --type bf16 --shape 64x64 --seconds 0.01
+expect 2 "$mlxn" bench matmul --device cpu --precision bf16 --type bf16 --shape 64x64 --seconds 0.01
+expect 2 "$mlxn" bench matmul --device cpu --precision bf16 --explain
+expect 2 "$mlxn" bench model -m "$model" --device cpu --precision bf16
+expect 2 "$mlxn" chat -m "$model" --template chatml -p a --device cpu --precision bf16
+expect 2 "$mlxn" perplexity -m "$model" -f "$MLXN_SOURCE_DIR/LICENSE" -c 16 --device cpu --precision bf16
 expect 2 "$mlxn" bench
 expect 2 "$mlxn" bench matmul --explain --type q9_9
 expect 2 "$mlxn" bench model

@@ -148,6 +148,14 @@ exec 7>&-
 wait $program || { fail "chat: exit code $? after Ctrl-C"; cat err; }
 grep -q 'prompt' err || { fail "chat: no summary after Ctrl-C"; cat err; }
 
+# A class that the device does not have is bad usage, found before anything is loaded, measured or printed.
+for command in "generate -m $model -p hi -n 4" "bench matmul"; do
+  # shellcheck disable=SC2086
+  "$mlxn" $command --device cpu --precision bf16 > text 2> err
+  code=$?
+  [ $code = 2 ] && [ ! -s text ] && grep -q "^mlxn: --precision: 'bf16', which cpu" err || { fail "$command --precision bf16: exit code $code"; cat text err; }
+done
+
 # Ctrl-C: what there is stays, a line on stderr says how far it came, and the exit code is 130.
 printed() {  # printed BYTES: waits until stopped.out has so many
   for _ in $(seq 200); do [ "$(wc -c < stopped.out)" -ge "$1" ] && break; sleep 0.02; done
