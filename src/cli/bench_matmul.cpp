@@ -254,22 +254,19 @@ Result<Wanted> parse(const BenchMatmulFlags& f) {
   for (const std::string& shape_text : f.shapes) {
     MLXN_TRY(const Shape2 shape, parse_shape(shape_text));
     for (const std::string& type_text : f.types) {
-      const auto type = parse_dtype(type_text);
-      if (!type || !is_weight_type(*type)) {
-        return make_error(ErrorCode::invalid_argument, "--type: '{}' is no weight type with kernels", type_text);
-      }
+      MLXN_TRY(const DType type, parse_weight_type("--type", type_text, false));
       for (const std::int64_t m : f.rows) {
         if (m < 1) return make_error(ErrorCode::invalid_argument, "--m: {}, wanted at least 1", m);
-        if (shape.k % block_elems(*type) != 0) {
+        if (shape.k % block_elems(type) != 0) {
           return make_error(ErrorCode::invalid_argument, "--shape: K = {} is no multiple of {}, the block of {}", shape.k,
-                            block_elems(*type), to_string(*type));
+                            block_elems(type), to_string(type));
         }
         const auto elems = checked_product(static_cast<std::uint64_t>(shape.n), shape.k, 4);
         const auto work = checked_product(static_cast<std::uint64_t>(shape.n), shape.k, m, 2);
         if (!elems || !work || *work > kMostWork) {
           return make_error(ErrorCode::invalid_argument, "--shape {} with --m {} is too much work to measure", shape_text, m);
         }
-        wanted.cases.push_back({*type, shape, m});
+        wanted.cases.push_back({type, shape, m});
       }
     }
   }

@@ -4,7 +4,13 @@
 #include <signal.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cctype>
 #include <charconv>
+#include <cmath>
+#include <cstdlib>
+#include <optional>
+#include <span>
 #include <sstream>
 
 #include "cli/commands.h"
@@ -28,6 +34,16 @@ const CLI::Validator kInteger([](std::string& text) { return check_number<std::i
 /// Where there are no negative numbers; the parser would take -1 for 2^64 - 1.
 const CLI::Validator kCount([](std::string& text) { return check_number<std::uint64_t>(text, "whole number from 0 on"); }, "");
 
+/// A number that a float holds; the parser would make infinity of a larger one.
+const CLI::Validator kNumber(
+    [](std::string& text) -> std::string {
+      char* end = nullptr;
+      const float value = std::strtof(text.c_str(), &end);
+      if (text.empty() || *end != '\0') return text + " is no number";
+      return std::isfinite(value) ? "" : text + ", wanted a finite number of 32 bits";
+    },
+    "");
+
 void add_device_flags(CLI::App& command, std::string& device, int& threads) {
   command.add_option("--device", device, "auto, cpu, cuda, cuda:N or metal")->capture_default_str();
   command.add_option("-t,--threads", threads, "CPU threads, 0 for one per physical core")->capture_default_str();
@@ -48,13 +64,13 @@ void add_inference_flags(CLI::App& command, InferenceFlags& f, const char* predi
       ->check(kInteger);
   command.add_option("-b,--batch-size", f.batch, "prompt tokens in one pass")->check(kInteger)->capture_default_str();
   command.add_option("--kv-type", f.kv_type, "f16 or f32 keys and values")->capture_default_str();
-  command.add_option("--temp", f.temperature, "temperature, 0 for the most probable token")->capture_default_str();
+  command.add_option("--temp", f.temperature, "temperature, 0 for the most probable token")->check(kNumber)->capture_default_str();
   command.add_option("--top-k", f.top_k, "keep the k most probable, 0 for all")->check(kInteger)->capture_default_str();
-  command.add_option("--top-p", f.top_p, "keep the fewest whose probabilities reach p, 1 for all")->capture_default_str();
-  command.add_option("--min-p", f.min_p, "keep those with p times the greatest probability, 0 for all")->capture_default_str();
-  command.add_option("--repeat-penalty", f.repeat_penalty, "1 for none")->capture_default_str();
-  command.add_option("--frequency-penalty", f.frequency_penalty, "0 for none")->capture_default_str();
-  command.add_option("--presence-penalty", f.presence_penalty, "0 for none")->capture_default_str();
+  command.add_option("--top-p", f.top_p, "keep the fewest whose probabilities reach p, 1 for all")->check(kNumber)->capture_default_str();
+  command.add_option("--min-p", f.min_p, "keep those with p times the greatest probability, 0 for all")->check(kNumber)->capture_default_str();
+  command.add_option("--repeat-penalty", f.repeat_penalty, "1 for none")->check(kNumber)->capture_default_str();
+  command.add_option("--frequency-penalty", f.frequency_penalty, "0 for none")->check(kNumber)->capture_default_str();
+  command.add_option("--presence-penalty", f.presence_penalty, "0 for none")->check(kNumber)->capture_default_str();
   command.add_option("--repeat-last-n", f.repeat_last_n, "recent tokens that penalties look at")
       ->check(kInteger)
       ->capture_default_str();
@@ -188,6 +204,64 @@ void add_bench(CLI::App& app, BenchMatmulFlags& m, BenchCeilingsFlags& ceilings,
   c->add_flag("--json", ceilings.json, "one object a line");
 }
 
+/// The command that the line names, or the program itself, and the arguments after its name.
+struct Named {
+  const CLI::App* command;
+  std::string name;  // "mlxn bench matmul"
+  std::span<const std::string> rest;
+};
+
+/// Nothing if a word stands where a command should, which is said. The parser would let --help pass over it.
+std::optional<Named> find_command(const CLI::App& app, std::span<const std::string> arguments) {
+  Named named{&app, app.get_name(), arguments};
+  while (!named.rest.empty() && !named.rest.front().starts_with('-')) {
+    const std::vector<const CLI::App*> commands = named.command->get_subcommands(nullptr);
+    if (commands.empty()) break;
+    const std::string& word = named.rest.front();
+    const auto next = std::find_if(commands.begin(), commands.end(), [&](const CLI::App* c) { return c->get_name() == word; });
+    if (next == commands.end()) {
+      complain(fmt::format("unknown command '{}' ({} --help shows the commands)", word, named.name));
+      return std::nullopt;
+    }
+    named = {*next, named.name + " " + word, named.rest.subspan(1)};
+  }
+  return named;
+}
+
+/// Whether "-ngl" could be meant: letters that one dash stands before, and nothing that is a value such as the 5 of "-n5".
+bool looks_like_flag(std::string_view argument) {
+  const auto is_letter = [](char c) { return std::isalpha(static_cast<unsigned char>(c)) != 0; };
+  return argument.size() > 2 && argument[0] == '-' && is_letter(argument[1]) && is_letter(argument[2]) &&
+         std::all_of(argument.begin() + 3, argument.end(), [&](char c) { return is_letter(c) || (c >= '0' && c <= '9') || c == '-' || c == '_'; });
+}
+
+/// Flags have one letter behind one dash. Other programs' longer ones, as -ngl, would be taken for a letter's flag with its value,
+/// and something else blamed. Empty if there is none.
+std::string find_foreign_flag(const Named& named) {
+  for (std::size_t i = 0; i < named.rest.size(); ++i) {
+    const std::string& argument = named.rest[i];
+    if (argument == "--") return {};
+    if (looks_like_flag(argument)) return argument;
+    // What follows a flag that takes a value is one, whatever it looks like.
+    if (!argument.starts_with('-') || argument.find('=') != std::string::npos) continue;
+    const CLI::Option* option = named.command->get_option_no_throw(argument);
+    if (option != nullptr && option->get_items_expected_min() > 0) ++i;
+  }
+  return {};
+}
+
+/// `help COMMAND` and `version`, as the flags that they are.
+std::vector<std::string> read_arguments(int argc, char** argv) {
+  std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);
+  if (arguments.empty()) return arguments;
+  if (arguments[0] == "version") arguments[0] = "--version";
+  if (arguments[0] == "help") {
+    arguments.erase(arguments.begin());
+    arguments.emplace_back("--help");
+  }
+  return arguments;
+}
+
 int run(int argc, char** argv) {
   CLI::App app("Quantised LLM inference on GGUF files.", "mlxn");
   app.require_subcommand(1);
@@ -211,8 +285,16 @@ int run(int argc, char** argv) {
   add_synth(app, synth);
   app.add_subcommand("devices", "List the devices of this machine")->add_flag("--json", devices.json, "machine-readable output");
   add_bench(app, bench_matmul, bench_ceilings, bench_model);
+  std::vector<std::string> arguments = read_arguments(argc, argv);
+  const std::optional<Named> named = find_command(app, arguments);
+  if (!named) return kBadUsage;
+  if (const std::string flag = find_foreign_flag(*named); !flag.empty()) {
+    complain(fmt::format("unknown flag {} ({} --help shows the flags)", flag, named->name));
+    return kBadUsage;
+  }
   try {
-    app.parse(argc, argv);
+    std::reverse(arguments.begin(), arguments.end());  // as the parser wants them
+    app.parse(arguments);
   } catch (const CLI::Success& e) {
     std::ostringstream text;  // --help, --version
     app.exit(e, text, text);

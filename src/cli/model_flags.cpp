@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/join.h"
 #include "cli/commands.h"
 #include "mlxn/quant.h"
 
@@ -41,6 +42,16 @@ Result<PrepareMode> parse_prepare(const std::string& text) {
   if (text == "on") return PrepareMode::on;
   if (text == "off") return PrepareMode::off;
   return make_error(ErrorCode::invalid_argument, "--prepare: '{}', wanted auto, on or off", text);
+}
+
+Result<DType> parse_weight_type(std::string_view flag, const std::string& text, bool in_files) {
+  const auto wanted = [&](DType type) { return is_weight_type(type) && (!in_files || info(type).gguf_id >= 0); };
+  if (const auto type = parse_dtype(text); type && wanted(*type)) return *type;
+  std::vector<std::string_view> names;
+  for (int i = 0; i < kDTypeCount; ++i) {
+    if (const auto type = static_cast<DType>(i); wanted(type)) names.push_back(to_string(type));
+  }
+  return make_error(ErrorCode::invalid_argument, "{}: '{}', wanted one of {}", flag, text, joined(names));
 }
 
 Result<DType> parse_kv_type(const std::string& text) {

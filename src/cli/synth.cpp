@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "base/join.h"
-#include "cli/commands.h"
+#include "cli/model_flags.h"
 #include "mlxn/synth.h"
 
 namespace mlxn::cli {
@@ -68,7 +68,8 @@ Result<SynthModel> choose_model(const SynthFlags& f) {
   for (const Size& size : sizes) {
     if (size.given) size.value = *size.given;
     if (size.needed && size.value == 0) {
-      return make_error(ErrorCode::invalid_argument, "synth: {} is 0 or missing; without --like all sizes are wanted", size.flag);
+      if (size.given) return make_error(ErrorCode::invalid_argument, "{}: 0, wanted at least 1", size.flag);
+      return make_error(ErrorCode::invalid_argument, "synth: {} is missing; without --like all sizes are wanted", size.flag);
     }
   }
   if (f.rope_base) m.rope_base = *f.rope_base;
@@ -91,14 +92,24 @@ Result<SynthModel> choose_model(const SynthFlags& f) {
   return m;
 }
 
+/// Rows of the matrices are whole blocks of the type.
+Result<void> check_rows(const SynthModel& m, DType type) {
+  const std::uint64_t block = block_elems(type);
+  const auto bad = [&](std::string_view flag, std::uint64_t value) {
+    return make_error(ErrorCode::invalid_argument, "{}: {}, wanted a multiple of {}, the block of --type {}", flag, value, block, to_string(type));
+  };
+  if (m.embedding % block != 0) return bad("--embedding", m.embedding);
+  if (m.feed_forward % block != 0) return bad("--ffn", m.feed_forward);
+  // Products that wrap around are of sizes that the library refuses.
+  if (m.head_dim != 0 && m.heads * m.head_dim % block != 0) return bad("--heads times --head-dim", m.heads * m.head_dim);
+  return {};
+}
+
 Result<int> synth(const SynthFlags& f) {
   MLXN_TRY(const SynthModel model, choose_model(f));
   SynthOptions options;
-  const auto type = parse_dtype(f.type);
-  if (!type || !is_weight_type(*type)) {
-    return make_error(ErrorCode::invalid_argument, "--type: '{}' is no weight type with kernels", f.type);
-  }
-  options.type = *type;
+  MLXN_TRY(options.type, parse_weight_type("--type", f.type, true));
+  MLXN_CHECK(check_rows(model, options.type));
   options.seed = f.seed;
   options.threads = f.threads;
   MLXN_TRY(options.write, parse_split(f.split_max_size, f.split_max_tensors));
@@ -118,6 +129,11 @@ Result<int> synth(const SynthFlags& f) {
   if (!report && report.error().code() == ErrorCode::cancelled) {
     complain(report.error().message());
     return 128 + static_cast<int>(stop_requested);
+  }
+  if (!report && report.error().code() == ErrorCode::limit_exceeded && (!f.split_max_size.empty() || f.split_max_tensors != 0)) {
+    // What does not fit into parts of these sizes.
+    return make_error(ErrorCode::invalid_argument, "{}: {}", f.split_max_size.empty() ? "--split-max-tensors" : "--split-max-size",
+                      report.error().message());
   }
   if (!report) return report.error();
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();

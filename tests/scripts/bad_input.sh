@@ -100,8 +100,17 @@ expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --window -1
 expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --split-max-tensors -1
 expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --split-max-size 1X
 expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --split-max-size 99999999999999999999G
-expect 1 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --split-max-size 1000
-expect 1 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --ffn 300
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --split-max-size 1000
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --split-max-size 30000
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --ffn 300
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --ffn 33
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --embedding 128 --heads 2 --type q4_K
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --heads 3 --head-dim 64 --type q4_K
+expect 2 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --type affine4_g64
+expect 2 "$mlxn" quantize --help
+expect 2 "$mlxn" help quantize
+expect 2 "$mlxn" bench foo --help
+expect 2 "$mlxn" generate -m "$model" -p a -n 1 -ngl 99
 expect 1 "$mlxn" synth -o "$TMPDIR/s.gguf" --like tiny --type f32 --layers 1024 --embedding 524288 --ffn 524288
 expect 1 "$mlxn" synth -o "$TMPDIR/absent/s.gguf" --like tiny
 expect 1 "$mlxn" synth -o "$TMPDIR" --like tiny

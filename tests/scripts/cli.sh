@@ -15,6 +15,43 @@ for command in "" generate chat perplexity inspect tokenize devices synth bench;
   [ -s help ] || fail "$command --help prints nothing"
 done
 
+"$mlxn" --help > help
+"$mlxn" help > text 2> err || fail "help: exit code $?"
+cmp -s help text || fail "help is another text than --help"
+"$mlxn" bench matmul --help > help
+"$mlxn" help bench matmul > text 2> err || fail "help bench matmul: exit code $?"
+cmp -s help text || fail "help bench matmul is another text than bench matmul --help"
+"$mlxn" version > text 2> err || fail "version: exit code $?"
+cmp -s version text || fail "version says $(cat text)"
+
+# says CODE TEXT ARGUMENTS...: the exit code, and what stderr says
+says() {
+  local wanted=$1 text=$2 code
+  shift 2
+  "$mlxn" "$@" > out 2> err < /dev/null
+  code=$?
+  [ $code = "$wanted" ] && grep -qF -e "mlxn: $text" err || { fail "$*: exit code $code, not $wanted and '$text'"; cat err; }
+}
+says 2 "unknown command 'quantize'" quantize --help
+says 2 "unknown command 'quantize'" help quantize
+says 2 "unknown command 'foo' (mlxn bench --help" bench foo --help
+for flag in "-ngl 99" -fa -cnv -no-cnv "-ctk f16" "-sys hi"; do
+  # shellcheck disable=SC2086
+  says 2 "unknown flag ${flag%% *} (" generate -m "$model" -p hi $flag
+done
+"$mlxn" generate -m "$model" -p -fa -n2 -c64 -s1 > text 2> err || { fail "numbers that follow a letter's flag at once: exit code $?"; cat err; }
+grep -q -e '-fa' text || fail "a prompt that looks like a flag is no prompt: $(cat text)"
+says 2 "--temp: 1e300, wanted a finite number" generate -m "$model" -p hi --temp 1e300
+says 2 "--layers: 0, wanted at least 1" synth --like tiny --layers 0 -o bad.gguf
+says 2 "--vocab: 0, wanted at least 1" synth --like tiny --vocab 0 -o bad.gguf
+says 2 "--context: 0, wanted at least 1" synth --like tiny --context 0 -o bad.gguf
+says 2 "--ffn: 33, wanted a multiple of 256" synth --like tiny --ffn 33 -o bad.gguf
+says 2 "--embedding: 128, wanted a multiple of 256" synth --like tiny --embedding 128 --heads 2 --type q4_K -o bad.gguf
+says 2 "--split-max-size: gguf: tensor" synth --like tiny --split-max-size 30000 -o bad.gguf
+says 2 "--type: 'affine4_g64', wanted one of f32, f16, bf16, q4_0, " synth --like tiny --type affine4_g64 -o bad.gguf
+grep -q 'affine.*affine' err && fail "synth offers types that files do not have"
+says 2 "--type: 'q9', wanted one of f32, f16, bf16, q4_0, " bench matmul --type q9
+
 # json FILE: whether it is JSON, by the means of the build.
 cat > json.cmake <<'CMAKE'
 file(READ "${FILE}" text)
