@@ -7,6 +7,12 @@ run=$MLXN_SOURCE_DIR/run
 cd "$TMPDIR" || exit 1
 
 cp "$MLXN_SOURCE_DIR/data/demo/demo-q4_k.gguf" here.gguf
+ln -s "$run" absolute
+mkdir links
+ln -s ../absolute links/relative
+for link in ./absolute links/relative; do
+  "$link" inspect -m here.gguf > a 2> err || { fail "through the link $link: exit code $?"; cat err; }
+done
 configured=$(ls -l --time-style=full-iso "$MLXN_BUILD/CMakeCache.txt" 2> /dev/null)
 "$run" inspect -m here.gguf > a 2> err || { fail "inspect with a relative path: exit code $?"; cat err; }
 "$MLXN_PROGRAM" inspect -m here.gguf > b
