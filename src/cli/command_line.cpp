@@ -327,6 +327,7 @@ int run(int argc, char** argv) {
 int run_command_line(int argc, char** argv) {
   keep_standard_descriptors();
   signal(SIGPIPE, SIG_IGN);  // a closed stdout shows as a failed write
+  signal(SIGXFSZ, SIG_IGN);  // and so does the limit of ulimit -f: what is half written is removed
   try {
     return run(argc, argv);
   } catch (const std::exception& e) {

@@ -109,7 +109,18 @@ Totals add_up(const GgufFile& file) {
   return out;
 }
 
-std::string as_json(const GgufFile& file, bool tensors) {
+/// What a check has read.
+struct Checked {
+  std::uint64_t tensors = 0, bytes = 0;
+  std::uint64_t left = 0;  // tensors of types without kernels, whose blocks cannot be judged
+};
+
+std::string as_text(const Checked& c) {
+  const std::string left = c.left == 0 ? "" : fmt::format("; {} of types without kernels were not read", c.left);
+  return fmt::format("check passed: all {} of {} tensors read, every scale is a number{}\n", human_bytes(c.bytes), c.tensors, left);
+}
+
+std::string as_json(const GgufFile& file, bool tensors, const std::optional<Checked>& checked) {
   const Totals totals = add_up(file);
   Json out = {{"file", file.label()},
               {"version", file.version()},
@@ -139,6 +150,7 @@ std::string as_json(const GgufFile& file, bool tensors) {
     }
     out["tensors"] = std::move(list);
   }
+  if (checked) out["checked"] = {{"tensors", checked->tensors}, {"bytes", checked->bytes}, {"not_read", checked->left}};
   // Token texts need not be UTF-8; JSON must be.
   return out.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
@@ -178,15 +190,21 @@ std::string as_text(const GgufFile& file, bool tensors) {
 }
 
 /// Reads every block and fails at the first one with a scale that is no number.
-Result<void> check_blocks(const GgufFile& file) {
+Result<Checked> check_blocks(const GgufFile& file) {
+  Checked checked;
   for (const GgufTensor* t : file.tensors_by_offset()) {
-    if (!t->dtype || !is_weight_type(*t->dtype)) continue;
+    if (!t->dtype || !is_weight_type(*t->dtype)) {
+      ++checked.left;
+      continue;
+    }
     MLXN_TRY(const auto blocks, file.data(*t));
     const auto valid = validate_blocks(*t->dtype, blocks);
     if (!valid) return valid.error().with_context(fmt::format("{}: tensor '{}'", file.label(), printable(t->name)));
     file.drop_pages(*t);
+    ++checked.tensors;
+    checked.bytes += t->bytes;
   }
-  return {};
+  return checked;
 }
 
 }  // namespace
@@ -194,11 +212,14 @@ Result<void> check_blocks(const GgufFile& file) {
 int run_inspect(const InspectFlags& flags) {
   const auto file = GgufFile::open(flags.model);
   if (!file) return fail(file.error());
+  std::optional<Checked> checked;
   if (flags.check) {
     const auto valid = check_blocks(*file);
     if (!valid) return fail(valid.error());
+    checked = *valid;
   }
-  return print(flags.json ? as_json(*file, flags.tensors) : as_text(*file, flags.tensors)) ? kOk : kFailed;
+  if (flags.json) return print(as_json(*file, flags.tensors, checked)) ? kOk : kFailed;
+  return print(as_text(*file, flags.tensors) + (checked ? as_text(*checked) : "")) ? kOk : kFailed;
 }
 
 }  // namespace mlxn::cli

@@ -114,6 +114,15 @@ code=$?
 parameters=$(sed -n 's/.*"parameters":\([0-9]*\).*/\1/p' synth.json)
 "$mlxn" inspect -m tiny.gguf --json | grep -q "\"parameters\":$parameters," || fail "inspect counts others than the $parameters parameters of synth"
 "$mlxn" inspect -m tiny.gguf --check > inspect 2> err || { fail "inspect --check: exit code $?"; cat err; }
+tail -n 1 inspect | grep -Eq '^check passed: all [0-9.]+ [KM]?i?B of [1-9][0-9]* tensors read, every scale is a number$' || { fail "inspect --check does not say what it found"; tail -n 1 inspect; }
+"$mlxn" inspect -m tiny.gguf --check --json > checked.json 2> err || fail "inspect --check --json: exit code $?"
+json checked.json
+grep -q '"checked":{"tensors":[1-9]' checked.json || fail "inspect --check --json does not say what it found"
+mkdir limited
+(ulimit -f 10; "$mlxn" synth --like tiny -o limited/s.gguf > synth 2> err)
+code=$?
+[ $code = 1 ] && grep -q 'File too large$' err || { fail "synth beyond the limit of a file: exit code $code"; cat err; }
+[ -z "$(ls -A limited)" ] || fail "synth beyond the limit of a file leaves $(ls -A limited)"
 "$mlxn" synth --arch llama --layers 1 --embedding 256 --heads 4 --kv-heads 2 --head-dim 64 --ffn 512 --vocab 600 --context 64 \
   --tied --rope-base 5000 --type q6_K -o own.gguf > synth 2> err || { fail "synth of given sizes: exit code $?"; cat err; }
 "$mlxn" inspect -m own.gguf --tensors > inspect 2> err || fail "inspect of given sizes: exit code $?"
