@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "base/system_memory.h"
 #include "cli/inference.h"
 
 namespace mlxn::cli {
@@ -199,6 +200,10 @@ Result<int> chat(const ChatFlags& f) {
   if (terminal && shows_progress()) show("\n");
   if (stopped) complain("interrupted before a message was read");
   print_summary(conversation.timing(), model, conversation.session(), options.sampler.sample.seed);
+  if (f.stats) {
+    print_counters(opened.device);
+    show(fmt::format("peak resident memory {} bytes\n", peak_resident_bytes()));
+  }
   return stopped ? kInterrupted : kOk;
 }
 

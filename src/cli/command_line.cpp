@@ -57,13 +57,19 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
   command.add_flag("--no-mmap", flags.no_mmap, "read the file into memory first, for storage that is not trusted");
 }
 
+void add_kv_type(CLI::App& command, KvTypeFlags& f) {
+  CLI::Option* both = command.add_option("--kv-type", f.both, "f16 or f32 keys and values")->capture_default_str();
+  command.add_option("--cache-type-k", f.keys, "the same, as llama.cpp has it; wants --cache-type-v to be equal")->excludes(both);
+  command.add_option("--cache-type-v", f.values, "the same, as llama.cpp has it; wants --cache-type-k to be equal")->excludes(both);
+}
+
 void add_inference_flags(CLI::App& command, InferenceFlags& f, const char* predict) {
   add_model_flags(command, f.model);
-  command.add_option("-n,--predict", f.predict, predict)->check(kInteger)->capture_default_str();
+  command.add_option("-n,--predict,--n-predict", f.predict, predict)->check(kInteger)->capture_default_str();
   command.add_option("-c,--ctx-size", f.context, "positions of the context, 0 for the model's own (default 4096 or the model's)")
       ->check(kInteger);
   command.add_option("-b,--batch-size", f.batch, "prompt tokens in one pass")->check(kInteger)->capture_default_str();
-  command.add_option("--kv-type", f.kv_type, "f16 or f32 keys and values")->capture_default_str();
+  add_kv_type(command, f.kv_type);
   command.add_option("--temp", f.temperature, "temperature, 0 for the most probable token")->check(kNumber)->capture_default_str();
   command.add_option("--top-k", f.top_k, "keep the k most probable, 0 for all")->check(kInteger)->capture_default_str();
   command.add_option("--top-p", f.top_p, "keep the fewest whose probabilities reach p, 1 for all")->check(kNumber)->capture_default_str();
@@ -71,7 +77,7 @@ void add_inference_flags(CLI::App& command, InferenceFlags& f, const char* predi
   command.add_option("--repeat-penalty", f.repeat_penalty, "1 for none")->check(kNumber)->capture_default_str();
   command.add_option("--frequency-penalty", f.frequency_penalty, "0 for none")->check(kNumber)->capture_default_str();
   command.add_option("--presence-penalty", f.presence_penalty, "0 for none")->check(kNumber)->capture_default_str();
-  command.add_option("--repeat-last-n", f.repeat_last_n, "recent tokens that penalties look at")
+  command.add_option("--repeat-last-n", f.repeat_last_n, "recent tokens that penalties look at, -1 for the context")
       ->check(kInteger)
       ->capture_default_str();
   command.add_option("-s,--seed", f.seed, "-1 for a random one")->check(kInteger)->capture_default_str();
@@ -93,6 +99,7 @@ void add_chat(CLI::App& app, ChatFlags& f) {
   c->add_option("--system-prompt", f.system, "what the model is told before the conversation");
   c->add_option("-p,--prompt", f.prompt, "the first message");
   c->add_option("--template,--chat-template", f.template_name, "template of the conversation instead of the file's: chatml, llama3, ...");
+  c->add_flag("--stats", f.stats, "print the device's counters at the end");
 }
 
 void add_perplexity(CLI::App& app, PerplexityFlags& f) {
@@ -102,7 +109,7 @@ void add_perplexity(CLI::App& app, PerplexityFlags& f) {
   c->add_option("-c,--ctx-size", f.context, "tokens of a chunk, the second half of which is scored")->check(kInteger)->capture_default_str();
   c->add_option("--chunks", f.chunks, "chunks to measure, -1 for all")->check(kInteger)->capture_default_str();
   c->add_option("-b,--batch-size", f.batch, "tokens in one pass")->check(kInteger)->capture_default_str();
-  c->add_option("--kv-type", f.kv_type, "f16 or f32 keys and values")->capture_default_str();
+  add_kv_type(*c, f.kv_type);
   c->add_flag("--json", f.json, "machine-readable output");
 }
 

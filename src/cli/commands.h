@@ -51,6 +51,12 @@ struct ModelFlags {
   bool no_mmap = false;  ///< read the file into memory instead of mapping it
 };
 
+/// The type of keys and values: of both, or llama.cpp's two flags, which have to agree.
+struct KvTypeFlags {
+  std::string both = "f16";
+  std::optional<std::string> keys, values;
+};
+
 inline constexpr std::int64_t kDefaultContext = 4096;
 
 /// What every command that draws tokens takes.
@@ -59,7 +65,7 @@ struct InferenceFlags {
   std::optional<std::int64_t> context;  ///< default: kDefaultContext, or the model's own if that is less
   std::int64_t predict = -1;
   std::int64_t batch = 512;
-  std::string kv_type = "f16";
+  KvTypeFlags kv_type;
   float temperature = 0.8f;
   std::int64_t top_k = 40;
   float top_p = 0.95f;
@@ -67,7 +73,7 @@ struct InferenceFlags {
   float repeat_penalty = 1.0f;
   float frequency_penalty = 0.0f;
   float presence_penalty = 0.0f;
-  std::int64_t repeat_last_n = 64;
+  std::int64_t repeat_last_n = 64;  ///< -1: the context
   std::int64_t seed = -1;
 };
 
@@ -86,6 +92,7 @@ struct ChatFlags {
   std::optional<std::string> system;
   std::optional<std::string> prompt;         ///< the first message
   std::optional<std::string> template_name;  ///< instead of what the file says
+  bool stats = false;
 };
 [[nodiscard]] int run_chat(const ChatFlags& flags);
 
@@ -95,7 +102,7 @@ struct PerplexityFlags {
   std::int64_t context = 512;
   std::int64_t chunks = -1;
   std::int64_t batch = 512;
-  std::string kv_type = "f16";
+  KvTypeFlags kv_type;
   bool json = false;
 };
 [[nodiscard]] int run_perplexity(const PerplexityFlags& flags);

@@ -87,9 +87,7 @@ Result<int> generate(const GenerateFlags& f) {
   print_summary(timing, model, session, options.sampler.sample.seed);
   if (f.stats) {
     const Counters c = opened.device.counters();
-    show(fmt::format("dispatches recorded {}, run {}; joins {}; submissions {}, of those {} as one launch of a GPU's graph; waits {}; allocations {}, peak {}\n",
-                     c.dispatches_encoded, c.dispatches_executed, c.barriers, c.submissions, c.graph_launches, c.syncs, c.allocations,
-                     human_bytes(c.peak_bytes_in_use)));
+    print_counters(opened.device);
     if (timing.decoded > 1) {
       const auto each = [&](std::uint64_t Counters::*counter) {
         return static_cast<double>(c.*counter - at_first_pass.*counter) / static_cast<double>(timing.decoded - 1);

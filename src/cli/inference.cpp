@@ -57,7 +57,7 @@ Result<void> check(const InferenceFlags& f) {
   if (f.context && *f.context < 0) return bad("-c", *f.context, "a count of positions, or 0 for the model's own");
   if (f.batch < 1) return bad("-b", f.batch, "at least 1");
   if (!std::isfinite(f.temperature)) return bad("--temp", f.temperature, "a finite number");
-  if (f.repeat_last_n < 0) return bad("--repeat-last-n", f.repeat_last_n, "at least 0");
+  if (f.repeat_last_n < -1) return bad("--repeat-last-n", f.repeat_last_n, "a count of tokens, or -1 for the context");
   if (f.seed < -1) return bad("--seed", f.seed, "a number from 0 on, or -1 for a random one");
   return {};
 }
@@ -101,7 +101,8 @@ Result<InferenceOptions> read_flags(const InferenceFlags& f) {
   sample.seed = f.seed >= 0 ? static_cast<std::uint64_t>(f.seed)
                             : static_cast<std::uint64_t>(std::chrono::system_clock::now().time_since_epoch().count());
   const bool penalties = f.repeat_penalty != 1.0f || f.frequency_penalty != 0.0f || f.presence_penalty != 0.0f;
-  out.sampler.window = penalties ? f.repeat_last_n : 0;
+  // make_sampler() cuts it to the context.
+  out.sampler.window = !penalties ? 0 : f.repeat_last_n == -1 ? INT64_MAX : f.repeat_last_n;
   return out;
 }
 
@@ -163,6 +164,13 @@ Result<Tensor> append_prompt(Session& session, std::span<const TokenId> tokens) 
   const ChunksRun running(&session);
   if (interrupted()) session.cancel();  // it came between the two lines before
   return session.append(tokens);
+}
+
+void print_counters(const Device& device) {
+  const Counters c = device.counters();
+  show(fmt::format("dispatches recorded {}, run {}; joins {}; submissions {}, of those {} as one launch of a GPU's graph; waits {}; allocations {}, peak {}\n",
+                   c.dispatches_encoded, c.dispatches_executed, c.barriers, c.submissions, c.graph_launches, c.syncs, c.allocations,
+                   human_bytes(c.peak_bytes_in_use)));
 }
 
 void print_summary(const Timing& t, const Model& model, const Session& session, std::uint64_t seed) {

@@ -61,6 +61,8 @@ struct Timing {
   std::size_t generated = 0;
   std::size_t decoded = 0;  ///< of those, the ones that took a pass of their own
 };
+/// What --stats shows of the device, one line to stderr.
+void print_counters(const Device& device);
 /// One line to stderr.
 void print_summary(const Timing& timing, const Model& model, const Session& session, std::uint64_t seed);
 

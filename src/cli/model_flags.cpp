@@ -54,10 +54,19 @@ Result<DType> parse_weight_type(std::string_view flag, const std::string& text, 
   return make_error(ErrorCode::invalid_argument, "{}: '{}', wanted one of {}", flag, text, joined(names));
 }
 
-Result<DType> parse_kv_type(const std::string& text) {
+Result<DType> parse_kv_type(const std::string& text, std::string_view flag) {
   if (text == "f16") return DType::f16;
   if (text == "f32") return DType::f32;
-  return make_error(ErrorCode::invalid_argument, "--kv-type: '{}', wanted f16 or f32", text);
+  return make_error(ErrorCode::invalid_argument, "{}: '{}', wanted f16 or f32", flag, text);
+}
+
+Result<DType> parse_kv_type(const KvTypeFlags& flags) {
+  if (!flags.keys && !flags.values) return parse_kv_type(flags.both);
+  MLXN_TRY(const DType keys, parse_kv_type(flags.keys.value_or("f16"), "--cache-type-k"));
+  MLXN_TRY(const DType values, parse_kv_type(flags.values.value_or("f16"), "--cache-type-v"));
+  if (keys == values) return keys;
+  return make_error(ErrorCode::invalid_argument, "--cache-type-k: {}, --cache-type-v: {}{}, wanted the same", to_string(keys), to_string(values),
+                    flags.keys && flags.values ? "" : " (f16 if not given)");
 }
 
 Result<Device> open_device(const std::string& name, int threads) {

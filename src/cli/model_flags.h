@@ -15,7 +15,8 @@ namespace mlxn::cli {
 [[nodiscard]] Result<PrepareMode> parse_prepare(const std::string& text);
 /// A weight type with kernels; `in_files`: one that GGUF files have. The error lists them.
 [[nodiscard]] Result<DType> parse_weight_type(std::string_view flag, const std::string& text, bool in_files);
-[[nodiscard]] Result<DType> parse_kv_type(const std::string& text);
+[[nodiscard]] Result<DType> parse_kv_type(const std::string& text, std::string_view flag = "--kv-type");
+[[nodiscard]] Result<DType> parse_kv_type(const KvTypeFlags& flags);
 [[nodiscard]] Result<Device> open_device(const std::string& name, int threads);
 /// One line to stderr about what `auto` took and why, if there is a GPU to take or to pass over.
 void say_choice(const Device& device);

@@ -42,6 +42,8 @@ done
 "$mlxn" generate -m "$model" -p -fa -n2 -c64 -s1 > text 2> err || { fail "numbers that follow a letter's flag at once: exit code $?"; cat err; }
 grep -q -e '-fa' text || fail "a prompt that looks like a flag is no prompt: $(cat text)"
 says 2 "--temp: 1e300, wanted a finite number" generate -m "$model" -p hi --temp 1e300
+says 2 "--cache-type-k: f32, --cache-type-v: f16 (f16 if not given), wanted the same" generate -m "$model" -p hi --cache-type-k f32
+says 2 "--repeat-last-n: -2, wanted" generate -m "$model" -p hi --repeat-last-n -2
 says 2 "--layers: 0, wanted at least 1" synth --like tiny --layers 0 -o bad.gguf
 says 2 "--vocab: 0, wanted at least 1" synth --like tiny --vocab 0 -o bad.gguf
 says 2 "--context: 0, wanted at least 1" synth --like tiny --context 0 -o bad.gguf
@@ -81,6 +83,10 @@ cmp -s a b || fail "the same seed gives another text"
 cmp -s a c && fail "another seed gives the same text"
 head -c 6 a | grep -q '^ROMEO:' || fail "the prompt is not printed first"
 [ "$(wc -c < a)" -gt 30 ] || fail "40 tokens are no more than $(wc -c < a) bytes"
+draw -p "ROMEO:" --seed 5 --kv-type f32 --repeat-penalty 1.3 --repeat-last-n 4096 > f
+"$mlxn" generate -m "$model" -p "ROMEO:" --n-predict 40 --temp 0.7 --top-k 40 --seed 5 --cache-type-k f32 --cache-type-v f32 --repeat-penalty 1.3 \
+  --repeat-last-n -1 > g 2> err || { fail "names of flags as llama.cpp has them: exit code $?"; cat err; }
+cmp -s f g || fail "names of flags as llama.cpp has them give another text"
 printf 'ROMEO:' > prompt
 draw -f prompt --seed 5 > d
 cmp -s a d || fail "-f gives another text than -p"
@@ -177,7 +183,8 @@ one=$(sed -n 's/.*prompt \([0-9]*\) tokens.*/\1/p' err)
 [ "$both" -lt $((2 * one + 12)) ] || fail "chat: $both tokens were read for two messages, $one for the first"
 printf 'Who is there?\n' | talk --system-prompt "Thou art a king." > chat4
 cmp -s chat3 chat4 && fail "chat: the system prompt changes nothing"
-talk -p 'Who is there?' < /dev/null > chat5
+talk -p 'Who is there?' --stats < /dev/null > chat5
+grep -q '^peak resident memory' err || { fail "chat --stats prints none"; cat err; }
 cmp -s chat3 chat5 || fail "chat: -p gives another reply than stdin"
 printf 'Who is there?\n' | "$mlxn" chat -m tiny.gguf -n 4 > chat 2> err || { fail "chat with the template of a synthetic model: exit code $?"; cat err; }
 # Ctrl-C ends the reply and not the program: without it the first reply would fill the context, and the second message would
