@@ -149,7 +149,7 @@ void add_synth(CLI::App& app, SynthFlags& f) {
   c->add_option("--vocab", f.vocab, "tokens")->check(kCount);
   c->add_option("--context", f.context, "positions")->check(kCount);
   c->add_option("--window", f.window, "positions of a sliding window, 0 for none")->check(kCount);
-  c->add_option("--rope-base", f.rope_base, "base of the rotary frequencies");
+  c->add_option("--rope-base", f.rope_base, "base of the rotary frequencies")->check(kNumber);
   c->add_flag("--tied", f.tied, "the embedding serves as output matrix");
   c->add_flag("--untied", f.untied, "an output matrix of its own");
   c->add_option("--vocabulary", f.vocabulary, "kind of tokenizer: llama, gemma, phi3, llama3 or qwen2");
@@ -202,7 +202,7 @@ void add_bench(CLI::App& app, BenchMatmulFlags& m, BenchCeilingsFlags& ceilings,
   c->add_option("--early-starts", m.early_starts, "on or off: CUDA kernels that can start before the one in front of them ends")
       ->capture_default_str();
   c->add_flag("--batch-invariant", m.batch_invariant, "a row's result is the same bits whatever M is");
-  c->add_option("--seconds", m.seconds, "time per case")->capture_default_str();
+  c->add_option("--seconds", m.seconds, "time per case")->check(kNumber)->capture_default_str();
   c->add_flag("--explain", m.explain, "measure nothing: which kernel each case takes here, and why");
   c->add_flag("--json", m.json, "one object a line; nmse: of up to 512 results all over y, against float64 products");
   add_bench_model(*bench, model);

@@ -44,6 +44,8 @@ grep -q -e '-fa' text || fail "a prompt that looks like a flag is no prompt: $(c
 says 2 "--temp: 1e300, wanted a finite number" generate -m "$model" -p hi --temp 1e300
 says 2 "--cache-type-k: f32, --cache-type-v: f16 (f16 if not given), wanted the same" generate -m "$model" -p hi --cache-type-k f32
 says 2 "--repeat-last-n: -2, wanted" generate -m "$model" -p hi --repeat-last-n -2
+says 2 "--rope-base: 1e300, wanted a finite number" synth --like tiny --rope-base 1e300 -o bad.gguf
+says 2 "--seconds: 1e999, wanted a finite number" bench matmul --seconds 1e999
 says 2 "--layers: 0, wanted at least 1" synth --like tiny --layers 0 -o bad.gguf
 says 2 "--vocab: 0, wanted at least 1" synth --like tiny --vocab 0 -o bad.gguf
 says 2 "--context: 0, wanted at least 1" synth --like tiny --context 0 -o bad.gguf
