@@ -221,7 +221,7 @@ interrupts() {  # interrupts LINE BYTES ARGUMENTS...: SIGINT once so many bytes 
   : > stopped.out
   "$mlxn" "$@" > stopped.out 2> err < /dev/null &
   program=$!
-  if [ "$bytes" = 0 ]; then sleep 0.5; else printed "$bytes"; fi
+  if [ "$bytes" = 0 ]; then sleep 1; else printed "$bytes"; fi
   kill -INT $program
   wait $program
   code=$?
@@ -246,11 +246,11 @@ interrupts 'perplexity: stopped after [0-9]* of [0-9]* chunks$' 0 perplexity -m 
 "$mlxn" generate -m "$model" -n 4 -f - > stopped.out 2> err < lines &
 program=$!
 exec 7> lines
-sleep 0.3
+sleep 1
 kill -INT $program
+exec 7>&-
 wait $program
 code=$?
-exec 7>&-
 [ $code = 130 ] && [ "$(cat err)" = "mlxn: interrupted" ] || { fail "generate -f -: exit code $code after Ctrl-C"; cat err; }
 # At whatever moment it comes: all was done, or that it was not is said.
 "$mlxn" synth --like tiny --layers 300 -o deep.gguf > synth 2> err || { fail "synth --layers 300: exit code $?"; cat err; }
@@ -270,11 +270,11 @@ program=$!
 exec 7> lines
 printf 'Who?\n' >&7
 for _ in $(seq 200); do [ "$(wc -l < stopped.out)" -gt 0 ] && break; sleep 0.02; done
-sleep 0.3
+sleep 1
 kill -INT $program
+exec 7>&-
 wait $program
 code=$?
-exec 7>&-
 [ $code = 130 ] && grep -q '^mlxn: interrupted' err || { fail "chat: exit code $code after Ctrl-C before a message"; cat err; }
 
 "$mlxn" bench --explain > explain 2> err || { fail "bench --explain: exit code $?"; cat err; }
