@@ -299,7 +299,8 @@ __device__ __forceinline__ void multiply_few(float (&sums)[C::kSums], const Hopp
         }
       }
     }
-    // All that was loaded has been used.
+    // All that was loaded has been used, or will have come long before a copy that is asked for now: no instruction
+    // here keeps loads waiting as wgmma does.
     if constexpr (C::kHasSums) {
       sm90::barrier_arrive(ring.empty(slot));  // every lane for the sums that it read, which a warp writes next
     } else {
