@@ -373,6 +373,75 @@ TEST_P(HopperRecords, EveryTileKernel) {
   }
 }
 
+// 16-bit x and y of few rows, in every pairing.
+TEST_P(HopperRecords, FewRowsOfNarrowActivations) {
+  Random random(65);
+  SCOPED_TRACE(random.trace());
+  const std::int64_t n = 90, k = 1280;
+  const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
+  const Weight weight = in_records(device, {&raw, 1});
+  for (const std::int64_t m : {1, 4}) {
+    for (const DType x_type : {DType::f32, DType::f16, DType::bf16}) {
+      Guarded x(device, x_type, {m, k}), wanted(device, DType::f32, {m, n});
+      x.write(random.uniform(static_cast<std::size_t>(m * k), -2, 2));
+      MatmulOptions exact;
+      exact.numerics = Numerics::exact;
+      must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
+      for (const DType y_type : {DType::f16, DType::bf16}) {
+        SCOPED_TRACE("m " + std::to_string(m) + " x " + std::string(to_string(x_type)) + " y " + std::string(to_string(y_type)));
+        Guarded y(device, y_type, {m, n}, {3, 4});
+        must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, y.tensor()); }));
+        EXPECT_TRUE(y.intact());
+        EXPECT_LE(nmse(decoded(y_type, y.read_bytes()), wanted.read()), y_type == DType::f16 ? 2e-7 : 1e-5);
+      }
+    }
+  }
+}
+
+// What follows a product, in every tile kernel: a residual on its own with x made ready, and with a gate, with x as it lies.
+TEST_P(HopperRecords, EveryFusedTileKernel) {
+  Random random(64);
+  SCOPED_TRACE(random.trace());
+  const std::int64_t n = 160, k = 1280;
+  const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
+  const Weight weight = in_records(device, {&raw, 1});
+  for (int kind = 0; kind < tile::kKinds; ++kind) {
+    const std::int64_t m = ops::hopper_tile_shape(type, kind).tokens + 5;
+    for (const bool gated : {false, true}) {
+      const std::int64_t columns = gated ? n / 2 : n;
+      Guarded x(device, gated ? DType::f16 : DType::f32, {m, k}), product(device, DType::f32, {m, n}), residual(device, DType::f32, {m, columns});
+      // Products of about 1, so that gates bend.
+      x.write(random.uniform(static_cast<std::size_t>(m * k), -0.05f, 0.05f));
+      residual.write(random.uniform(static_cast<std::size_t>(m * columns), -1, 1));
+      MatmulOptions exact;
+      exact.numerics = Numerics::exact;
+      must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, product.tensor(), exact); }));
+      const std::vector<float> p = product.read(), r = residual.read();
+      std::vector<float> want(r.size());
+      for (std::size_t i = 0; i < want.size(); ++i) {
+        const std::size_t row = i / static_cast<std::size_t>(columns), column = i % static_cast<std::size_t>(columns);
+        const double first = static_cast<double>(p[row * static_cast<std::size_t>(n) + column]);
+        double v = first;
+        if (gated) v = first / (1 + std::exp(-first)) * static_cast<double>(p[row * static_cast<std::size_t>(n) + column + static_cast<std::size_t>(columns)]);
+        want[i] = static_cast<float>(v + static_cast<double>(r[i]));
+      }
+      MatmulFusion fusion;
+      fusion.residual = residual.tensor();
+      if (gated) fusion.gate = MatmulGate::silu;
+      for (const std::uint32_t splits : {1u, 3u}) {
+        SCOPED_TRACE(std::string(ops::hopper_tile_name(type, kind)) + (gated ? " gated" : "") + " parts " + std::to_string(splits));
+        Guarded y(device, DType::f32, {m, columns}, {3, 4});
+        must(run(device, [&](CommandEncoder& e) {
+          return ops::matmul_hopper_kind(e, x.tensor(), {weight.impl()->storage, WeightForm::records}, y.tensor(), {m, n, k, type},
+                                         Numerics::f16, kind, splits, fusion);
+        }));
+        EXPECT_TRUE(y.intact());
+        EXPECT_LE(nmse(y.read(), want), 1e-6);
+      }
+    }
+  }
+}
+
 // More tiles than a GPU has multiprocessors: the blocks' rings go on from tile to tile. x made ready, and as it lies.
 TEST_P(HopperRecords, BlocksOfSeveralTiles) {
   Random random(61);

@@ -276,7 +276,7 @@ Result<void> fused_matmul_hopper(std::string_view op, CommandEncoder& encoder, c
 }
 
 Result<void> matmul_hopper_kind(CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y, const MatmulShape& shape,
-                                Numerics numerics, int kind, std::uint32_t splits) {
+                                Numerics numerics, int kind, std::uint32_t splits, const MatmulFusion& fusion) {
   const auto n = static_cast<std::uint32_t>(shape.n), k = static_cast<std::uint32_t>(shape.k), cores = gpu::device_cores(encoder);
   return multiply_tiles(encoder, x, weights, y, shape, [&](std::uint32_t rows) {
     HopperTilePlan plan;
@@ -288,7 +288,7 @@ Result<void> matmul_hopper_kind(CommandEncoder& encoder, const Tensor& x, const 
       plan.kernel = hopper_tile_name(shape.type, kind);
     }
     return plan;
-  });
+  }, fusion);
 }
 
 MatmulGpuPlan plan_matmul_hopper(const MatmulShape& shape, const MatmulChoice& choice, std::uint32_t cores) noexcept {

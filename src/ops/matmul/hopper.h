@@ -41,9 +41,11 @@ enum class HopperFuses : std::uint8_t { none, all_but_gate, all };
                                                const MatmulChoice& choice);
 
 /// The product by one kind of tile kernel (0 to tile::kKinds - 1, or tile::kDenseKinds - 1), with k in so many parts where it has
-/// parts: for tests, which reach every kernel at small sizes so. The operands as above, and wants_hopper.
+/// parts: for tests, which reach every kernel at small sizes so. The operands as above, and wants_hopper; with a gate of records, n is
+/// a multiple of 32.
 [[nodiscard]] Result<void> matmul_hopper_kind(CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y,
-                                              const MatmulShape& shape, Numerics numerics, int kind, std::uint32_t splits);
+                                              const MatmulShape& shape, Numerics numerics, int kind, std::uint32_t splits,
+                                              const MatmulFusion& fusion = {});
 
 /// The host's side of all kernels, for the check that the CUDA side has them.
 [[nodiscard]] std::vector<const gpu::KernelInfo*> hopper_kernels();
