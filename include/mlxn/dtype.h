@@ -26,27 +26,32 @@ enum class DType : std::uint8_t {
   affine4_g32_f32, affine4_g64_f32, affine4_g128_f32, affine8_g32_f32, affine8_g64_f32, affine8_g128_f32,
 };
 inline constexpr int kDTypeCount = static_cast<int>(DType::affine8_g128_f32) + 1;
+/// Whether it is one of them, which a DType cast from a number need not be. Of any other every function that returns a Result is
+/// ErrorCode::bad_dtype.
+[[nodiscard]] constexpr bool is_dtype(DType type) noexcept { return static_cast<int>(type) < kDTypeCount; }
 
 /// What is known of a DType without looking at data.
 struct DTypeInfo {
-  std::string_view name;      ///< lower case, as GGUF spells it: "q4_0", "q4_K", "f16"; that of the enumerator
+  std::string_view name;      ///< as GGUF spells it: "q4_0", "q4_K", "f16"; the enumerator's own, but that of boolean is "bool"
   std::uint32_t block_elems;  ///< elements per block, 1 for plain elements
   std::uint32_t block_bytes;  ///< bytes per block
   std::int32_t gguf_id;       ///< id in a GGUF tensor header, -1 if it has none
 };
 
+/// Of a value that is no DType: {"unknown dtype", 1, 0, -1}.
 [[nodiscard]] const DTypeInfo& info(DType type) noexcept;
 [[nodiscard]] inline std::string_view to_string(DType type) noexcept { return info(type).name; }
 [[nodiscard]] inline std::uint32_t block_elems(DType type) noexcept { return info(type).block_elems; }
 [[nodiscard]] inline std::uint32_t block_bytes(DType type) noexcept { return info(type).block_bytes; }
-[[nodiscard]] constexpr bool is_block(DType type) noexcept { return type >= DType::q4_0; }
+[[nodiscard]] constexpr bool is_block(DType type) noexcept { return type >= DType::q4_0 && is_dtype(type); }
 /// Whether the library can decode the type to numbers and use it as a matrix of weights.
 [[nodiscard]] bool is_weight_type(DType type) noexcept;
 /// By name, in any case ("Q4_K", "q4_k"); nothing if there is none.
 [[nodiscard]] std::optional<DType> parse_dtype(std::string_view name) noexcept;
 /// By GGUF tensor type id; nothing if the id is unknown or was removed from the format.
 [[nodiscard]] std::optional<DType> dtype_from_gguf(std::uint32_t id) noexcept;
-/// Bytes of `elems` elements in whole blocks; nothing if elems is no multiple of the block or the product overflows.
+/// Bytes of `elems` elements in whole blocks; nothing if elems is no multiple of the block, the product overflows or
+/// there is no such type.
 [[nodiscard]] std::optional<std::uint64_t> storage_bytes(DType type, std::uint64_t elems) noexcept;
 
 /// A block of a group of weights in a row: w = scale * q + bias, q without sign.
@@ -59,7 +64,7 @@ struct AffineInfo {
 /// What an affine type is made of, q4_1 included; nothing for all others.
 [[nodiscard]] constexpr std::optional<AffineInfo> affine_info(DType type) noexcept {
   if (type == DType::q4_1) return AffineInfo{4, 32, DType::f16};
-  if (type < DType::affine4_g64) return std::nullopt;
+  if (type < DType::affine4_g64 || !is_dtype(type)) return std::nullopt;
   const int i = type < DType::affine4_g32_bf16 ? static_cast<int>(type) - static_cast<int>(DType::affine4_g64) + 1
                                                : static_cast<int>(type) - static_cast<int>(DType::affine4_g32_bf16) + 6;
   return AffineInfo{i % 6 < 3 ? 4u : 8u, 32u << i % 3, i < 6 ? DType::f16 : i < 12 ? DType::bf16 : DType::f32};

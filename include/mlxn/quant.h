@@ -15,7 +15,7 @@ namespace mlxn {
 /// out     one float per element; must not overlap blocks
 /// Numerics: exact; a value that is scale * q - minimum, or + bias, is rounded once. The sign of a zero is free.
 /// Empty: no bytes and no floats succeed.
-/// Errors: unsupported (a type without decoder), bad_shape (a partial block, out of another size).
+/// Errors: unsupported (a type without decoder), bad_dtype (a number that is no type), bad_shape (a partial block, out of another size).
 [[nodiscard]] Result<void> dequantize(DType type, std::span<const std::byte> blocks, std::span<float> out);
 
 /// blocks = x encoded, byte for byte as ggml's reference encoders do it
@@ -25,13 +25,14 @@ namespace mlxn {
 /// blocks  as many bytes as the blocks of x take, any alignment
 /// Numerics: f32 without contraction; scales and minima are rounded to f16, nearest even.
 /// Empty: no floats and no bytes succeed.
-/// Errors: unsupported (a type without encoder), bad_shape (a partial block, blocks of another size), out_of_range (an
-/// element that is not finite, or one too large for the type's scales; blocks then hold unspecified bytes).
+/// Errors: unsupported (a type without encoder), bad_dtype (a number that is no type), bad_shape (a partial block, blocks of
+/// another size), out_of_range (an element that is not finite, or one too large for the type's scales; blocks then hold unspecified
+/// bytes).
 [[nodiscard]] Result<void> quantize(DType type, std::span<const float> x, std::span<std::byte> blocks);
 
 /// Checks that no block decodes to NaN or infinity because of its scales: f16 scales are finite and E8M0 bytes are not
 /// 255. Plain elements have to be finite themselves. Reads every block: meant for files of doubtful origin.
-/// Errors: unsupported and bad_shape as dequantize; corrupt_file (rule V17) with the index of the first bad block.
+/// Errors: unsupported, bad_dtype and bad_shape as dequantize; corrupt_file (rule V17) with the index of the first bad block.
 [[nodiscard]] Result<void> validate_blocks(DType type, std::span<const std::byte> blocks);
 
 }  // namespace mlxn

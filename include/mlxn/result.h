@@ -36,7 +36,7 @@ enum class ErrorCode : std::uint8_t {
   internal,          ///< a broken invariant of the library: please report it
 };
 
-/// The enumerator's name, for messages and logs.
+/// What the code means in a few words, for messages and logs: "bad dtype", "input/output error".
 [[nodiscard]] std::string_view to_string(ErrorCode code) noexcept;
 
 /// What went wrong: a code and one line of text that names the operation, the argument, what was wanted and what came.

@@ -73,7 +73,7 @@ struct SynthReport {
 /// Writes a GGUF file with the tensor names, shapes and metadata of the model and random weights: matrices have variance
 /// 1 / row length and mean 0, norms lie about 1. The same model, type and seed give the same bytes.
 /// Errors: those of GgufWriter; invalid_argument (sizes that make no model, a vocabulary too small for its special tokens),
-/// unsupported (a type without kernels), bad_shape (a type whose blocks do not divide a row), cancelled.
+/// unsupported (a type without kernels), bad_dtype (a number that is no type), bad_shape (a type whose blocks do not divide a row), cancelled.
 [[nodiscard]] Result<SynthReport> synthesize(const std::filesystem::path& target, const SynthModel& model,
                                              const SynthOptions& options = {}) noexcept;
 

@@ -9,6 +9,7 @@
 #include "backends/cuda/backend.h"
 #include "backends/device_impl.h"
 #include "backends/queue_impl.h"
+#include "base/check_value.h"
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/system_memory.h"
@@ -177,6 +178,7 @@ KernelRegistry& Device::kernels() const noexcept {
 }
 
 Result<std::uint64_t> allocation_bytes(DType dtype, const Shape& shape) {
+  MLXN_CHECK(check_dtype("allocate", dtype));
   if (shape.rank() > kMaxRank) return make_error(ErrorCode::bad_shape, "allocate: more than {} axes", kMaxRank);
   std::optional<std::uint64_t> count = 1;
   for (const std::int64_t d : shape) {

@@ -5,6 +5,7 @@
 #include <span>
 
 #include "backends/device_impl.h"
+#include "base/check_value.h"
 #include "base/checked.h"
 #include "base/error.h"
 #include "ops/check.h"
@@ -169,6 +170,7 @@ Result<Tensor> Tensor::make(std::shared_ptr<Allocation> allocation, DType dtype,
     if (strides.rank() != 0 && strides.rank() != shape.rank()) {
       return make_error(ErrorCode::bad_shape, "tensor: {} strides for {} axes", strides.rank(), shape.rank());
     }
+    MLXN_CHECK(check_dtype("tensor", dtype));
     const DTypeInfo& t = info(dtype);
     const std::optional<std::uint64_t> elems = count_elems(shape);
     if (!elems) return make_error(ErrorCode::bad_shape, "tensor: shape {} is negative or too large", ops::to_string(shape));
@@ -271,6 +273,7 @@ Result<Tensor> Tensor::permute(std::initializer_list<int> order) const {
 
 Result<Tensor> Tensor::reinterpret(DType dtype, const Shape& shape, std::uint64_t byte_offset) const {
   return detail::guarded([&]() -> Result<Tensor> {
+    MLXN_CHECK(check_dtype("reinterpret", dtype));
     if (!is_contiguous()) return make_error(ErrorCode::bad_shape, "reinterpret: the view is not contiguous");
     const auto offset = checked_add(byte_offset_, byte_offset);
     if (!offset) return make_error(ErrorCode::out_of_range, "reinterpret: offset {} overflows", byte_offset);

@@ -45,7 +45,10 @@ constexpr char lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cas
 
 }  // namespace
 
-const DTypeInfo& info(DType type) noexcept { return kInfo[static_cast<std::size_t>(type)]; }
+const DTypeInfo& info(DType type) noexcept {
+  static constexpr DTypeInfo kNone{"unknown dtype", 1, 0, -1};
+  return is_dtype(type) ? kInfo[static_cast<std::size_t>(type)] : kNone;
+}
 
 bool is_weight_type(DType type) noexcept {
   return type == DType::f32 || type == DType::f16 || type == DType::bf16 ||
@@ -71,6 +74,7 @@ std::optional<DType> dtype_from_gguf(std::uint32_t id) noexcept {
 }
 
 std::optional<std::uint64_t> storage_bytes(DType type, std::uint64_t elems) noexcept {
+  if (!is_dtype(type)) return std::nullopt;
   const DTypeInfo& t = info(type);
   if (elems % t.block_elems != 0) return std::nullopt;
   return checked_mul(elems / t.block_elems, t.block_bytes);

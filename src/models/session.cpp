@@ -2,7 +2,7 @@
 #include <atomic>
 #include <map>
 
-#include "base/error.h"
+#include "base/check_value.h"
 #include "mlxn/graph.h"
 #include "mlxn/model.h"
 #include "mlxn/ops/set_element.h"
@@ -157,6 +157,7 @@ Result<Session> Session::create(const Model& model, const SessionOptions& option
                         options.context, (std::int64_t{1} << 31) - 1, info.context);
     }
     if (options.batch < 1) return make_error(ErrorCode::invalid_argument, "session: a batch of {}, wanted at least 1", options.batch);
+    MLXN_CHECK(check_dtype("session", options.kv_type));
     if (options.kv_type != DType::f16 && options.kv_type != DType::f32) {
       return make_error(ErrorCode::bad_dtype, "session: a KV cache of {}, wanted f16 or f32", to_string(options.kv_type));
     }

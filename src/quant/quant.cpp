@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "base/error.h"
+#include "base/check_value.h"
 #include "quant/codec.h"
 
 namespace mlxn {
@@ -10,6 +10,7 @@ namespace {
 
 // The number of whole blocks in `blocks`.
 Result<std::uint64_t> count_blocks(const char* op, DType type, std::span<const std::byte> blocks) {
+  MLXN_CHECK(check_dtype(op, type));
   if (!is_weight_type(type)) {
     return make_error(ErrorCode::unsupported, "{}: type is {}, wanted one of the weight types", op, to_string(type));
   }
@@ -34,6 +35,7 @@ Result<void> dequantize(DType type, std::span<const std::byte> blocks, std::span
 }
 
 Result<void> quantize(DType type, std::span<const float> x, std::span<std::byte> blocks) {
+  MLXN_CHECK(check_dtype("quantize", type));
   if (!quant::has_encoder(type)) {
     return make_error(ErrorCode::unsupported,
                       "quantize: type is {}, wanted one of f32 f16 bf16 q4_0 q4_1 q5_0 q5_1 q8_0 mxfp4",

@@ -25,6 +25,22 @@ TEST(DType, EveryTypeIsFoundByItsNameAndItsId) {
   }
 }
 
+TEST(DType, NumbersThatAreNoneAreHarmless) {
+  for (int i = 0; i < 256; ++i) {
+    const auto type = static_cast<DType>(i);
+    EXPECT_EQ(is_dtype(type), i < kDTypeCount) << i;
+    if (is_dtype(type)) continue;
+    EXPECT_EQ(to_string(type), "unknown dtype");
+    EXPECT_EQ(block_elems(type), 1u);
+    EXPECT_EQ(block_bytes(type), 0u);
+    EXPECT_EQ(info(type).gguf_id, -1);
+    EXPECT_FALSE(is_block(type)) << i;
+    EXPECT_FALSE(is_weight_type(type)) << i;
+    EXPECT_FALSE(affine_info(type)) << i;
+    EXPECT_FALSE(storage_bytes(type, 1)) << i;
+  }
+}
+
 TEST(DType, AffineTypesSayWhatTheyAreMadeOf) {
   EXPECT_EQ(affine_info(DType::affine8_g64_bf16), (AffineInfo{8, 64, DType::bf16}));
   EXPECT_EQ(affine_info(DType::affine4_g128), (AffineInfo{4, 128, DType::f16}));

@@ -69,6 +69,20 @@ TEST_P(Contract, TypesWithoutKernelsAreUnsupported) {
   }
 }
 
+TEST_P(Contract, NumbersThatAreNoTypeAreBadDtype) {
+  for (const int number : {kDTypeCount, 200, 255}) {
+    const MatmulShape shape = {2, 3, 64, static_cast<DType>(number)};
+    const std::string name = "dtype " + std::to_string(number) + " is none";
+    Call call = valid_call();
+    call.shape = shape;
+    EXPECT_TRUE(fails_with(run_raw(call), ErrorCode::bad_dtype, {"quantized_matmul_ggml", name}));
+    for (const bool prepared : {false, true}) {
+      EXPECT_TRUE(fails_with(plan_matmul(device(), shape, prepared), ErrorCode::bad_dtype, {"plan_matmul", name}));
+      EXPECT_TRUE(fails_with(matmul_vector_threshold(device(), shape, prepared), ErrorCode::bad_dtype, {name}));
+    }
+  }
+}
+
 TEST_P(Contract, PlainTypesThatAreNoWeightsAreRefused) {
   Call call = valid_call();
   call.shape.type = DType::i32;

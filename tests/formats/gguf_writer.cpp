@@ -303,6 +303,7 @@ TEST(GgufWriter, RefusesBadTensors) {
   EXPECT_TRUE(fails_with(add("u", DType::q4_K, {128, 2}), shape, {"'u' [128, 2]", "128 elements", "256", "q4_K"}));
   EXPECT_TRUE(fails_with(add("u", DType::q4_0, {}), shape, {"1 elements", "32"}));
   EXPECT_TRUE(fails_with(add("u", DType::u8, {4}), ErrorCode::bad_dtype, {"'u'", "u8"}));
+  EXPECT_TRUE(fails_with(add("u", static_cast<DType>(200), {4}), ErrorCode::bad_dtype, {"dtype 200 is none"}));
   must(add("huge", DType::f32, {1ull << 48, 1u << 13}));
   must(add("huge too", DType::f32, {1ull << 48, 1u << 13}));
   EXPECT_TRUE(fails_with(w.begin(), shape, {"huge too", "64 bits"}));

@@ -176,6 +176,8 @@ TEST(Session, RefusesWhatDoesNotFitAndStaysUsable) {
   EXPECT_NE(huge.error().message().find("available"), std::string::npos);
   options.context = 16;
   EXPECT_TRUE(Session::create(model, options));
+  options.kv_type = static_cast<DType>(200);
+  EXPECT_TRUE(test::fails_with(Session::create(model, options), ErrorCode::bad_dtype, {"session", "dtype 200 is none"}));
 }
 
 TEST(Session, DecodingAllocatesNothingAndWaitsOncePerPass) {

@@ -351,6 +351,7 @@ TEST(Synth, RefusesWhatMakesNoModel) {
   EXPECT_TRUE(fails_with(with([](auto& m, auto&) { m.vocab = 300; }), bad, {"300", "354"}));
   EXPECT_TRUE(fails_with(with([](auto&, auto& o) { o.threads = -1; }), bad, {"-1 threads"}));
   EXPECT_TRUE(fails_with(with([](auto&, auto& o) { o.type = DType::iq2_xs; }), ErrorCode::unsupported, {"iq2_xs"}));
+  EXPECT_TRUE(fails_with(with([](auto&, auto& o) { o.type = static_cast<DType>(200); }), ErrorCode::bad_dtype, {"dtype 200 is none"}));
   EXPECT_TRUE(fails_with(with([](auto& m, auto&) { m.feed_forward = 320; }), ErrorCode::bad_shape, {"ffn_down", "320", "256", "q4_K"}));
   EXPECT_TRUE(fails_with(with([](auto&, auto& o) { o.progress = [](std::uint64_t, std::uint64_t) { return false; }; }), ErrorCode::cancelled,
                          {"stopped"}));

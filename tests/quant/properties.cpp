@@ -209,6 +209,18 @@ TEST(Types, WithoutCodecAreUnsupported) {
   }
 }
 
+TEST(Types, ThatAreNoneAreBadDtype) {
+  std::vector<std::byte> blocks(18);
+  std::vector<float> floats(32);
+  for (const int number : {kDTypeCount, 200, 255}) {
+    const auto type = static_cast<DType>(number);
+    const std::string name = "dtype " + std::to_string(number) + " is none";
+    expect_error(dequantize(type, blocks, floats), ErrorCode::bad_dtype, {"dequantize", name});
+    expect_error(quantize(type, floats, blocks), ErrorCode::bad_dtype, {"quantize", name});
+    expect_error(validate_blocks(type, blocks), ErrorCode::bad_dtype, {"validate_blocks", name});
+  }
+}
+
 TEST(ValidateBlocks, FindsEachScaleField) {
   using namespace quant;
   const std::pair<DType, std::vector<std::size_t>> fields[] = {

@@ -187,6 +187,7 @@ TEST(BufferPool, RefusesWhatTheDeviceRefuses) {
   const Device device = cpu();
   BufferPool pool = must(BufferPool::create(device));
   EXPECT_TRUE(fails_with(pool.allocate(DType::u8, {0}), ErrorCode::bad_shape, {}));
+  EXPECT_TRUE(fails_with(pool.allocate(static_cast<DType>(200), {32}), ErrorCode::bad_dtype, {"dtype 200 is none"}));
   EXPECT_TRUE(fails_with(pool.allocate(DType::u8, {std::int64_t{1} << 60}), ErrorCode::out_of_memory, {}));
   EXPECT_TRUE(fails_with(BufferPool::create(Device()), ErrorCode::invalid_argument, {}));
   EXPECT_EQ(pool.statistics().in_use_blocks, 0u);

@@ -136,6 +136,9 @@ TEST(Allocate, RefusesImpossibleRequests) {
   EXPECT_TRUE(fails_with(device.allocate(DType::q4_K, {100}), ErrorCode::bad_shape, {"q4_K"}));
   EXPECT_TRUE(fails_with(device.allocate(DType::f32, {1, 1, 1, 1, 1, 1, 1}), ErrorCode::bad_shape, {}));
   EXPECT_TRUE(fails_with(device.allocate(DType::u8, {big * 1024}), ErrorCode::out_of_memory, {}));
+  EXPECT_TRUE(fails_with(device.allocate(static_cast<DType>(200), {32}), ErrorCode::bad_dtype, {"allocate", "dtype 200 is none"}));
+  float value = 0;
+  EXPECT_TRUE(fails_with(device.import_memory(&value, 4, {}, static_cast<DType>(kDTypeCount), {1}), ErrorCode::bad_dtype, {"is none"}));
   for (const std::uint64_t alignment : {0, 3, 1 << 21}) {
     AllocateOptions options;
     options.alignment_bytes = alignment;

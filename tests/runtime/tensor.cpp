@@ -55,6 +55,8 @@ TEST(Views, EndWhereTheReceiverEnds) {
   EXPECT_TRUE(fails_with(half.reinterpret(DType::i32, {16}, 4), ErrorCode::out_of_range, {}));
   EXPECT_TRUE(fails_with(half.reinterpret(DType::u8, {1}, ~std::uint64_t{0}), ErrorCode::out_of_range, {}));
   EXPECT_TRUE(fails_with(half.reinterpret(DType::u8, {1}, ~std::uint64_t{0} - 100), ErrorCode::out_of_range, {}));
+  EXPECT_TRUE(fails_with(half.reinterpret(static_cast<DType>(200), {32}), ErrorCode::bad_dtype, {"reinterpret", "dtype 200 is none"}));
+  EXPECT_TRUE(fails_with(Tensor::make(t.allocation(), static_cast<DType>(200), {32}), ErrorCode::bad_dtype, {"dtype 200 is none"}));
   EXPECT_TRUE(fails_with(half.reshape({32}), ErrorCode::bad_shape, {}));
   EXPECT_TRUE(fails_with(half.reshape({std::int64_t{1} << 40, std::int64_t{1} << 40}), ErrorCode::bad_shape, {}));
 }

@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 
+#include "base/check_value.h"
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/join.h"
@@ -480,6 +481,7 @@ Result<void> GgufWriter::add_tensor(std::string_view name, DType type, std::span
                         excerpt(name), name.size(), longest);
     }
     const auto described = [&] { return fmt::format("tensor '{}' [{}]", printable(name), joined(ne)); };
+    MLXN_CHECK(check_dtype("gguf", type));
     if (info(type).gguf_id < 0) {
       return make_error(ErrorCode::bad_dtype, "gguf: {} has type {}, which GGUF files do not have", described(), to_string(type));
     }

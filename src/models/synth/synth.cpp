@@ -9,7 +9,7 @@
 #include <system_error>
 #include <thread>
 
-#include "base/error.h"
+#include "base/check_value.h"
 #include "base/system_memory.h"
 #include "models/synth/recipes.h"
 #include "models/synth/vocabulary.h"
@@ -211,6 +211,7 @@ class Synthesis {
 
 Result<SynthReport> synthesize(const std::filesystem::path& target, const SynthModel& wanted, const SynthOptions& options) noexcept {
   return detail::guarded([&]() -> Result<SynthReport> {
+    MLXN_CHECK(check_dtype("synth", options.type));
     if (!is_weight_type(options.type) || info(options.type).gguf_id < 0) {
       return make_error(ErrorCode::unsupported, "synth: type {} {}", to_string(options.type),
                         is_weight_type(options.type) ? "is none of GGUF's" : "has no kernels");

@@ -4,6 +4,7 @@
 #include "backends/device_impl.h"
 #include "backends/gpu/weight_prepare.h"
 #include "backends/weight_impl.h"
+#include "base/check_value.h"
 #include "base/checked.h"
 #include "ops/matmul/cpu.h"
 #include "ops/matmul/gpu.h"
@@ -52,6 +53,7 @@ constexpr VariantInfo kInfos[] = {
 
 /// Type, dimensions and whole blocks; and that the bytes of the matrices can be counted.
 Result<void> check_problem(std::string_view op, const MatmulShape& shape) {
+  MLXN_CHECK(check_dtype(op, shape.type));
   if (!is_weight_type(shape.type)) {
     return make_error(ErrorCode::unsupported, "{}: type is {}, which has no kernels as a weight", op,
                       mlxn::to_string(shape.type));
