@@ -40,7 +40,7 @@ class ChatTemplate {
   /// lists them), and those of named().
   [[nodiscard]] static Result<ChatTemplate> from_gguf(const GgufFile& file, const Tokenizer& tokenizer) noexcept;
   /// The template of a family. Errors: invalid_argument (no family of this name), not_found (the family ends replies with
-  /// an end-of-sequence token, and the tokenizer has none).
+  /// an end-of-sequence token, and the tokenizer has none), wrong_state (the tokenizer was moved from).
   [[nodiscard]] static Result<ChatTemplate> named(std::string_view family, const Tokenizer& tokenizer) noexcept;
   /// The name of the family that a chat template belongs to, empty if to none.
   [[nodiscard]] static std::string_view recognise(std::string_view chat_template) noexcept;
@@ -52,7 +52,8 @@ class ChatTemplate {
   [[nodiscard]] std::span<const std::string> notes() const noexcept { return notes_; }
 
   /// The conversation as text, up to where the assistant's next reply begins (or, if the last message is the assistant's,
-  /// to its end). Errors: invalid_argument (an order of messages that no conversation has), out_of_memory.
+  /// to its end). Errors: invalid_argument (an order of messages that no conversation has), wrong_state (the template was moved
+  /// from), out_of_memory.
   [[nodiscard]] Result<std::string> render(std::span<const ChatMessage> messages) const noexcept;
   /// The same as tokens, with the beginning-of-sequence token if the model asks for one. What messages contain never
   /// becomes a control token, nor any token that the markup uses, whatever it spells.

@@ -50,7 +50,8 @@ struct GgufSource {
   std::string label;        ///< what messages call it
   std::uint64_t bytes = 0;  ///< its size
   /// Fills `out`, which is never empty, with the bytes from `offset` on, all of them inside the file. May be called from
-  /// several threads. Its errors come back to the caller of open() and read().
+  /// several threads. Its errors come back to the caller of open() and read(), an exception as invalid_argument with the
+  /// exception's text.
   std::function<Result<void>(std::uint64_t offset, std::span<std::byte> out)> read;
 };
 
@@ -185,6 +186,8 @@ struct GgufTensor {
 ///
 /// Errors: io (the operating system refused), corrupt_file (with the rule's id and the byte offset), limit_exceeded,
 /// unsupported (big-endian, a removed tensor type), out_of_memory.
+///
+/// Of a handle that was moved from, functions that return a Result are wrong_state, the others have nothing: no keys, no tensors, zeros.
 class GgufFile {
  public:
   /// The first part of a split model, <prefix>-00001-of-<count>.gguf, opens the others beside it, whose names follow from
@@ -200,6 +203,8 @@ class GgufFile {
   /// (no parts, or one that is itself joined).
   [[nodiscard]] static Result<GgufFile> join(std::span<const GgufFile> parts) noexcept;
 
+  /// False for a handle that was moved from.
+  [[nodiscard]] bool defined() const noexcept { return state_ != nullptr; }
   [[nodiscard]] std::uint32_t version() const noexcept;
   [[nodiscard]] std::uint64_t alignment() const noexcept;
   [[nodiscard]] std::uint64_t file_bytes() const noexcept;   ///< of all parts
@@ -230,10 +235,12 @@ class GgufFile {
   template <class T>
   [[nodiscard]] Result<std::span<const T>> get_array(std::string_view key) const noexcept {
     const GgufValue* value = find(key);
-    if (value == nullptr) return missing(key);
-    return value->template as_array<T>();
+    if (value == nullptr) return no_key(key);
+    return named(value->template as_array<T>());
   }
-  /// One number per layer from a scalar (repeated) or from an array of at least `layers` elements.
+  // One number per layer from a scalar (repeated) or from an array of at least `layers` elements. More layers than kMostLayers
+  // are limit_exceeded.
+  static constexpr std::uint64_t kMostLayers = 65536;
   [[nodiscard]] Result<std::vector<std::uint64_t>> get_uints_per_layer(std::string_view key,
                                                                        std::uint64_t layers) const noexcept;
   [[nodiscard]] Result<std::vector<std::uint64_t>> get_uints_per_layer_or(std::string_view key, std::uint64_t layers,
@@ -267,7 +274,14 @@ class GgufFile {
 
  private:
   explicit GgufFile(std::shared_ptr<const detail::GgufState> state) noexcept : state_(std::move(state)) {}
-  [[nodiscard]] static Error missing(std::string_view key) noexcept;
+  [[nodiscard]] static Error missing(std::string_view key) noexcept;  // what programs built with earlier headers call
+  /// not_found with the file's name, or wrong_state of a handle that was moved from.
+  [[nodiscard]] Error no_key(std::string_view key) const noexcept;
+  /// The value's error with the file's name.
+  template <class T>
+  [[nodiscard]] Result<T> named(Result<T> value) const noexcept {
+    return value ? value : Result<T>(value.error().with_context(label()));
+  }
   [[nodiscard]] Result<void> check_extent(const GgufTensor& tensor) const noexcept;
   std::shared_ptr<const detail::GgufState> state_;
 };

@@ -24,7 +24,8 @@ class SamplerImpl;
 
 struct LoadOptions {
   PrepareMode prepare = PrepareMode::automatic;
-  /// Called with (bytes loaded, bytes in all) from the loading thread. Returning false stops the load with `cancelled`.
+  /// Called with (bytes loaded, bytes in all) from the loading thread. Returning false stops the load with `cancelled`, an
+  /// exception with invalid_argument and the exception's text.
   std::function<bool(std::uint64_t, std::uint64_t)> progress;
 };
 
@@ -47,11 +48,13 @@ class Model {
   /// Architectures: llama (Llama 2 and 3, Mistral), qwen2, qwen3, gemma2, gemma3, phi3; dense ones.
   /// Errors: those of GgufFile, unsupported (architecture, scaling of the rotation, experts, layers that differ, a tensor type
   /// without kernels), not_found (a tensor or key is missing), corrupt_file (tensors of another shape than the metadata says,
-  /// values that make no sense), out_of_memory, cancelled.
+  /// values that make no sense), out_of_memory, cancelled, invalid_argument (an option, `progress` threw), wrong_state (the file was
+  /// moved from).
   [[nodiscard]] static Result<Model> load(const GgufFile& file, const Device& device, const LoadOptions& options = {});
 
   Model() = default;
   [[nodiscard]] bool defined() const noexcept { return impl_ != nullptr; }
+  /// Of an empty handle all zeros and empty texts.
   [[nodiscard]] const ModelInfo& info() const noexcept;
   [[nodiscard]] Device device() const noexcept;
   [[nodiscard]] const ModelImpl* impl() const noexcept { return impl_.get(); }
@@ -65,14 +68,15 @@ struct SessionOptions {
   std::int64_t context = 0;  ///< positions of the KV cache; 0 takes the model's own
   DType kv_type = DType::f16;  ///< f16 or f32
   std::int64_t batch = 512;  ///< most tokens that one forward pass takes; a longer prompt goes in chunks
-  /// automatic is int8act on a CPU, f16 on a GPU.
+  /// automatic is int8act on a CPU, f16 on a GPU. bf16 is unsupported on a CPU.
   Numerics numerics = Numerics::automatic;
 };
 
 /// One sequence of tokens on a model: its KV cache and the work that extends it. Owned by one thread at a time.
 class Session {
  public:
-  /// Errors: invalid_argument (options), bad_dtype (kv_type), out_of_memory with the bytes wanted and available.
+  /// Errors: invalid_argument (options), bad_dtype (kv_type), unsupported (numerics that the device does not have), out_of_memory
+  /// with the bytes wanted and available.
   [[nodiscard]] static Result<Session> create(const Model& model, const SessionOptions& options = {});
 
   Session(Session&&) noexcept;

@@ -52,6 +52,8 @@ struct TokenizerState;
 /// two exceptions: SentencePiece writes a space as U+2581, so that character comes back as a space; and the special tokens
 /// of Phi-3 swallow the white space after them. Without parse_special no text becomes a control token, whatever it spells.
 /// Bytes that are no valid UTF-8 keep tokens of their own; byte-level BPE cuts words there as at a symbol.
+///
+/// Of a handle that was moved from, functions that return a Result are wrong_state, the others have nothing: an empty vocabulary.
 class Tokenizer {
  public:
   /// Errors: not_found (no tokenizer in the file), unsupported (another family or splitting rule), corrupt_file with rule V15
@@ -73,6 +75,8 @@ class Tokenizer {
   /// What one token adds in the middle of a text.
   [[nodiscard]] Result<std::string> piece(TokenId id, bool keep_special = false) const noexcept;
 
+  /// False for a handle that was moved from.
+  [[nodiscard]] bool defined() const noexcept { return state_ != nullptr; }
   [[nodiscard]] std::string_view model() const noexcept;  ///< tokenizer.ggml.model
   [[nodiscard]] std::size_t vocab_size() const noexcept;
   [[nodiscard]] bool contains(TokenId id) const noexcept {

@@ -55,7 +55,10 @@ Result<Model> Model::load(const GgufFile& file, const Device& device, const Load
   });
 }
 
-const ModelInfo& Model::info() const noexcept { return impl_->info; }
+const ModelInfo& Model::info() const noexcept {
+  static const ModelInfo none;
+  return impl_ ? impl_->info : none;
+}
 Device Model::device() const noexcept { return impl_ ? impl_->device : Device(); }
 
 }  // namespace mlxn

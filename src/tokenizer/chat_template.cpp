@@ -220,7 +220,7 @@ std::string_view ChatTemplate::recognise(std::string_view text) noexcept {
 
 Result<ChatTemplate> ChatTemplate::from_gguf(const GgufFile& file, const Tokenizer& tokenizer) noexcept {
   return detail::guarded([&]() -> Result<ChatTemplate> {
-    if (file.find(kKey) == nullptr) {
+    if (file.defined() && file.find(kKey) == nullptr) {
       return make_error(ErrorCode::not_found, "{}: no chat template ({}); known ones: {}", file.label(), kKey, known_families());
     }
     MLXN_TRY(const std::string_view text, file.get_string(kKey));
@@ -238,6 +238,7 @@ Result<ChatTemplate> ChatTemplate::named(std::string_view family, const Tokenize
       return make_error(ErrorCode::invalid_argument, "chat: no template is called '{}'; known ones: {}", printable(family),
                         known_families());
     }
+    if (!tokenizer.defined()) return make_error(ErrorCode::wrong_state, "chat: the tokenizer was moved from");
     if (found->end == "<EOS>" && !tokenizer.eos()) {
       return make_error(ErrorCode::not_found, "chat: the template {} needs an end-of-sequence token, the tokenizer has none", family);
     }
@@ -262,6 +263,7 @@ std::string ChatTemplate::fill(std::string_view markup) const {
 }
 
 Result<std::vector<ChatTemplate::Part>> ChatTemplate::parts(std::span<const ChatMessage> messages, std::size_t done) const {
+  if (!tokenizer_.defined()) return make_error(ErrorCode::wrong_state, "chat: the template was moved from");
   MLXN_CHECK(check(messages));
   if (done > messages.size()) {
     return make_error(ErrorCode::out_of_range, "chat: {} of {} messages are done", done, messages.size());

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "formats/gguf/cursor.h"
+#include "formats/named.h"
 #include "formats/printable.h"
 #include "formats/utf8.h"
 #include "tokenizer/bpe.h"
@@ -42,6 +43,8 @@ using detail::TokenizerState;
 using tokenizer::Fragment;
 
 constexpr std::size_t kMaxText = std::size_t{1} << 30;
+
+Error moved_from() noexcept { return make_error(ErrorCode::wrong_state, "tokenizer: it was moved from"); }
 
 // Texts by which models name the end of a turn, most specific first, for files that give no eot_token_id.
 constexpr std::array<std::string_view, 9> kTurnEnds = {
@@ -242,29 +245,39 @@ Result<void> TokenizerState::append(TokenId id, const DecodeOptions& options, bo
   return {};
 }
 
+namespace {
+
+Result<std::shared_ptr<const TokenizerState>> load(const GgufFile& file) {
+  const auto state = std::make_shared<TokenizerState>();
+  MLXN_TRY(state->model, file.get_string("tokenizer.ggml.model"));
+  MLXN_TRY(const FamilyName family, parse_family(state->model));
+  const tokenizer::SplitRule* rule = nullptr;
+  if (family == FamilyName::byte_pairs) {
+    MLXN_TRY(rule, split_rule(file, state->notes));
+  }
+  MLXN_TRY(state->vocabulary, tokenizer::Vocabulary::from_gguf(file));
+  MLXN_CHECK(state->read_settings(file, rule == nullptr ? kSentencePieceDefaults : byte_pair_defaults(*rule)));
+  MLXN_CHECK(state->find_ends(file));
+  MLXN_TRY(state->special, tokenizer::SpecialTokens::make(state->vocabulary, state->strips_right(file)));
+  switch (family) {
+    case FamilyName::sentencepiece:
+      state->family = std::make_unique<tokenizer::SentencePiece>(state->vocabulary, state->unknown);
+      break;
+    case FamilyName::byte_pairs: {
+      MLXN_TRY(state->family, tokenizer::BytePairs::from_gguf(file, state->vocabulary, *rule, state->notes));
+      break;
+    }
+  }
+  return std::shared_ptr<const TokenizerState>(state);
+}
+
+}  // namespace
+
 Result<Tokenizer> Tokenizer::from_gguf(const GgufFile& file) noexcept {
   return detail::guarded([&]() -> Result<Tokenizer> {
-    const auto state = std::make_shared<TokenizerState>();
-    MLXN_TRY(state->model, file.get_string("tokenizer.ggml.model"));
-    MLXN_TRY(const FamilyName family, parse_family(state->model));
-    const tokenizer::SplitRule* rule = nullptr;
-    if (family == FamilyName::byte_pairs) {
-      MLXN_TRY(rule, split_rule(file, state->notes));
-    }
-    MLXN_TRY(state->vocabulary, tokenizer::Vocabulary::from_gguf(file));
-    MLXN_CHECK(state->read_settings(file, rule == nullptr ? kSentencePieceDefaults : byte_pair_defaults(*rule)));
-    MLXN_CHECK(state->find_ends(file));
-    MLXN_TRY(state->special, tokenizer::SpecialTokens::make(state->vocabulary, state->strips_right(file)));
-    switch (family) {
-      case FamilyName::sentencepiece:
-        state->family = std::make_unique<tokenizer::SentencePiece>(state->vocabulary, state->unknown);
-        break;
-      case FamilyName::byte_pairs: {
-        MLXN_TRY(state->family, tokenizer::BytePairs::from_gguf(file, state->vocabulary, *rule, state->notes));
-        break;
-      }
-    }
-    return Tokenizer(state);
+    auto state = load(file);
+    if (!state) return named_error(file, state.error());
+    return Tokenizer(*std::move(state));
   });
 }
 
@@ -317,6 +330,7 @@ Result<void> TokenizerState::encode(std::span<const TextPart> parts, std::vector
 Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text,
                                                const EncodeOptions& options) const noexcept {
   return detail::guarded([&]() -> Result<std::vector<TokenId>> {
+    if (!state_) return moved_from();
     const TokenizerState& s = *state_;
     std::vector<TokenId> out;
     if (options.add_bos && s.adds_bos && s.bos) out.push_back(*s.bos);
@@ -329,6 +343,7 @@ Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text,
 
 Result<std::vector<TokenId>> Tokenizer::encode_parts(std::span<const TextPart> parts) const noexcept {
   return detail::guarded([&]() -> Result<std::vector<TokenId>> {
+    if (!state_) return moved_from();
     std::vector<TokenId> out;
     MLXN_CHECK(state_->encode(parts, out));
     return out;
@@ -338,6 +353,7 @@ Result<std::vector<TokenId>> Tokenizer::encode_parts(std::span<const TextPart> p
 Result<std::string> Tokenizer::decode(std::span<const TokenId> ids,
                                       const DecodeOptions& options) const noexcept {
   return detail::guarded([&]() -> Result<std::string> {
+    if (!state_) return moved_from();
     std::string out;
     bool at_start = options.drop_added_space;
     for (const TokenId id : ids) MLXN_CHECK(state_->append(id, options, at_start, out));
@@ -349,8 +365,8 @@ Result<std::string> Tokenizer::piece(TokenId id, bool keep_special) const noexce
   return decode({&id, 1}, {keep_special, false});
 }
 
-std::string_view Tokenizer::model() const noexcept { return state_->model; }
-std::size_t Tokenizer::vocab_size() const noexcept { return state_->vocabulary.size(); }
+std::string_view Tokenizer::model() const noexcept { return state_ ? std::string_view(state_->model) : std::string_view(); }
+std::size_t Tokenizer::vocab_size() const noexcept { return state_ ? state_->vocabulary.size() : 0; }
 
 std::string_view Tokenizer::text(TokenId id) const noexcept {
   return contains(id) ? state_->vocabulary.text(id) : std::string_view();
@@ -361,22 +377,26 @@ TokenKind Tokenizer::kind(TokenId id) const noexcept {
 }
 
 std::optional<TokenId> Tokenizer::find(std::string_view text) const noexcept {
-  return state_->vocabulary.find(text);
+  return state_ ? state_->vocabulary.find(text) : std::nullopt;
 }
-std::optional<TokenId> Tokenizer::bos() const noexcept { return state_->bos; }
-std::optional<TokenId> Tokenizer::eos() const noexcept { return state_->eos; }
-std::optional<TokenId> Tokenizer::eot() const noexcept { return state_->eot; }
-std::optional<TokenId> Tokenizer::unknown() const noexcept { return state_->unknown; }
-bool Tokenizer::adds_bos() const noexcept { return state_->adds_bos && state_->bos.has_value(); }
-bool Tokenizer::adds_eos() const noexcept { return state_->adds_eos && state_->eos.has_value(); }
-std::span<const std::string> Tokenizer::notes() const noexcept { return state_->notes; }
+std::optional<TokenId> Tokenizer::bos() const noexcept { return state_ ? state_->bos : std::nullopt; }
+std::optional<TokenId> Tokenizer::eos() const noexcept { return state_ ? state_->eos : std::nullopt; }
+std::optional<TokenId> Tokenizer::eot() const noexcept { return state_ ? state_->eot : std::nullopt; }
+std::optional<TokenId> Tokenizer::unknown() const noexcept { return state_ ? state_->unknown : std::nullopt; }
+bool Tokenizer::adds_bos() const noexcept { return state_ && state_->adds_bos && state_->bos.has_value(); }
+bool Tokenizer::adds_eos() const noexcept { return state_ && state_->adds_eos && state_->eos.has_value(); }
+std::span<const std::string> Tokenizer::notes() const noexcept {
+  if (!state_) return {};
+  return state_->notes;
+}
 
 bool Tokenizer::is_end_of_generation(TokenId id) const noexcept {
-  return std::binary_search(state_->ends.begin(), state_->ends.end(), id);
+  return state_ && std::binary_search(state_->ends.begin(), state_->ends.end(), id);
 }
 
 Result<std::string> StreamDecoder::push(TokenId id) noexcept {
   return detail::guarded([&]() -> Result<std::string> {
+    if (!tokenizer_.state_) return moved_from();
     MLXN_CHECK(tokenizer_.state_->append(id, options_, at_start_, held_));
     std::size_t ready = 0;
     while (ready < held_.size()) {

@@ -1,4 +1,5 @@
 // What a reader of the file sees, and what damaged bytes may do to it.
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -8,11 +9,14 @@
 #include "mlxn/gguf.h"
 #include "tests/formats/gguf_builder.h"
 #include "tests/formats/temp_file.h"
+#include "tests/support/must.h"
 #include "tests/support/seconds.h"
 
 namespace mlxn {
 namespace {
 
+using test::fails_with;
+using test::must;
 using testing::GgufBuilder;
 
 GgufBuilder valid() {
@@ -137,6 +141,70 @@ TEST(GgufFile, HandlesShareOneStateAndKeepBytesAlive) {
   EXPECT_FALSE(watch.expired());
   kept.reset();
   EXPECT_TRUE(watch.expired());
+}
+
+TEST(GgufFile, OneThatWasMovedFromHasNothingAndSaysSo) {
+  const auto bytes = valid().build();
+  GgufFile file = must(GgufFile::parse(bytes));
+  const GgufTensor tensor = file.tensors()[0];
+  EXPECT_TRUE(file.defined());
+  const GgufFile taken = std::move(file);
+  const GgufFile& none = file;  // NOLINT: what is left is what this is about
+  EXPECT_FALSE(none.defined());
+  EXPECT_EQ(none.version() + none.alignment() + none.file_bytes() + none.data_offset() + none.part_count(), 0u);
+  EXPECT_TRUE(none.label().empty() && none.part_label(0).empty() && none.notes().empty());
+  EXPECT_TRUE(none.values().empty() && none.tensors().empty() && none.tensors_by_offset().empty());
+  EXPECT_EQ(none.find("u8"), nullptr);
+  EXPECT_EQ(none.find_tensor(tensor.name), nullptr);
+  EXPECT_EQ(none.keep_alive(), nullptr);
+  EXPECT_FALSE(none.in_place());
+  none.drop_pages(tensor);
+  none.will_need(tensor);
+  const auto gone = [](const auto& result) { return fails_with(result, ErrorCode::wrong_state, {"moved from"}); };
+  EXPECT_TRUE(gone(none.get_uint("u8")));
+  EXPECT_TRUE(gone(none.get_string("general.architecture")));
+  EXPECT_TRUE(gone(none.get_array<float>("scores")));
+  EXPECT_TRUE(gone(none.get_uint_or("u8", 1)));
+  EXPECT_TRUE(gone(none.get_string_or("none", "")));
+  EXPECT_TRUE(gone(none.get_uints_per_layer("u8", 1)));
+  EXPECT_TRUE(gone(none.get_uints_per_layer_or("u8", 1, 1)));
+  EXPECT_TRUE(gone(none.get_bools_per_layer("yes", 1)));
+  EXPECT_TRUE(gone(none.expect_tensor(tensor.name, {32, 3})));
+  EXPECT_TRUE(gone(none.data(tensor)));
+  std::byte one{};
+  EXPECT_TRUE(gone(none.read(tensor, 0, {&one, 1})));
+  EXPECT_TRUE(gone(GgufFile::join({&none, 1})));
+  EXPECT_TRUE(gone(gguf_architecture(none)));
+}
+
+TEST(GgufFile, NoModelHasSoManyLayers) {
+  const auto bytes = valid().build();
+  const GgufFile file = must(GgufFile::parse(bytes));
+  EXPECT_EQ(must(file.get_uints_per_layer("u8", GgufFile::kMostLayers)).size(), GgufFile::kMostLayers);
+  for (const std::uint64_t layers : {GgufFile::kMostLayers + 1, std::uint64_t{1} << 33, std::uint64_t{1} << 62, ~std::uint64_t{0}}) {
+    EXPECT_TRUE(fails_with(file.get_uints_per_layer("u8", layers), ErrorCode::limit_exceeded, {"'u8'", std::to_string(layers), "65536"}));
+    EXPECT_TRUE(fails_with(file.get_uints_per_layer_or("none", layers, 1), ErrorCode::limit_exceeded, {std::to_string(layers)}));
+    EXPECT_TRUE(fails_with(file.get_bools_per_layer("yes", layers), ErrorCode::limit_exceeded, {std::to_string(layers)}));
+  }
+}
+
+TEST(GgufFile, ErrorsOfItsKeysNameIt) {
+  const auto bytes = valid().build();
+  const std::string label = "shelf 7";
+  const GgufFile file = must(GgufFile::open(GgufSource{label, bytes.size(), [&](std::uint64_t offset, std::span<std::byte> out) -> Result<void> {
+    std::memcpy(out.data(), bytes.data() + offset, out.size());
+    return {};
+  }}));
+  EXPECT_TRUE(fails_with(file.get_uint("none"), ErrorCode::not_found, {label, "'none'"}));
+  EXPECT_TRUE(fails_with(file.get_array<float>("none"), ErrorCode::not_found, {label, "'none'"}));
+  EXPECT_TRUE(fails_with(file.get_uint("names"), ErrorCode::corrupt_file, {label, "'names'", "array of string"}));
+  EXPECT_TRUE(fails_with(file.get_array<float>("ids"), ErrorCode::corrupt_file, {label, "'ids'"}));
+  EXPECT_EQ(file.get_array<float>("ids").error().rule(), "V15");
+  EXPECT_TRUE(fails_with(file.get_uints_per_layer("ids", 4), ErrorCode::corrupt_file, {label, "'ids'", "4 layers"}));
+  EXPECT_TRUE(fails_with(file.expect_tensor("norm.weight", {3}), ErrorCode::corrupt_file, {label, "norm.weight"}));
+  const auto architecture = gguf_architecture(file);
+  EXPECT_TRUE(fails_with(architecture, ErrorCode::not_found, {label, "block_count"}));
+  EXPECT_EQ(architecture.error().message().find(label, 1), std::string_view::npos) << architecture.error().message();  // once
 }
 
 /// Reads everything that a parsed file offers; the sanitizers judge.

@@ -198,6 +198,19 @@ TEST(Session, DecodingAllocatesNothingAndWaitsOncePerPass) {
   EXPECT_GT(after.dispatches_executed, before.dispatches_executed);
 }
 
+TEST(Model, AnEmptyHandleOrFileHasNothing) {
+  const Model none;
+  EXPECT_FALSE(none.defined());
+  EXPECT_TRUE(none.info().architecture.empty() && none.info().name.empty());
+  EXPECT_EQ(none.info().vocab, 0);
+  EXPECT_FALSE(none.device().defined());
+  EXPECT_TRUE(test::fails_with(Session::create(none), ErrorCode::invalid_argument, {"empty model"}));
+  GgufFile file = test::must(GgufFile::open(demo_path("q8_0")));
+  const GgufFile taken = std::move(file);
+  EXPECT_TRUE(test::fails_with(Model::load(file, test::must(Device::open("cpu"))), ErrorCode::wrong_state,  // NOLINT: what is left
+                               {"moved from"}));
+}
+
 TEST(Model, LoadCanBeCancelled) {
   const Device device = test::must(Device::open("cpu"));
   LoadOptions options;

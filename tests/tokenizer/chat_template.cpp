@@ -245,6 +245,25 @@ TEST(ChatTemplate, WhatEndsAReply) {
   EXPECT_EQ(ChatTemplate::named("llama2", endless).error().code(), ErrorCode::not_found);
 }
 
+TEST(ChatTemplate, WhatWasMovedFromSaysSo) {
+  Tokenizer t = byte_pairs(TokenKind::normal);
+  ChatTemplate chat = must(ChatTemplate::named("chatml", t));
+  const Tokenizer taken = std::move(t);
+  EXPECT_EQ(ChatTemplate::named("chatml", t).error().code(), ErrorCode::wrong_state);  // NOLINT: what is left is what this is about
+  EXPECT_EQ(ChatTemplate::named("llama2", t).error().code(), ErrorCode::wrong_state);
+  const ChatTemplate kept = std::move(chat);
+  const Messages messages = {{kUser, "Hi"}};
+  EXPECT_EQ(chat.render(messages).error().code(), ErrorCode::wrong_state);  // NOLINT
+  EXPECT_EQ(chat.encode(messages).error().code(), ErrorCode::wrong_state);
+  EXPECT_FALSE(chat.ends_reply(0));
+  EXPECT_TRUE(kept.encode(messages));
+  const auto bytes = BpeBuilder().gguf().build();
+  GgufFile file = must(GgufFile::parse(bytes));
+  const GgufFile other = std::move(file);
+  EXPECT_EQ(ChatTemplate::from_gguf(file, taken).error().code(), ErrorCode::wrong_state);  // NOLINT
+  EXPECT_EQ(Tokenizer::from_gguf(file).error().code(), ErrorCode::wrong_state);
+}
+
 TEST(ChatTemplate, TheBeginningOfSequenceIsTheTokenizersChoice) {
   const Tokenizer without = must(load_tokenizer(VocabBuilder().gguf().scalar("tokenizer.ggml.add_bos_token", false)));
   for (const std::string_view name : ChatTemplate::names()) {

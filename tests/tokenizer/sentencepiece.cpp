@@ -300,6 +300,32 @@ TEST(Vocabulary, OtherFamiliesAreNamed) {
   EXPECT_EQ(load_tokenizer(GgufBuilder()).error().code(), ErrorCode::not_found);
 }
 
+TEST(Tokenizer, OneThatWasMovedFromHasNothingAndSaysSo) {
+  Tokenizer t = load_tokenizer(words().gguf()).value();
+  EXPECT_TRUE(t.defined());
+  const Tokenizer taken = std::move(t);
+  const Tokenizer& none = t;  // NOLINT: what is left is what this is about
+  EXPECT_FALSE(none.defined());
+  EXPECT_EQ(none.encode("a").error().code(), ErrorCode::wrong_state);
+  EXPECT_EQ(none.encode_parts({}).error().code(), ErrorCode::wrong_state);
+  EXPECT_EQ(none.decode(Ids{1}).error().code(), ErrorCode::wrong_state);
+  EXPECT_EQ(none.piece(1).error().code(), ErrorCode::wrong_state);
+  EXPECT_TRUE(none.model().empty() && none.text(1).empty() && none.notes().empty());
+  EXPECT_EQ(none.vocab_size(), 0u);
+  EXPECT_FALSE(none.contains(0));
+  EXPECT_EQ(none.kind(1), TokenKind::unused);
+  EXPECT_FALSE(none.find("a") || none.bos() || none.eos() || none.eot() || none.unknown());
+  EXPECT_FALSE(none.adds_bos() || none.adds_eos() || none.is_end_of_generation(2));
+}
+
+TEST(Vocabulary, ErrorsNameTheFile) {
+  const auto said = [](const GgufBuilder& b) { return std::string(load_tokenizer(b).error().message()); };
+  EXPECT_EQ(said(GgufBuilder()), "memory: there is no key 'tokenizer.ggml.model'");
+  VocabBuilder bad = words();
+  bad.add("odd", 0, static_cast<TokenKind>(7));
+  EXPECT_EQ(said(bad.gguf()), "memory: gguf: the type of token 268 is 7, wanted 1 to 6");
+}
+
 TEST(Vocabulary, IdsOutsideAreErrors) {
   const auto t = load_tokenizer(words().gguf());
   ASSERT_TRUE(t);

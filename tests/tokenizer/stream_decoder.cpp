@@ -80,6 +80,14 @@ TEST(StreamDecoder, PiecesTogetherAreTheWholeDecode) {
   }
 }
 
+TEST(StreamDecoder, OfATokenizerThatWasMovedFromSaysSo) {
+  Tokenizer t = bytes_only();
+  const Tokenizer taken = std::move(t);
+  StreamDecoder d(t);  // NOLINT: what is left is what this is about
+  EXPECT_EQ(d.push(1).error().code(), ErrorCode::wrong_state);
+  EXPECT_EQ(d.flush(), "");
+}
+
 TEST(StreamDecoder, AnIdOutsideChangesNothing) {
   StreamDecoder d(bytes_only());
   EXPECT_EQ(d.push(byte(0xc3)).value(), "");

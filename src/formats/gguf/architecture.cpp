@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "formats/gguf/cursor.h"
 #include "formats/gguf/rules.h"
+#include "formats/named.h"
 #include "formats/printable.h"
 #include "mlxn/gguf.h"
 
@@ -123,7 +124,11 @@ Result<GgufArchitecture> read(const GgufFile& file) {
 }  // namespace
 
 Result<GgufArchitecture> gguf_architecture(const GgufFile& file) noexcept {
-  return detail::guarded([&] { return read(file); });
+  return detail::guarded([&]() -> Result<GgufArchitecture> {
+    auto architecture = read(file);
+    if (!architecture) return named_error(file, architecture.error());
+    return architecture;
+  });
 }
 
 }  // namespace mlxn

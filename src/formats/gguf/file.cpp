@@ -12,10 +12,13 @@ namespace {
 
 using detail::GgufState;
 
-template <class T>
-Result<T> or_fallback(const GgufValue* value, Result<T> (GgufValue::*convert)() const noexcept,
-                      T fallback) noexcept {
-  return value == nullptr ? Result<T>(fallback) : (value->*convert)();
+Error file_moved_from() noexcept { return make_error(ErrorCode::wrong_state, "gguf: the file was moved from"); }
+
+/// No more than any model has, since there is one number for each whatever the file holds.
+Result<void> check_layer_count(const GgufFile& file, std::string_view key, std::uint64_t layers) noexcept {
+  if (layers <= GgufFile::kMostLayers) return {};
+  return make_error(ErrorCode::limit_exceeded, "{}: key '{}' was asked for {} layers, at most {}", file.label(), key, layers,
+                    GgufFile::kMostLayers);
 }
 
 /// At least one element per layer: a scalar serves all of them.
@@ -129,6 +132,7 @@ Result<GgufFile> GgufFile::join(std::span<const GgufFile> parts) noexcept {
     const auto state = std::make_shared<GgufState>();
     const auto owners = std::make_shared<std::vector<std::shared_ptr<const void>>>();
     for (const GgufFile& part : parts) {
+      if (!part.defined()) return file_moved_from();
       if (part.part_count() != 1) return make_error(ErrorCode::invalid_argument, "gguf: '{}' is itself of {} parts", part.label(), part.part_count());
       state->parts.push_back(part.state_);
       owners->push_back(part.state_->owner);
@@ -139,26 +143,41 @@ Result<GgufFile> GgufFile::join(std::span<const GgufFile> parts) noexcept {
   });
 }
 
-std::uint32_t GgufFile::version() const noexcept { return state_->first().version; }
-std::uint64_t GgufFile::alignment() const noexcept { return state_->first().alignment; }
-std::uint64_t GgufFile::file_bytes() const noexcept { return state_->size; }
-std::uint64_t GgufFile::data_offset() const noexcept { return state_->first().data_offset; }
-std::string_view GgufFile::label() const noexcept { return state_->first().label; }
+std::uint32_t GgufFile::version() const noexcept { return state_ ? state_->first().version : 0; }
+std::uint64_t GgufFile::alignment() const noexcept { return state_ ? state_->first().alignment : 0; }
+std::uint64_t GgufFile::file_bytes() const noexcept { return state_ ? state_->size : 0; }
+std::uint64_t GgufFile::data_offset() const noexcept { return state_ ? state_->first().data_offset : 0; }
+std::string_view GgufFile::label() const noexcept {
+  if (!state_) return {};
+  return state_->first().label;
+}
 std::uint32_t GgufFile::part_count() const noexcept {
+  if (!state_) return 0;
   return state_->parts.empty() ? 1 : static_cast<std::uint32_t>(state_->parts.size());
 }
 std::string_view GgufFile::part_label(std::uint32_t part) const noexcept {
   return part < part_count() ? std::string_view(state_->part(part).label) : std::string_view();
 }
-std::span<const std::string> GgufFile::notes() const noexcept { return state_->notes; }
-std::span<const GgufValue> GgufFile::values() const noexcept { return state_->first().values; }
-std::span<const GgufTensor> GgufFile::tensors() const noexcept { return state_->tensors; }
+std::span<const std::string> GgufFile::notes() const noexcept {
+  if (!state_) return {};
+  return state_->notes;
+}
+std::span<const GgufValue> GgufFile::values() const noexcept {
+  if (!state_) return {};
+  return state_->first().values;
+}
+std::span<const GgufTensor> GgufFile::tensors() const noexcept {
+  if (!state_) return {};
+  return state_->tensors;
+}
 std::span<const GgufTensor* const> GgufFile::tensors_by_offset() const noexcept {
+  if (!state_) return {};
   return state_->tensors_by_offset;
 }
-std::shared_ptr<const void> GgufFile::keep_alive() const noexcept { return state_->owner; }
+std::shared_ptr<const void> GgufFile::keep_alive() const noexcept { return state_ ? state_->owner : nullptr; }
 
 const GgufValue* GgufFile::find(std::string_view key) const noexcept {
+  if (!state_) return nullptr;
   const GgufState& state = state_->first();
   const auto& order = state.values_by_key;
   const auto at = std::lower_bound(
@@ -168,6 +187,7 @@ const GgufValue* GgufFile::find(std::string_view key) const noexcept {
 }
 
 const GgufTensor* GgufFile::find_tensor(std::string_view name) const noexcept {
+  if (!state_) return nullptr;
   const auto& order = state_->tensors_by_name;
   const auto at = std::lower_bound(
       order.begin(), order.end(), name,
@@ -179,66 +199,72 @@ Error GgufFile::missing(std::string_view key) noexcept {
   return make_error(ErrorCode::not_found, "gguf: there is no key '{}'", key);
 }
 
+Error GgufFile::no_key(std::string_view key) const noexcept {
+  if (!state_) return file_moved_from();
+  return make_error(ErrorCode::not_found, "{}: there is no key '{}'", label(), key);
+}
+
 Result<std::uint64_t> GgufFile::get_uint(std::string_view key) const noexcept {
   const GgufValue* value = find(key);
-  return value == nullptr ? missing(key) : value->as_uint();
+  return value == nullptr ? no_key(key) : named(value->as_uint());
 }
 
 Result<std::int64_t> GgufFile::get_int(std::string_view key) const noexcept {
   const GgufValue* value = find(key);
-  return value == nullptr ? missing(key) : value->as_int();
+  return value == nullptr ? no_key(key) : named(value->as_int());
 }
 
 Result<double> GgufFile::get_float(std::string_view key) const noexcept {
   const GgufValue* value = find(key);
-  return value == nullptr ? missing(key) : value->as_float();
+  return value == nullptr ? no_key(key) : named(value->as_float());
 }
 
 Result<bool> GgufFile::get_bool(std::string_view key) const noexcept {
   const GgufValue* value = find(key);
-  return value == nullptr ? missing(key) : value->as_bool();
+  return value == nullptr ? no_key(key) : named(value->as_bool());
 }
 
 Result<std::string_view> GgufFile::get_string(std::string_view key) const noexcept {
   const GgufValue* value = find(key);
-  return value == nullptr ? missing(key) : value->as_string();
+  return value == nullptr ? no_key(key) : named(value->as_string());
 }
 
 Result<GgufStrings> GgufFile::get_strings(std::string_view key) const noexcept {
   const GgufValue* value = find(key);
-  return value == nullptr ? missing(key) : value->as_strings();
+  return value == nullptr ? no_key(key) : named(value->as_strings());
 }
 
 Result<std::uint64_t> GgufFile::get_uint_or(std::string_view key, std::uint64_t fallback) const noexcept {
-  return or_fallback(find(key), &GgufValue::as_uint, fallback);
+  return defined() && find(key) == nullptr ? fallback : get_uint(key);
 }
 
 Result<std::int64_t> GgufFile::get_int_or(std::string_view key, std::int64_t fallback) const noexcept {
-  return or_fallback(find(key), &GgufValue::as_int, fallback);
+  return defined() && find(key) == nullptr ? fallback : get_int(key);
 }
 
 Result<double> GgufFile::get_float_or(std::string_view key, double fallback) const noexcept {
-  return or_fallback(find(key), &GgufValue::as_float, fallback);
+  return defined() && find(key) == nullptr ? fallback : get_float(key);
 }
 
 Result<bool> GgufFile::get_bool_or(std::string_view key, bool fallback) const noexcept {
-  return or_fallback(find(key), &GgufValue::as_bool, fallback);
+  return defined() && find(key) == nullptr ? fallback : get_bool(key);
 }
 
 Result<std::string_view> GgufFile::get_string_or(std::string_view key,
                                                  std::string_view fallback) const noexcept {
-  return or_fallback(find(key), &GgufValue::as_string, fallback);
+  return defined() && find(key) == nullptr ? fallback : get_string(key);
 }
 
 Result<std::vector<std::uint64_t>> GgufFile::get_uints_per_layer(std::string_view key,
                                                                  std::uint64_t layers) const noexcept {
   return detail::guarded([&]() -> Result<std::vector<std::uint64_t>> {
     const GgufValue* value = find(key);
-    if (value == nullptr) return missing(key);
-    MLXN_CHECK(check_layers(*value, layers));
+    if (value == nullptr) return no_key(key);
+    MLXN_CHECK(check_layer_count(*this, key, layers));
+    if (const auto enough = check_layers(*value, layers); !enough) return enough.error().with_context(label());
     std::vector<std::uint64_t> out;
     for (std::uint64_t i = 0; i < layers; ++i) {
-      MLXN_TRY(const std::uint64_t element, value->uint_at(i));
+      MLXN_TRY(const std::uint64_t element, named(value->uint_at(i)));
       out.push_back(element);
     }
     return out;
@@ -248,8 +274,9 @@ Result<std::vector<std::uint64_t>> GgufFile::get_uints_per_layer(std::string_vie
 Result<std::vector<std::uint64_t>> GgufFile::get_uints_per_layer_or(std::string_view key,
                                                                     std::uint64_t layers,
                                                                     std::uint64_t fallback) const noexcept {
-  if (find(key) != nullptr) return get_uints_per_layer(key, layers);
+  if (!defined() || find(key) != nullptr) return get_uints_per_layer(key, layers);
   return detail::guarded([&]() -> Result<std::vector<std::uint64_t>> {
+    MLXN_CHECK(check_layer_count(*this, key, layers));
     return std::vector<std::uint64_t>(static_cast<std::size_t>(layers), fallback);
   });
 }
@@ -258,11 +285,12 @@ Result<std::vector<bool>> GgufFile::get_bools_per_layer(std::string_view key,
                                                         std::uint64_t layers) const noexcept {
   return detail::guarded([&]() -> Result<std::vector<bool>> {
     const GgufValue* value = find(key);
-    if (value == nullptr) return missing(key);
-    MLXN_CHECK(check_layers(*value, layers));
+    if (value == nullptr) return no_key(key);
+    MLXN_CHECK(check_layer_count(*this, key, layers));
+    if (const auto enough = check_layers(*value, layers); !enough) return enough.error().with_context(label());
     std::vector<bool> out;
     for (std::uint64_t i = 0; i < layers; ++i) {
-      MLXN_TRY(const bool element, value->bool_at(i));
+      MLXN_TRY(const bool element, named(value->bool_at(i)));
       out.push_back(element);
     }
     return out;
@@ -272,6 +300,7 @@ Result<std::vector<bool>> GgufFile::get_bools_per_layer(std::string_view key,
 Result<const GgufTensor*> GgufFile::expect_tensor(std::string_view name,
                                                   std::initializer_list<std::uint64_t> ne) const noexcept {
   return detail::guarded([&]() -> Result<const GgufTensor*> {
+    if (!state_) return file_moved_from();
     const GgufTensor* tensor = find_tensor(name);
     if (tensor == nullptr)
       return make_error(ErrorCode::not_found, "{}: there is no tensor '{}'", label(), name);
@@ -282,7 +311,8 @@ Result<const GgufTensor*> GgufFile::expect_tensor(std::string_view name,
     for (std::size_t d = 0; d < tensor->ne.size(); ++d) {
       if (tensor->ne[d] == (d < ne.size() ? ne.begin()[d] : 1)) continue;
       return gguf::corrupt("V16", "tensor '{}' has dimensions {}, the metadata wants {}", name,
-                           describe(tensor->dims()), describe({ne.begin(), ne.size()}));
+                           describe(tensor->dims()), describe({ne.begin(), ne.size()}))
+          .with_context(label());
     }
     return tensor;
   });
@@ -291,6 +321,7 @@ Result<const GgufTensor*> GgufFile::expect_tensor(std::string_view name,
 /// The struct is the caller's copy, and perhaps of another file.
 Result<void> GgufFile::check_extent(const GgufTensor& tensor) const noexcept {
   return detail::guarded([&]() -> Result<void> {
+    if (!state_) return file_moved_from();
     if (!tensor.dtype) {
       return make_error(ErrorCode::unsupported, "{}: tensor '{}' has {}", label(), tensor.name,
                         type_name(tensor));
@@ -324,7 +355,7 @@ Result<std::span<const std::byte>> GgufFile::data(const GgufTensor& tensor) cons
 
 bool GgufFile::in_place() const noexcept {
   const auto is_source = [](const auto& part) { return part->source != nullptr; };
-  return !state_->source && std::none_of(state_->parts.begin(), state_->parts.end(), is_source);
+  return state_ && !state_->source && std::none_of(state_->parts.begin(), state_->parts.end(), is_source);
 }
 
 Result<void> GgufFile::read(const GgufTensor& tensor, std::uint64_t offset, std::span<std::byte> out) const noexcept {
