@@ -14,7 +14,8 @@ namespace mlxn {
 /// Owned by one thread at a time.
 class Graph {
  public:
-  /// Records what `body` puts into the encoder. Nothing runs.
+  /// Records what `body` puts into the encoder. Nothing runs. Errors: those of `body`; invalid_argument (it threw: the text has
+  /// the exception's), wrong_state (it gave its encoder away), out_of_memory.
   [[nodiscard]] static Result<Graph> record(const Device& device,
                                             const std::function<Result<void>(CommandEncoder&)>& body,
                                             const EncoderOptions& options = {});

@@ -23,7 +23,8 @@ struct PerplexityOptions {
   std::optional<TokenId> bos;  ///< takes the place of each chunk's first token
   DType kv_type = DType::f16;  ///< f16 or f32
   Numerics numerics = Numerics::automatic;  ///< as of a Session
-  /// Called after each chunk with the estimate up to there. Returning false stops with `cancelled`.
+  /// Called after each chunk with the estimate up to there. Returning false stops with `cancelled`, an exception with
+  /// invalid_argument and the exception's text.
   std::function<bool(const PerplexityResult&)> progress;
 };
 
@@ -31,8 +32,8 @@ struct PerplexityOptions {
 /// is dropped; each chunk starts from nothing, and the tokens of its second half but the first are scored by the
 /// probability that the model gives them after all that precede them in the chunk.
 ///
-/// Errors: invalid_argument (an option, less than two chunks of tokens), out_of_range (a token outside the vocabulary), those
-/// of Session::create and Session::append, cancelled.
+/// Errors: invalid_argument (an option, less than two chunks of tokens, `progress` threw), out_of_range (a token outside the
+/// vocabulary), those of Session::create and Session::append, cancelled.
 [[nodiscard]] Result<PerplexityResult> measure_perplexity(const Model& model, std::span<const TokenId> tokens,
                                                           const PerplexityOptions& options = {});
 

@@ -59,7 +59,8 @@ struct SynthOptions {
   std::uint64_t seed = 1;
   int threads = 0;  ///< zero: one per usable core. The bytes do not depend on it
   GgufWriteOptions write;
-  /// Called with (bytes of tensors written, bytes in all). Returning false stops with `cancelled`.
+  /// Called with (bytes of tensors written, bytes in all). Returning false stops with `cancelled`, an exception with
+  /// invalid_argument and the exception's text.
   std::function<bool(std::uint64_t, std::uint64_t)> progress;
 };
 
@@ -72,8 +73,9 @@ struct SynthReport {
 
 /// Writes a GGUF file with the tensor names, shapes and metadata of the model and random weights: matrices have variance
 /// 1 / row length and mean 0, norms lie about 1. The same model, type and seed give the same bytes.
-/// Errors: those of GgufWriter; invalid_argument (sizes that make no model, a vocabulary too small for its special tokens),
-/// unsupported (a type without kernels), bad_dtype (a number that is no type), bad_shape (a type whose blocks do not divide a row), cancelled.
+/// Errors: those of GgufWriter; invalid_argument (sizes that make no model, a vocabulary too small for its special tokens, `progress`
+/// threw), unsupported (a type without kernels), bad_dtype (a number that is no type), bad_shape (a type whose blocks do not divide a
+/// row), cancelled.
 [[nodiscard]] Result<SynthReport> synthesize(const std::filesystem::path& target, const SynthModel& model,
                                              const SynthOptions& options = {}) noexcept;
 

@@ -2,6 +2,7 @@
 
 #include "backends/command_list.h"
 #include "backends/queue_impl.h"
+#include "base/call_user.h"
 #include "base/error.h"
 
 namespace mlxn {
@@ -25,7 +26,7 @@ Result<Graph> Graph::record(const Device& device, const std::function<Result<voi
     MLXN_TRY(CommandEncoder encoder, device.encoder(options));
     const CommandList* const list = encoder.list_.get();
     encoder.list_->recording_graph = true;
-    MLXN_CHECK(body(encoder));
+    MLXN_CHECK(call_user("graph: the recording function", [&] { return body(encoder); }));
     if (encoder.list_.get() != list) return make_error(ErrorCode::wrong_state, "graph: the recording function gave its encoder away");
     auto impl = std::make_shared<Impl>();
     impl->queue = encoder.queue_;

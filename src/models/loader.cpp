@@ -1,5 +1,8 @@
 #include "models/loader.h"
 
+#include <algorithm>
+
+#include "base/call_user.h"
 #include "base/error.h"
 #include "mlxn/quant.h"
 #include "models/host_copy.h"
@@ -33,9 +36,10 @@ Result<void> Loader::count(const GgufTensor& tensor, std::uint64_t device_bytes)
   loaded_bytes_ += tensor.bytes;
   weight_bytes_ += device_bytes;
   parameters_ += static_cast<std::int64_t>(tensor.elems);
-  if (options_.progress && !options_.progress(loaded_bytes_, file_bytes_)) {
-    return make_error(ErrorCode::cancelled, "the load was cancelled");
-  }
+  if (!options_.progress) return {};
+  MLXN_TRY(const bool goes_on, call_user("model: the function `progress`",
+                                         [&]() -> Result<bool> { return options_.progress(loaded_bytes_, file_bytes_); }));
+  if (!goes_on) return make_error(ErrorCode::cancelled, "the load was cancelled");
   return {};
 }
 

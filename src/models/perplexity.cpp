@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "base/call_user.h"
 #include "base/error.h"
 #include "models/host_copy.h"
 
@@ -90,7 +91,10 @@ Result<PerplexityResult> measure(const Model& model, std::span<const TokenId> to
       at += rows;
     }
     tally.finish_chunk();
-    if (options.progress && !options.progress(tally.result)) {
+    if (!options.progress) continue;
+    MLXN_TRY(const bool goes_on,
+             call_user("perplexity: the function `progress`", [&]() -> Result<bool> { return options.progress(tally.result); }));
+    if (!goes_on) {
       return make_error(ErrorCode::cancelled, "perplexity: stopped after {} of {} chunks", chunk + 1, chunks);
     }
   }

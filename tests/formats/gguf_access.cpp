@@ -4,6 +4,7 @@
 #include <fstream>
 #include <limits>
 #include <random>
+#include <stdexcept>
 
 #include "gtest/gtest.h"
 #include "mlxn/gguf.h"
@@ -205,6 +206,22 @@ TEST(GgufFile, ErrorsOfItsKeysNameIt) {
   const auto architecture = gguf_architecture(file);
   EXPECT_TRUE(fails_with(architecture, ErrorCode::not_found, {label, "block_count"}));
   EXPECT_EQ(architecture.error().message().find(label, 1), std::string_view::npos) << architecture.error().message();  // once
+}
+
+TEST(GgufFile, WhatASourceThrowsIsTheCallersMistake) {
+  const auto bytes = valid().build();
+  bool broken = true;
+  GgufSource source{"shelf 7", bytes.size(), [&](std::uint64_t offset, std::span<std::byte> out) -> Result<void> {
+    if (broken) throw std::runtime_error("no ladder");
+    std::memcpy(out.data(), bytes.data() + offset, out.size());
+    return {};
+  }};
+  EXPECT_TRUE(fails_with(GgufFile::open(source), ErrorCode::invalid_argument, {"shelf 7", "`read` threw", "no ladder"}));
+  broken = false;
+  const GgufFile file = must(GgufFile::open(source));
+  broken = true;
+  std::byte one{};
+  EXPECT_TRUE(fails_with(file.read(file.tensors()[0], 0, {&one, 1}), ErrorCode::invalid_argument, {"shelf 7", "`read` threw", "no ladder"}));
 }
 
 /// Reads everything that a parsed file offers; the sanitizers judge.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <stdexcept>
 
 #include "gtest/gtest.h"
 #include "mlxn/model.h"
@@ -218,6 +219,18 @@ TEST(Model, LoadCanBeCancelled) {
   const auto model = Model::load(test::must(GgufFile::open(demo_path("q8_0"))), device, options);
   ASSERT_FALSE(model);
   EXPECT_EQ(model.error().code(), ErrorCode::cancelled);
+}
+
+TEST(Model, WhatProgressThrowsIsTheCallersMistake) {
+  const Device device = test::must(Device::open("cpu"));
+  const GgufFile file = test::must(GgufFile::open(demo_path("q8_0")));
+  LoadOptions options;
+  options.progress = [](std::uint64_t, std::uint64_t) -> bool { throw std::runtime_error("no window"); };
+  EXPECT_TRUE(test::fails_with(Model::load(file, device, options), ErrorCode::invalid_argument, {"`progress` threw", "no window"}));
+  options.progress = [](std::uint64_t, std::uint64_t) -> bool { throw 7; };
+  EXPECT_TRUE(test::fails_with(Model::load(file, device, options), ErrorCode::invalid_argument, {"`progress` threw"}));
+  options.progress = [](std::uint64_t, std::uint64_t) -> bool { throw std::bad_alloc(); };
+  EXPECT_TRUE(test::fails_with(Model::load(file, device, options), ErrorCode::out_of_memory, {}));
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 
 #include "gtest/gtest.h"
 #include "tests/models/tiny.h"
@@ -135,6 +136,8 @@ TEST_F(TinyPerplexity, TakesChunksAndBatchesAsTold) {
   EXPECT_EQ(must(measure_perplexity(model_, tokens_, options_)).perplexity, all);
   options_.progress = [](const PerplexityResult&) { return false; };
   EXPECT_TRUE(fails_with(measure_perplexity(model_, tokens_, options_), ErrorCode::cancelled, {"1 of 3"}));
+  options_.progress = [](const PerplexityResult&) -> bool { throw std::runtime_error("no paper"); };
+  EXPECT_TRUE(fails_with(measure_perplexity(model_, tokens_, options_), ErrorCode::invalid_argument, {"`progress` threw", "no paper"}));
 }
 
 TEST_F(TinyPerplexity, RefusesWhatMakesNoSense) {

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <limits>
 #include <map>
+#include <stdexcept>
 
 #include "gtest/gtest.h"
 #include "mlxn/chat.h"
@@ -355,6 +356,10 @@ TEST(Synth, RefusesWhatMakesNoModel) {
   EXPECT_TRUE(fails_with(with([](auto& m, auto&) { m.feed_forward = 320; }), ErrorCode::bad_shape, {"ffn_down", "320", "256", "q4_K"}));
   EXPECT_TRUE(fails_with(with([](auto&, auto& o) { o.progress = [](std::uint64_t, std::uint64_t) { return false; }; }), ErrorCode::cancelled,
                          {"stopped"}));
+  EXPECT_TRUE(fails_with(with([](auto&, auto& o) {
+                           o.progress = [](std::uint64_t, std::uint64_t) -> bool { throw std::runtime_error("no bar"); };
+                         }),
+                         bad, {"synth", "`progress` threw", "no bar"}));
   EXPECT_TRUE(folder.names().empty());
 }
 

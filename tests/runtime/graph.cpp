@@ -1,6 +1,7 @@
 #include "mlxn/graph.h"
 
 #include <cstdint>
+#include <stdexcept>
 
 #include "backends/cpu/launch.h"
 #include "gtest/gtest.h"
@@ -120,6 +121,9 @@ TEST(Graph, RecordingEndsCleanly) {
                          ErrorCode::cancelled, {}));
   EXPECT_TRUE(fails_with(Graph::record(device, [](CommandEncoder&) -> Result<void> { throw std::bad_alloc(); }),
                          ErrorCode::out_of_memory, {}));
+  EXPECT_TRUE(fails_with(Graph::record(device, [](CommandEncoder&) -> Result<void> { throw std::runtime_error("no tape"); }),
+                         ErrorCode::invalid_argument, {"recording function threw", "no tape"}));
+  EXPECT_TRUE(fails_with(Graph::record(device, [](CommandEncoder&) -> Result<void> { throw 3; }), ErrorCode::invalid_argument, {"threw"}));
   EXPECT_TRUE(fails_with(Graph::record(device, [](CommandEncoder& encoder) { return encoder.commit_and_wait(); }),
                          ErrorCode::wrong_state, {}));
   EXPECT_TRUE(fails_with(Graph::record(device,

@@ -1,5 +1,7 @@
 #include <algorithm>
 
+#include "base/call_user.h"
+#include "base/check_value.h"
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/join.h"
@@ -13,6 +15,12 @@ namespace {
 using detail::GgufState;
 
 Error file_moved_from() noexcept { return make_error(ErrorCode::wrong_state, "gguf: the file was moved from"); }
+
+Result<void> read_source(const GgufSource& source, std::uint64_t offset, std::span<std::byte> out) {
+  const auto done = call_user("gguf: the function `read`", [&] { return source.read(offset, out); });
+  if (!done) return done.error().with_context(source.label);
+  return {};
+}
 
 /// No more than any model has, since there is one number for each whatever the file holds.
 Result<void> check_layer_count(const GgufFile& file, std::string_view key, std::uint64_t layers) noexcept {
@@ -92,7 +100,7 @@ Result<GgufFile> GgufFile::open(GgufSource source, const GgufOptions& options) n
       const std::size_t have = header->size();
       header->resize(static_cast<std::size_t>(std::min(shared->bytes, wanted)));
       if (const auto missing = std::span(*header).subspan(have); !missing.empty()) {
-        if (auto read = shared->read(have, missing); !read) return read.error().with_context(shared->label);
+        MLXN_CHECK(read_source(*shared, have, missing));
       }
       const auto state = std::make_shared<GgufState>();
       state->bytes = *header;
@@ -367,11 +375,7 @@ Result<void> GgufFile::read(const GgufTensor& tensor, std::uint64_t offset, std:
     }
     if (out.empty()) return {};
     const GgufState& part = state_->part(tensor.part);
-    if (part.source) {
-      const auto done = part.source->read(tensor.absolute_offset + offset, out);
-      if (!done) return done.error().with_context(part.label);
-      return {};
-    }
+    if (part.source) return read_source(*part.source, tensor.absolute_offset + offset, out);
     MLXN_TRY(const auto bytes, data(tensor));
     std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(offset), out.size(), out.begin());
     return {};

@@ -9,6 +9,7 @@
 #include <system_error>
 #include <thread>
 
+#include "base/call_user.h"
 #include "base/check_value.h"
 #include "base/system_memory.h"
 #include "models/synth/recipes.h"
@@ -192,7 +193,10 @@ class Synthesis {
       if (at + most < all) batches[turn ^ 1].start(filler, at + most, std::min(most, all - at - most), threads_);
       MLXN_CHECK(writer_.write(bytes));
       written_ += bytes.size();
-      if (options_.progress && !options_.progress(written_, report_.tensor_bytes)) {
+      if (!options_.progress) continue;
+      MLXN_TRY(const bool goes_on, call_user("synth: the function `progress`",
+                                             [&]() -> Result<bool> { return options_.progress(written_, report_.tensor_bytes); }));
+      if (!goes_on) {
         return make_error(ErrorCode::cancelled, "synth: stopped after {} of {} bytes", written_, report_.tensor_bytes);
       }
     }
