@@ -104,6 +104,10 @@ class Queue {
 };
 
 /// A processor that runs operations: a shared handle, cheap to copy, usable from any thread.
+///
+/// It does not outlive fork(): its threads are not in the child. There every call that allocates, records, submits, maps or waits
+/// is wrong_state, and handles may be dropped, which frees what takes no thread to free: open a device in the child. (Who exits
+/// the child by _exit() or exec() need not care.)
 class Device {
  public:
   /// By name: `auto`, `cpu`, `cuda`, `cuda:1`, `metal`. `auto` takes the best GPU that is present and that the build

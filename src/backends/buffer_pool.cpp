@@ -54,6 +54,7 @@ struct BufferPool::State {
     for (PoolBlock* block = returned.exchange(nullptr); block != nullptr;) delete std::exchange(block, block->next);
   }
   void close() noexcept {
+    if (device->is_forked()) return;  // the lock may be held by a thread that is not here
     {
       const auto guard = lock();
       collect();
@@ -153,6 +154,7 @@ std::uint64_t BufferPool::block_bytes(std::uint64_t bytes, const BufferPoolOptio
 Result<Tensor> BufferPool::allocate(DType dtype, const Shape& shape, bool zero) {
   return detail::guarded([&]() -> Result<Tensor> {
     if (!state_) return make_error(ErrorCode::invalid_argument, "pool: empty handle");
+    MLXN_CHECK(state_->device->check_fork("pool"));
     MLXN_TRY(const std::uint64_t bytes, allocation_bytes(dtype, shape));
     std::unique_ptr<PoolBlock> block;
     bool reused = false;

@@ -71,6 +71,18 @@ Result<void> DeviceImpl::download(std::span<std::byte>, const Allocation&, std::
   return make_error(ErrorCode::internal, "download: all memory of {} is visible to the CPU", capabilities().backend);
 }
 
+Result<void> DeviceImpl::check_fork(std::string_view what) const noexcept {
+  if (!is_forked()) return {};
+  return make_error(ErrorCode::wrong_state, "{}: the process has forked since the device was opened: open a device in the child", what);
+}
+
+void EndAtHome::operator()(DeviceImpl* device) const noexcept {
+  if (!device->is_forked()) delete device;
+}
+void EndAtHome::operator()(QueueImpl* queue) const noexcept {
+  if (!queue->device().is_forked()) delete queue;
+}
+
 Result<bool> DeviceImpl::check_import(const void*, std::uint64_t) { return true; }
 Result<void> DeviceImpl::tensor_map(gpu::TensorMap&, const gpu::TensorMapSpec&) {
   return make_error(ErrorCode::unsupported, "{}: has no tensor copies", capabilities().id);
@@ -197,6 +209,7 @@ Result<std::uint64_t> allocation_bytes(DType dtype, const Shape& shape) {
 Result<Tensor> Device::allocate(DType dtype, const Shape& shape, const AllocateOptions& options) const {
   return detail::guarded([&]() -> Result<Tensor> {
     if (!impl_) return make_error(ErrorCode::invalid_argument, "allocate: empty device handle");
+    MLXN_CHECK(impl_->check_fork("allocate"));
     const std::uint64_t alignment = options.alignment_bytes;
     if (alignment == 0 || (alignment & (alignment - 1)) != 0 || alignment > kMaxAlignment) {
       return make_error(ErrorCode::invalid_argument, "allocate: alignment {} is no power of two up to {}", alignment, kMaxAlignment);
@@ -212,6 +225,7 @@ Result<Tensor> Device::import_memory(void* data, std::uint64_t bytes, std::funct
   std::shared_ptr<Allocation> allocation;
   auto result = detail::guarded([&]() -> Result<Tensor> {
     if (!impl_) return make_error(ErrorCode::invalid_argument, "import: empty device handle");
+    MLXN_CHECK(impl_->check_fork("import"));
     if (data == nullptr || bytes == 0) return make_error(ErrorCode::invalid_argument, "import: no memory ({} bytes)", bytes);
     MLXN_TRY(const bool cpu_visible, impl_->check_import(data, bytes));
     allocation = std::make_shared<Allocation>(impl_, static_cast<std::byte*>(data), bytes, nullptr);
@@ -229,6 +243,7 @@ Result<Tensor> Device::import_memory(void* data, std::uint64_t bytes, std::funct
 
 Result<Queue> Device::create_queue() const {
   if (!impl_) return make_error(ErrorCode::invalid_argument, "create_queue: empty device handle");
+  MLXN_CHECK(impl_->check_fork("create_queue"));
   MLXN_TRY(auto queue, impl_->create_queue());
   return Queue(std::move(queue));
 }
@@ -242,6 +257,7 @@ Result<CommandEncoder> Device::encoder() const { return encoder(EncoderOptions{}
 
 Result<CommandEncoder> Device::encoder(const EncoderOptions& options) const {
   if (!impl_) return make_error(ErrorCode::invalid_argument, "encoder: empty device handle");
+  MLXN_CHECK(impl_->check_fork("encoder"));
   Queue queue = options.queue.defined() ? options.queue : default_queue();
   if (&queue.impl_->device() != impl_.get()) {
     return make_error(ErrorCode::wrong_device, "encoder: the queue belongs to another device");
@@ -254,6 +270,7 @@ Result<CommandEncoder> Device::encoder(const EncoderOptions& options) const {
 namespace {
 /// What Tensor::map would check; for memory that the CPU does not see.
 Result<void> check_transfer(std::string_view op, const Tensor& tensor, std::uint64_t bytes) {
+  MLXN_CHECK(tensor.allocation()->device()->check_fork(op));
   if (!tensor.is_contiguous()) return make_error(ErrorCode::bad_shape, "{}: the view is not contiguous", op);
   if (tensor.bytes() != bytes) {
     return make_error(ErrorCode::bad_shape, "{}: {} bytes of host memory, the tensor has {}", op, bytes, tensor.bytes());
@@ -311,6 +328,7 @@ Counters Queue::counters() const noexcept { return impl_ ? impl_->counters.snaps
 Result<void> Queue::wait_idle() const {
   return detail::guarded([&]() -> Result<void> {
     if (!impl_) return make_error(ErrorCode::invalid_argument, "wait_idle: empty queue handle");
+    MLXN_CHECK(impl_->device().check_fork("wait_idle"));
     MLXN_CHECK(impl_->drain());
     if (auto error = impl_->take_sticky_error()) return *error;
     return {};

@@ -5,6 +5,7 @@
 #include <span>
 
 #include "backends/allocation.h"
+#include "base/forks.h"
 #include "mlxn/device.h"
 #include "mlxn/kernel.h"
 
@@ -59,12 +60,27 @@ class DeviceImpl : public std::enable_shared_from_this<DeviceImpl> {
 
   [[nodiscard]] const std::shared_ptr<QueueImpl>& default_queue() const noexcept { return default_queue_; }
 
+  /// Whether this process is a child of the one that opened the device, whose threads are not here.
+  [[nodiscard]] bool is_forked() const noexcept { return fork_count() != forks_; }
+  /// wrong_state if so.
+  [[nodiscard]] Result<void> check_fork(std::string_view what) const noexcept;
+
   DeviceOptions options;
   AtomicCounters counters;
   KernelRegistry registry{*this};
 
  protected:
   std::shared_ptr<QueueImpl> default_queue_;
+
+ private:
+  const std::uint64_t forks_ = fork_count();
+};
+
+/// Ends a device or a queue. In a child of its process it is left as it is instead: its end would wait for threads that are not
+/// there, and for locks and conditions that they held.
+struct EndAtHome {
+  void operator()(DeviceImpl* device) const noexcept;
+  void operator()(QueueImpl* queue) const noexcept;
 };
 
 /// What every backend checks of its options.

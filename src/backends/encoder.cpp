@@ -172,6 +172,7 @@ bool Submission::poll() const noexcept { return !impl_ || impl_->done(); }
 Result<void> Submission::wait() const {
   return detail::guarded([&]() -> Result<void> {
     if (!impl_) return make_error(ErrorCode::wrong_state, "wait: nothing was submitted");
+    if (!impl_->finished()) MLXN_CHECK(impl_->device_->check_fork("wait"));
     MLXN_CHECK(impl_->queue_->wait(*impl_, std::nullopt));
     return impl_->result();
   });
@@ -180,6 +181,7 @@ Result<void> Submission::wait() const {
 Result<void> Submission::wait(std::chrono::nanoseconds timeout) const {
   return detail::guarded([&]() -> Result<void> {
     if (!impl_) return make_error(ErrorCode::wrong_state, "wait: nothing was submitted");
+    if (!impl_->finished()) MLXN_CHECK(impl_->device_->check_fork("wait"));
     using Clock = std::chrono::steady_clock;
     const Clock::time_point now = Clock::now();
     const bool endless = timeout > Clock::time_point::max() - now;
@@ -211,6 +213,7 @@ Counters Submission::counters() const noexcept {
 Result<void> Submission::on_complete(std::function<void(const Result<void>&)> done) const {
   if (!impl_) return make_error(ErrorCode::wrong_state, "on_complete: nothing was submitted");
   if (!done) return make_error(ErrorCode::invalid_argument, "on_complete: no function");
+  MLXN_CHECK(impl_->device_->check_fork("on_complete"));
   return impl_->queue_->add_callback(impl_, std::move(done));
 }
 

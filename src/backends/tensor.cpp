@@ -298,6 +298,7 @@ Result<Tensor::Access> Tensor::map(std::optional<DType> type, std::size_t size, 
     }
     if (!is_contiguous()) return make_error(ErrorCode::bad_shape, "map: the view is not contiguous");
     if (bytes() == 0) return Access{nullptr, 0, nullptr};
+    MLXN_CHECK(allocation_->device()->check_fork("map"));
     if (!allocation_->cpu_visible) {
       return make_error(ErrorCode::unsupported, "map: the CPU does not see memory of {}; Device::upload and download copy it",
                         allocation_->device()->capabilities().backend);

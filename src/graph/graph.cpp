@@ -1,6 +1,7 @@
 #include "mlxn/graph.h"
 
 #include "backends/command_list.h"
+#include "backends/device_impl.h"
 #include "backends/queue_impl.h"
 #include "base/call_user.h"
 #include "base/error.h"
@@ -72,6 +73,7 @@ Result<void> Graph::rebind(const Tensor& from, const Tensor& to) {
 }
 
 Result<Submission> Graph::Impl::submit(bool will_wait) {
+  MLXN_CHECK(list->device()->check_fork("replay"));
   if (last && last->done()) last.reset();  // an error that nobody read goes to the queue, which reports it now
   std::shared_ptr<CommandList> recorded = list;
   MLXN_TRY(last, queue.impl_->submit(std::move(recorded), will_wait));

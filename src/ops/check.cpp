@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "backends/command_list.h"
+#include "backends/device_impl.h"
 #include "base/join.h"
 
 namespace mlxn::ops {
@@ -10,7 +12,7 @@ std::string to_string(const Shape& shape) { return fmt::format("[{}]", joined(sh
 
 Result<void> check_encoder(std::string_view op, const CommandEncoder& encoder) {
   if (encoder.list() == nullptr) return make_error(ErrorCode::wrong_state, "{}: the encoder is empty or was committed", op);
-  return {};
+  return encoder.list()->device()->check_fork(op);
 }
 
 Result<void> check_operand(std::string_view op, std::string_view name, const CommandEncoder& encoder, const Tensor& tensor,

@@ -70,7 +70,7 @@ Result<std::shared_ptr<CpuDevice>> CpuDevice::open(const DeviceOptions& options,
     MLXN_CHECK(check_options("cpu", options));
     const int threads = options.threads == 0 ? usable_cores() : options.threads;
     MLXN_TRY(auto team, Team::create(threads));
-    auto device = std::make_shared<CpuDevice>(std::move(team), describe(threads, reason), options);
+    std::shared_ptr<CpuDevice> device(new CpuDevice(std::move(team), describe(threads, reason), options), EndAtHome());
     MLXN_TRY(device->default_queue_, device->add_queue(nullptr));
     return device;
   });
@@ -107,9 +107,11 @@ std::unique_ptr<RecordBlock> CpuDevice::take_records() noexcept {
 }
 
 void CpuDevice::give_back_records(std::unique_ptr<RecordBlock> chain) noexcept {
+  const bool forked = is_forked();  // the lock may be held by a thread that is not here
   while (chain) {
     std::unique_ptr<RecordBlock> block = std::move(chain);
     chain = std::move(block->next);
+    if (forked) continue;
     const std::lock_guard lock(mutex_);
     if (free_record_count_ == kFreeRecordBlocks) continue;
     block->next = std::move(free_records_);
@@ -194,7 +196,7 @@ Result<std::shared_ptr<Allocation>> CpuDevice::allocate_scratch(std::uint64_t by
       auto self = std::static_pointer_cast<CpuDevice>(shared_from_this());
       auto scratch = std::make_shared<Allocation>(
           self, static_cast<std::byte*>(block.data), block.bytes, [device = self.get(), block] {
-            if (device->free_scratch_.keep(block)) return;
+            if (!device->is_forked() && device->free_scratch_.keep(block)) return;
             device->give_back(block.data, block.bytes, device->capabilities_.alignment_bytes);
           });
       scratch->scratch = true;
@@ -208,7 +210,7 @@ Result<std::shared_ptr<Allocation>> CpuDevice::allocate_scratch(std::uint64_t by
 
 Result<std::shared_ptr<CpuQueue>> CpuDevice::add_queue(std::shared_ptr<CpuDevice> keep) {
   return mlxn::detail::guarded([&]() -> Result<std::shared_ptr<CpuQueue>> {
-    auto queue = std::make_shared<CpuQueue>(*this, std::move(keep));
+    std::shared_ptr<CpuQueue> queue(new CpuQueue(*this, std::move(keep)), EndAtHome());
     const std::lock_guard lock(mutex_);
     const auto free = std::find_if(queues_.begin(), queues_.end(), [](const auto& q) { return q.expired(); });
     if (free != queues_.end()) {

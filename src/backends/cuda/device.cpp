@@ -172,7 +172,7 @@ Result<std::shared_ptr<CudaDevice>> CudaDevice::open(int ordinal, const DeviceOp
     }
     if (code != cudaSuccess) return call_error(fmt::format("opening device {}", ordinal), code);
     capabilities.free_bytes = free;
-    auto device = std::make_shared<CudaDevice>(ordinal, capability, std::move(capabilities), options);
+    std::shared_ptr<CudaDevice> device(new CudaDevice(ordinal, capability, std::move(capabilities), options), EndAtHome());
     MLXN_CHECK(device->transfer_.open());
     MLXN_TRY(device->default_queue_, device->make_queue(nullptr));
     return device;
@@ -455,7 +455,7 @@ Result<bool> CudaDevice::check_import(const void* data, std::uint64_t bytes) {
 
 Result<std::shared_ptr<CudaQueue>> CudaDevice::add_queue(cudaStream_t stream, bool owned, std::shared_ptr<CudaDevice> keep) {
   return mlxn::detail::guarded([&]() -> Result<std::shared_ptr<CudaQueue>> {
-    auto queue = std::make_shared<CudaQueue>(*this, stream, owned, std::move(keep));
+    std::shared_ptr<CudaQueue> queue(new CudaQueue(*this, stream, std::move(keep)), EndAtHome());
     const std::lock_guard lock(mutex_);
     const auto free = std::find_if(queues_.begin(), queues_.end(), [](const auto& q) { return q.expired(); });
     if (free != queues_.end()) {
@@ -463,6 +463,7 @@ Result<std::shared_ptr<CudaQueue>> CudaDevice::add_queue(cudaStream_t stream, bo
     } else {
       queues_.push_back(queue);
     }
+    if (owned) queue->own_stream();  // whoever made it ends it where this fails
     return queue;
   });
 }

@@ -32,9 +32,11 @@ class CudaSubmission final : public SubmissionImpl {
 /// started by the first commit of that kind.
 class CudaQueue final : public QueueImpl {
  public:
-  /// `keep` is the device, or null for the device's own default queue.
-  CudaQueue(CudaDevice& device, cudaStream_t stream, bool owns_stream, std::shared_ptr<CudaDevice> keep)
-      : device_(device), keep_(std::move(keep)), stream_(stream), owns_stream_(owns_stream) {}
+  /// `keep` is the device, or null for the device's own default queue. The stream is the caller's until own_stream().
+  CudaQueue(CudaDevice& device, cudaStream_t stream, std::shared_ptr<CudaDevice> keep)
+      : device_(device), keep_(std::move(keep)), stream_(stream) {}
+  /// From now on the stream ends with the queue; before anybody else has it.
+  void own_stream() noexcept { owns_stream_ = true; }
   ~CudaQueue() override;
 
   [[nodiscard]] DeviceImpl& device() const noexcept override { return device_; }
@@ -80,7 +82,7 @@ class CudaQueue final : public QueueImpl {
   CudaDevice& device_;
   std::shared_ptr<CudaDevice> keep_;
   const cudaStream_t stream_;
-  const bool owns_stream_;
+  bool owns_stream_ = false;
   // Held while work goes to the stream: the queue's order is the stream's. Nothing of the user's runs under it, so that
   // submissions, which may hold the last handle of what they bind, end outside of it.
   std::mutex issue_mutex_;
