@@ -84,13 +84,15 @@ class KernelRegistry {
   KernelRegistry& operator=(const KernelRegistry&) = delete;
 
   /// Adds a kernel, or replaces the one of that name under a new generation. Errors: invalid_argument (empty name or
-  /// callable, a built-in's name, constants above 4096 bytes), out_of_memory.
+  /// callable, the name of a built-in implementation as names() has them or of one for other machines, constants above 4096 bytes, too
+  /// many bindings, an access that is none), out_of_memory.
   [[nodiscard]] Result<std::shared_ptr<const Kernel>> register_callable(KernelInfo info, Callable callable);
   /// The same from CUDA C++. The source is compiled at once by NVRTC, which is looked for when it is first needed; equal
   /// sources are compiled once. Errors: as above, and unsupported (no NVIDIA GPU, or no libnvrtc: the text names it), compile
   /// (with the compiler's log), not_found (no such entry), limit_exceeded (threads or shared memory), device_lost.
   [[nodiscard]] Result<std::shared_ptr<const Kernel>> register_cuda_source(KernelInfo info, const CudaSource& source);
-  /// Errors: not_found with the name.
+  /// A kernel that was registered. Errors: not_found with the name, which those of built-in implementations are too: operations run
+  /// them, dispatch() does not.
   [[nodiscard]] Result<std::shared_ptr<const Kernel>> find(std::string_view name) const;
   /// Names of the implementations of the built-in operations that can run here, then those registered.
   [[nodiscard]] Result<std::vector<std::string>> names() const;

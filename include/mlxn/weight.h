@@ -55,8 +55,8 @@ class Weight {
   /// source: [n, k] of a weight type (f32, f16, bf16 or a block format with kernels), rows without gaps, on the same device or,
   /// for a GPU, in memory that the CPU sees, from which it is brought there. Raw blocks of the same device are kept by
   /// reference, so the source's memory lives as long as the weight.
-  /// Errors: bad_shape, bad_dtype, unsupported, wrong_device, invalid_argument (`consumed` threw), limit_exceeded (rows of 4 GiB
-  /// or more on a GPU), out_of_memory.
+  /// Errors: bad_shape, bad_dtype, unsupported, wrong_device, invalid_argument (a mode that is none, `consumed` threw),
+  /// limit_exceeded (rows of 4 GiB or more on a GPU), out_of_memory.
   [[nodiscard]] static Result<Weight> prepare(const Device& device, const Tensor& source, const PrepareOptions& options = {});
 
   /// prepare(device, mlx_blocks(source), options), but `consumed` is not called: the source is several arrays, which are free to

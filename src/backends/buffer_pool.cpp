@@ -10,7 +10,7 @@
 
 #include "backends/allocation.h"
 #include "backends/device_impl.h"
-#include "base/error.h"
+#include "base/check_value.h"
 
 namespace mlxn {
 
@@ -138,6 +138,7 @@ BufferPool::~BufferPool() {
 Result<BufferPool> BufferPool::create(const Device& device, const BufferPoolOptions& options) {
   return detail::guarded([&]() -> Result<BufferPool> {
     if (!device.defined()) return make_error(ErrorCode::invalid_argument, "pool: empty device handle");
+    MLXN_CHECK(check_enum("pool", "sizes", options.sizes, PoolSizes::four_per_octave));
     return BufferPool(std::make_shared<State>(device.impl(), options));
   });
 }

@@ -214,6 +214,7 @@ Result<Tensor> Device::allocate(DType dtype, const Shape& shape, const AllocateO
     if (alignment == 0 || (alignment & (alignment - 1)) != 0 || alignment > kMaxAlignment) {
       return make_error(ErrorCode::invalid_argument, "allocate: alignment {} is no power of two up to {}", alignment, kMaxAlignment);
     }
+    MLXN_CHECK(check_enum("allocate", "kind", options.kind, MemoryKind::pinned));
     MLXN_TRY(const std::uint64_t bytes, allocation_bytes(dtype, shape));
     MLXN_TRY(auto allocation, impl_->allocate(bytes, options));
     return Tensor::make(std::move(allocation), dtype, shape);
@@ -258,6 +259,7 @@ Result<CommandEncoder> Device::encoder() const { return encoder(EncoderOptions{}
 Result<CommandEncoder> Device::encoder(const EncoderOptions& options) const {
   if (!impl_) return make_error(ErrorCode::invalid_argument, "encoder: empty device handle");
   MLXN_CHECK(impl_->check_fork("encoder"));
+  MLXN_CHECK(check_enum("encoder", "hazards", options.hazards, HazardMode::serial));
   Queue queue = options.queue.defined() ? options.queue : default_queue();
   if (&queue.impl_->device() != impl_.get()) {
     return make_error(ErrorCode::wrong_device, "encoder: the queue belongs to another device");

@@ -1,4 +1,4 @@
-#include "base/error.h"
+#include "base/check_value.h"
 #include "mlxn/weight.h"
 #include "quant/mlx.h"
 
@@ -42,6 +42,7 @@ Result<void> check_groups(std::string_view name, const Tensor& array, std::int64
 
 /// Of the arrays' numbers and types, which also tell the blocks' type.
 Result<DType> check_form(const MlxWeight& source) {
+  MLXN_CHECK(check_enum("mlx_blocks", "mode", source.mode, MlxMode::mxfp4));
   const bool affine = source.mode == MlxMode::affine;
   const std::string_view mode = affine ? "affine" : "mxfp4";
   if (affine ? !is_one_of(source.bits, {4, 8}) : source.bits != 4) {

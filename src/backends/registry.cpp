@@ -5,7 +5,7 @@
 
 #include "backends/device_impl.h"
 #include "backends/launch.h"
-#include "base/error.h"
+#include "base/check_value.h"
 #include "mlxn/kernel.h"
 #include "ops/op_table.h"
 
@@ -49,6 +49,9 @@ Result<void> KernelRegistry::check(const KernelInfo& info, std::string_view call
   if (info.bindings.size() > kMaxBindings) {
     return make_error(ErrorCode::invalid_argument, "{}: '{}' wants {} bindings, at most {}", call, info.name, info.bindings.size(),
                       kMaxBindings);
+  }
+  for (std::size_t i = 0; i < info.bindings.size(); ++i) {
+    MLXN_CHECK(check_enum(call, fmt::format("'{}': access of binding {}", info.name, i), info.bindings[i].access, Access::in_out, Access::in));
   }
   return {};
 }
@@ -95,7 +98,10 @@ Result<std::shared_ptr<const Kernel>> KernelRegistry::find(std::string_view name
     if (!impl_) return no_device();
     const std::lock_guard lock(impl_->mutex);
     const auto it = impl_->kernels.find(name);
-    if (it == impl_->kernels.end()) return make_error(ErrorCode::not_found, "kernel '{}' is not registered", name);
+    if (it == impl_->kernels.end()) {
+      return make_error(ErrorCode::not_found, "kernel '{}' {}", name,
+                        is_builtin(name) ? "is built in: operations run it, only registered ones are found" : "is not registered");
+    }
     return it->second;
   });
 }

@@ -4,7 +4,7 @@
 #include "backends/device_impl.h"
 #include "backends/gpu/weight_prepare.h"
 #include "backends/weight_impl.h"
-#include "base/error.h"
+#include "base/check_value.h"
 #include "base/system_memory.h"
 
 namespace mlxn {
@@ -63,6 +63,7 @@ Result<void> lay_out(const Device& device, std::span<const Tensor> sources, cons
 }
 
 Result<Weight> prepare(const Device& device, const Tensor& source, const PrepareOptions& options) {
+  MLXN_CHECK(check_enum("prepare", "mode", options.mode, PrepareMode::off));
   MLXN_CHECK(check_source(device, source));
   const bool is_here = source.device() == device;
   auto weight = std::make_shared<WeightImpl>();
@@ -84,6 +85,7 @@ Result<Weight> prepare(const Device& device, const Tensor& source, const Prepare
 }
 
 Result<Weight> prepare_stacked(const Device& device, std::span<const Tensor> sources, const PrepareOptions& options) {
+  MLXN_CHECK(check_enum("prepare_stacked", "mode", options.mode, PrepareMode::off));
   if (sources.empty()) return make_error(ErrorCode::invalid_argument, "prepare_stacked: no sources");
   if (options.mode == PrepareMode::off) {
     return make_error(ErrorCode::invalid_argument, "prepare_stacked: mode is off, and raw blocks stay where they are");

@@ -76,12 +76,17 @@ Result<const GgufTensor*> Loader::find_matrix(const std::string& name, std::int6
   return tensor;
 }
 
+void Loader::note_type(DType type) {
+  if (std::find(types_.begin(), types_.end(), type) == types_.end()) types_.push_back(type);
+}
+
 Result<Weight> Loader::matrix(const std::string& name, std::int64_t n, std::int64_t k) {
   MLXN_TRY(const GgufTensor* tensor, find_matrix(name, n, k));
   MLXN_TRY(const Tensor source, blocks(*tensor, {n, k}));
   PrepareOptions prepare;
   prepare.mode = mode_;
   MLXN_TRY(Weight weight, Weight::prepare(device_, source, prepare));
+  note_type(weight.dtype());
   if (weight.prepared()) file_.drop_pages(*tensor);
   MLXN_CHECK(count(*tensor, weight.bytes()));
   return weight;
@@ -113,6 +118,7 @@ Result<Linear> Loader::stacked(std::span<const Part> parts, std::int64_t k) {
   prepare.mode = PrepareMode::on;
   Linear linear;
   MLXN_TRY(linear.weight, Weight::prepare_stacked(device_, sources, prepare));
+  note_type(linear.weight.dtype());
   for (const GgufTensor* tensor : tensors) {
     file_.drop_pages(*tensor);
     MLXN_CHECK(count(*tensor, tensor == tensors.front() ? linear.weight.bytes() : 0));

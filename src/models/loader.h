@@ -52,6 +52,8 @@ class Loader {
   [[nodiscard]] std::int64_t parameters() const noexcept { return parameters_; }
   [[nodiscard]] bool prepares() const noexcept { return mode_ == PrepareMode::on; }
   [[nodiscard]] std::string_view prepare_note() const noexcept { return prepare_note_; }
+  /// Those of the matrices, each once.
+  [[nodiscard]] const std::vector<DType>& types() const noexcept { return types_; }
 
  private:
   [[nodiscard]] Result<const GgufTensor*> find(const std::string& name, std::int64_t n, std::int64_t k) const;
@@ -59,6 +61,7 @@ class Loader {
   [[nodiscard]] Result<Tensor> blocks(const GgufTensor& tensor, const Shape& shape);
   /// The tensor of a matrix, whose type has kernels.
   [[nodiscard]] Result<const GgufTensor*> find_matrix(const std::string& name, std::int64_t n, std::int64_t k) const;
+  void note_type(DType type);
   /// Adds a vector's values to `values`.
   [[nodiscard]] Result<void> read_vector(const std::string& name, std::int64_t n, std::vector<float>& values);
   [[nodiscard]] Result<void> count(const GgufTensor& tensor, std::uint64_t device_bytes);
@@ -71,6 +74,7 @@ class Loader {
   std::string_view prepare_note_;
   std::uint64_t file_bytes_ = 0, loaded_bytes_ = 0, weight_bytes_ = 0, by_row_bytes_ = 0;
   std::int64_t parameters_ = 0;
+  std::vector<DType> types_;
 };
 
 }  // namespace mlxn::models

@@ -1,6 +1,6 @@
 #include "mlxn/model.h"
 
-#include "base/error.h"
+#include "base/check_value.h"
 #include "formats/printable.h"
 #include "models/metadata.h"
 #include "models/model_impl.h"
@@ -31,6 +31,7 @@ std::string known_architectures() {
 Result<Model> Model::load(const GgufFile& file, const Device& device, const LoadOptions& options) {
   return detail::guarded([&]() -> Result<Model> {
     if (!device.defined()) return make_error(ErrorCode::invalid_argument, "model: empty device handle");
+    MLXN_CHECK(check_enum("model", "prepare", options.prepare, PrepareMode::off));
     MLXN_TRY(const std::string_view architecture, file.get_string("general.architecture"));
     for (const Family& family : kFamilies) {
       if (family.architecture != architecture) continue;
@@ -48,6 +49,7 @@ Result<Model> Model::load(const GgufFile& file, const Device& device, const Load
       impl->info.bytes_per_token = loader.bytes_per_token();
       impl->info.prepared = loader.prepares();
       impl->info.prepare_note = loader.prepare_note();
+      impl->types = loader.types();
       return Model(std::move(impl));
     }
     return make_error(ErrorCode::unsupported, "{}: architecture {} is not supported, wanted one of: {}", file.label(),

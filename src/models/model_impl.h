@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "models/forward.h"
 
@@ -10,6 +11,7 @@ class ModelImpl {
  public:
   Device device;
   ModelInfo info;
+  std::vector<DType> types;  // of its matrices, each once
   std::unique_ptr<models::Decoder> decoder;
 };
 

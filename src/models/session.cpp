@@ -9,6 +9,7 @@
 #include "models/host_copy.h"
 #include "models/model_impl.h"
 #include "models/sampler_impl.h"
+#include "ops/matmul/gpu.h"
 
 namespace mlxn {
 
@@ -161,12 +162,17 @@ Result<Session> Session::create(const Model& model, const SessionOptions& option
     if (options.kv_type != DType::f16 && options.kv_type != DType::f32) {
       return make_error(ErrorCode::bad_dtype, "session: a KV cache of {}, wanted f16 or f32", to_string(options.kv_type));
     }
+    MLXN_CHECK(check_enum("session", "numerics", options.numerics, Numerics::int8act));
     auto impl = std::make_unique<SessionImpl>();
     impl->model = model;
     impl->batch = std::min(options.batch, context);
     impl->matmul.numerics = options.numerics;
     if (options.numerics == Numerics::automatic && model.device().capabilities().backend == "cpu") {
       impl->matmul.numerics = Numerics::int8act;
+    }
+    // What the first product would say, before there is memory for anything.
+    for (const DType type : model.impl()->types) {
+      MLXN_CHECK(ops::choose_matmul("session", model.device(), {1, 1, block_elems(type), type}, impl->matmul));
     }
     MLXN_TRY(impl->cache, models::KvCache::create(model.device(), options.kv_type, info.layers, info.kv_heads, context,
                                                   info.head_dim, info.head_dim));

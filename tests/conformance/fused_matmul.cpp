@@ -318,6 +318,9 @@ TEST(FusedMatmul, errors) {
     fusion.norm = norm, fusion.gate = MatmulGate::silu;
     EXPECT_TRUE(fails_with(result(x, odd, half), ErrorCode::bad_shape, {"31", "even"}));
     EXPECT_TRUE(fails_with(result(x, weight, y), ErrorCode::bad_shape, {"y", "[2, 32]", "[2, 16]"}));
+    fusion.gate = static_cast<MatmulGate>(7);
+    EXPECT_TRUE(fails_with(result(x, weight, y), ErrorCode::invalid_argument, {"fused_matmul", "gate is 7", "0 to 2"}));
+    EXPECT_TRUE(fails_with(fuses_matmul(v.device, {1, 32, 64, DType::q4_0}, fusion.gate), ErrorCode::invalid_argument, {"gate is 7"}));
     fusion.gate = MatmulGate::none, fusion.residual = half;
     EXPECT_TRUE(fails_with(result(x, weight, y), ErrorCode::bad_shape, {"residual", "[2, 16]", "[2, 32]"}));
     const Tensor three = f32(3, 32);

@@ -290,6 +290,21 @@ TEST_P(Contract, StackingChecksItsSources) {
   EXPECT_FALSE(stack({a, Tensor()}));
 }
 
+TEST_P(Contract, OptionsAreOfTheirEnumerations) {
+  Call call = valid_call();
+  call.options.numerics = static_cast<Numerics>(99);
+  EXPECT_TRUE(fails_with(run_raw(call), ErrorCode::invalid_argument, {"quantized_matmul_ggml", "numerics is 99", "0 to 4"}));
+  EXPECT_TRUE(fails_with(plan_matmul(device(), call.shape, true, call.options), ErrorCode::invalid_argument, {"numerics is 99"}));
+  call.options = {};
+  call.options.route = static_cast<Route>(99);
+  EXPECT_TRUE(fails_with(run_raw(call), ErrorCode::invalid_argument, {"quantized_matmul_ggml", "route is 99", "0 to 2"}));
+  EXPECT_TRUE(fails_with(plan_matmul(device(), call.shape, true, call.options), ErrorCode::invalid_argument, {"route is 99"}));
+  PrepareOptions options;
+  options.mode = static_cast<PrepareMode>(9);
+  EXPECT_TRUE(fails_with(Weight::prepare(device(), call.raw, options), ErrorCode::invalid_argument, {"prepare", "mode is 9", "0 to 2"}));
+  EXPECT_TRUE(fails_with(Weight::prepare_stacked(device(), {&call.raw, 1}, options), ErrorCode::invalid_argument, {"mode is 9"}));
+}
+
 TEST_P(Contract, PlansCheckTheirShape) {
   EXPECT_TRUE(fails_with(plan_matmul(device(), {0, 3, 64, DType::q4_0}, false), ErrorCode::bad_shape, {}));
   EXPECT_TRUE(fails_with(plan_matmul(device(), {1, 3, 48, DType::q4_0}, false), ErrorCode::bad_shape, {"48", "32"}));

@@ -269,6 +269,8 @@ TEST(MlxWeight, WidthsAndGroupsThatAreUnknown) {
   EXPECT_TRUE(fails_with(mlx_blocks(w), ErrorCode::unsupported, {"group_size", "64", "32", "mxfp4"}));
   w.group_size = 32, w.bits = 8;
   EXPECT_TRUE(fails_with(mlx_blocks(w), ErrorCode::unsupported, {"bits", "8", "4", "mxfp4"}));
+  w.mode = static_cast<MlxMode>(9);
+  EXPECT_TRUE(fails_with(mlx_blocks(w), ErrorCode::invalid_argument, {"mode is 9", "0 to 1"}));
 }
 
 TEST(MlxWeight, ArraysOfOtherTypes) {

@@ -240,6 +240,7 @@ TEST(Rope, table_errors) {
   EXPECT_TRUE(fails_with(attempt([](auto& c) { c.scaling = RopeYarn{.factor = 2, .original_context = 8, .beta_slow = -1}; }),
                          ErrorCode::invalid_argument, {"beta_slow is -1"}));
   EXPECT_TRUE(fails_with(attempt([](auto& c) { c.scaling = RopeLlama3{8, 4, 4, 8192}; }), ErrorCode::invalid_argument, {"high is 4"}));
+  EXPECT_TRUE(fails_with(attempt([](auto& c) { c.pairing = static_cast<RopePairing>(2); }), ErrorCode::invalid_argument, {"pairing is 2"}));
   EXPECT_TRUE(fails_with(attempt([](auto& c) { c.magnitude = 0; }), ErrorCode::invalid_argument, {"magnitude is 0"}));
   EXPECT_TRUE(fails_with(attempt([](auto& c) { c.magnitude = std::nan(""); }), ErrorCode::invalid_argument, {"magnitude"}));
 }
@@ -257,6 +258,8 @@ TEST(Rope, errors) {
   EXPECT_TRUE(attempt(x, p, table, x).has_value());
   EXPECT_TRUE(attempt(must(x.slice(0, 0, 0)), must(p.slice(0, 0, 0)), table, must(y.slice(0, 0, 0))).has_value()) << "no rows";
   EXPECT_TRUE(fails_with(attempt(x, p, {}, y), ErrorCode::invalid_argument, {"rope", "table"}));
+  CommandEncoder sideways = must(device.encoder());
+  EXPECT_TRUE(fails_with(rope(sideways, x, p, table, y, static_cast<RopeDirection>(2)), ErrorCode::invalid_argument, {"direction is 2"}));
   EXPECT_TRUE(fails_with(attempt({}, p, table, y), ErrorCode::invalid_argument, {"rope", "x", "empty"}));
   EXPECT_TRUE(fails_with(attempt(make(DType::i32, {3, 2, 8}), p, table, y), ErrorCode::bad_dtype, {"rope", "x is i32"}));
   EXPECT_TRUE(fails_with(attempt(x, make(DType::f32, {3}), table, y), ErrorCode::bad_dtype, {"positions is f32", "i32"}));

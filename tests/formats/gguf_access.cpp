@@ -178,6 +178,17 @@ TEST(GgufFile, OneThatWasMovedFromHasNothingAndSaysSo) {
   EXPECT_TRUE(gone(gguf_architecture(none)));
 }
 
+TEST(GgufFile, OptionsAreOfTheirEnumerations) {
+  const auto bytes = valid().build();
+  GgufOptions options;
+  options.source = static_cast<GgufOptions::Source>(2);
+  EXPECT_TRUE(fails_with(GgufFile::parse(bytes, options), ErrorCode::invalid_argument, {"source is 2", "0 to 1"}));
+  EXPECT_TRUE(fails_with(GgufFile::open("none.gguf", options), ErrorCode::invalid_argument, {"source is 2"}));
+  options = {};
+  options.parts = static_cast<GgufOptions::Parts>(2);
+  EXPECT_TRUE(fails_with(GgufFile::open("none.gguf", options), ErrorCode::invalid_argument, {"parts is 2", "0 to 1"}));
+}
+
 TEST(GgufFile, NoModelHasSoManyLayers) {
   const auto bytes = valid().build();
   const GgufFile file = must(GgufFile::parse(bytes));

@@ -179,6 +179,15 @@ TEST(Session, RefusesWhatDoesNotFitAndStaysUsable) {
   EXPECT_TRUE(Session::create(model, options));
   options.kv_type = static_cast<DType>(200);
   EXPECT_TRUE(test::fails_with(Session::create(model, options), ErrorCode::bad_dtype, {"session", "dtype 200 is none"}));
+  options.kv_type = DType::f16;
+  options.numerics = Numerics::bf16;
+  EXPECT_TRUE(test::fails_with(Session::create(model, options), ErrorCode::unsupported, {"session", "CPU", "bf16"}));
+  options.numerics = static_cast<Numerics>(50);
+  EXPECT_TRUE(test::fails_with(Session::create(model, options), ErrorCode::invalid_argument, {"session", "numerics is 50", "0 to 4"}));
+  LoadOptions loading;
+  loading.prepare = static_cast<PrepareMode>(9);
+  EXPECT_TRUE(test::fails_with(Model::load(test::must(GgufFile::open(demo_path("q8_0"))), device, loading), ErrorCode::invalid_argument,
+                               {"prepare is 9", "0 to 2"}));
 }
 
 TEST(Session, DecodingAllocatesNothingAndWaitsOncePerPass) {

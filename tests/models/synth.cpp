@@ -347,6 +347,7 @@ TEST(Synth, RefusesWhatMakesNoModel) {
                            m.head_dim = 0;
                          }),
                          bad, {"256 for 3 heads"}));
+  EXPECT_TRUE(fails_with(with([](auto& m, auto&) { m.vocabulary = static_cast<SynthVocabulary>(9); }), bad, {"vocabulary is 9"}));
   EXPECT_TRUE(fails_with(with([](auto& m, auto&) { m.rope_base = 0; }), bad, {"rope_base"}));
   EXPECT_TRUE(fails_with(with([](auto& m, auto&) { m.rope_linear = NAN; }), bad, {"rope_linear"}));
   EXPECT_TRUE(fails_with(with([](auto& m, auto&) { m.vocab = 300; }), bad, {"300", "354"}));

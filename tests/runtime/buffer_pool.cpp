@@ -190,6 +190,9 @@ TEST(BufferPool, RefusesWhatTheDeviceRefuses) {
   EXPECT_TRUE(fails_with(pool.allocate(static_cast<DType>(200), {32}), ErrorCode::bad_dtype, {"dtype 200 is none"}));
   EXPECT_TRUE(fails_with(pool.allocate(DType::u8, {std::int64_t{1} << 60}), ErrorCode::out_of_memory, {}));
   EXPECT_TRUE(fails_with(BufferPool::create(Device()), ErrorCode::invalid_argument, {}));
+  BufferPoolOptions options;
+  options.sizes = static_cast<PoolSizes>(5);
+  EXPECT_TRUE(fails_with(BufferPool::create(device, options), ErrorCode::invalid_argument, {"pool", "sizes is 5"}));
   EXPECT_EQ(pool.statistics().in_use_blocks, 0u);
 }
 

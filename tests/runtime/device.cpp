@@ -71,6 +71,9 @@ TEST(Device, RefusesOptionsOutOfTheirDomain) {
   options = {};
   options.max_in_flight = 0;
   EXPECT_TRUE(fails_with(Device::open("cpu", options), ErrorCode::invalid_argument, {"max_in_flight"}));
+  EncoderOptions unordered;
+  unordered.hazards = static_cast<HazardMode>(9);
+  EXPECT_TRUE(fails_with(cpu().encoder(unordered), ErrorCode::invalid_argument, {"encoder", "hazards is 9", "0 to 2"}));
 }
 
 TEST(Device, EmptyHandleFailsEverywhere) {
@@ -144,6 +147,9 @@ TEST(Allocate, RefusesImpossibleRequests) {
     options.alignment_bytes = alignment;
     EXPECT_TRUE(fails_with(device.allocate(DType::f32, {4}, options), ErrorCode::invalid_argument, {}));
   }
+  AllocateOptions nowhere;
+  nowhere.kind = static_cast<MemoryKind>(77);
+  EXPECT_TRUE(fails_with(device.allocate(DType::f32, {4}, nowhere), ErrorCode::invalid_argument, {"allocate", "kind is 77", "0 to 3"}));
   EXPECT_EQ(device.counters().bytes_in_use, 0u);
 }
 

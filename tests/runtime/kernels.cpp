@@ -42,6 +42,16 @@ TEST(KernelRegistry, FindsWhatWasRegisteredAndNamesWhatWasNot) {
   EXPECT_GT(names.size(), 1u);  // the built-in ones
 }
 
+TEST(KernelRegistry, BuiltInOnesAreListedButNeitherFoundNorReplaced) {
+  const Device device = cpu();
+  for (const std::string& name : must(device.kernels().names())) {
+    EXPECT_TRUE(fails_with(device.kernels().find(name), ErrorCode::not_found, {name, "built in"}));
+    EXPECT_TRUE(fails_with(device.kernels().register_callable(named(name), kNothing), ErrorCode::invalid_argument, {name, "built-in"}));
+  }
+  EXPECT_TRUE(fails_with(device.kernels().find("softmax"), ErrorCode::not_found, {"softmax", "not registered"}));
+  must(device.kernels().register_callable(named("softmax"), kNothing));  // an operation's name is no implementation's
+}
+
 TEST(KernelRegistry, RegisteringAnewKeepsOldHandles) {
   const Device device = cpu();
   int calls = 0;
@@ -70,6 +80,12 @@ TEST(KernelRegistry, RefusesBadKernels) {
   KernelInfo wide = named("wide");
   wide.bindings.resize(13);
   EXPECT_TRUE(fails_with(device.kernels().register_callable(wide, kNothing), ErrorCode::invalid_argument, {"13"}));
+  for (const int access : {0, 4, 9}) {
+    KernelInfo odd = named("odd");
+    odd.bindings = {{Access::in, 0, 1}, {static_cast<Access>(access), 0, 1}};
+    EXPECT_TRUE(fails_with(device.kernels().register_callable(odd, kNothing), ErrorCode::invalid_argument,
+                           {"register_callable", "'odd'", "binding 1 is " + std::to_string(access), "1 to 3"}));
+  }
 }
 
 TEST(KernelRegistry, IsThreadSafe) {

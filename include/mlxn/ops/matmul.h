@@ -46,8 +46,8 @@ struct MatmulShape {
 /// shape m, n, k > 0, k a multiple of the type's block; must agree with the tensors
 /// Numerics: MatmulOptions::numerics; sums in f32. Same call, same bits, whatever the number of threads.
 /// A class that the type does not have (int8act with f32, f16 or bf16 weights, see Numerics) runs as exact; plan_matmul says so.
-/// Errors: bad_shape, bad_dtype, aliased, unsupported (a type without kernels, a class that the device does not have),
-/// limit_exceeded (rows of raw of 4 GiB or more on a GPU), wrong_device, wrong_state, out_of_memory.
+/// Errors: bad_shape, bad_dtype, aliased, invalid_argument (an option that is none), unsupported (a type without kernels, a class that
+/// the device does not have), limit_exceeded (rows of raw of 4 GiB or more on a GPU), wrong_device, wrong_state, out_of_memory.
 /// Order: recorded on `encoder`, which keeps the arguments alive until its submission completes.
 [[nodiscard]] Result<void> quantized_matmul_ggml(CommandEncoder& encoder, const Tensor& x, const Tensor& raw, const Tensor& y,
                                                  const MatmulShape& shape, const MatmulOptions& options = {});

@@ -29,6 +29,11 @@ Result<void> check_layer_count(const GgufFile& file, std::string_view key, std::
                     GgufFile::kMostLayers);
 }
 
+Result<void> check_options(const GgufOptions& options) noexcept {
+  MLXN_CHECK(check_enum("gguf", "source", options.source, GgufOptions::Source::copy));
+  return check_enum("gguf", "parts", options.parts, GgufOptions::Parts::single);
+}
+
 /// At least one element per layer: a scalar serves all of them.
 Result<void> check_layers(const GgufValue& value, std::uint64_t layers) noexcept {
   if (!value.is_array() || value.count() >= layers) return {};
@@ -71,6 +76,7 @@ Result<std::shared_ptr<const GgufState>> open_file(const std::filesystem::path& 
 
 Result<GgufFile> GgufFile::open(const std::filesystem::path& path, const GgufOptions& options) noexcept {
   return detail::guarded([&]() -> Result<GgufFile> {
+    MLXN_CHECK(check_options(options));
     MLXN_TRY(auto state, open_file(path, options));
     GgufFile first(std::move(state));
     if (options.parts == GgufOptions::Parts::single) return first;
@@ -91,6 +97,7 @@ Result<GgufFile> GgufFile::open(const std::filesystem::path& path, const GgufOpt
 
 Result<GgufFile> GgufFile::open(GgufSource source, const GgufOptions& options) noexcept {
   return detail::guarded([&]() -> Result<GgufFile> {
+    MLXN_CHECK(check_options(options));
     constexpr std::uint64_t kFirstRead = std::uint64_t{1} << 16;
     if (!source.read) return make_error(ErrorCode::invalid_argument, "gguf: the source '{}' has no function to read", source.label);
     const auto shared = std::make_shared<const GgufSource>(std::move(source));
@@ -125,6 +132,7 @@ Result<GgufFile> GgufFile::open(GgufSource source, const GgufOptions& options) n
 Result<GgufFile> GgufFile::parse(std::span<const std::byte> bytes, const GgufOptions& options,
                                  std::shared_ptr<const void> owner) noexcept {
   return detail::guarded([&]() -> Result<GgufFile> {
+    MLXN_CHECK(check_options(options));
     const auto state = std::make_shared<GgufState>();
     state->owner = std::move(owner);
     state->bytes = bytes;

@@ -36,6 +36,7 @@ std::uint64_t mix(std::uint64_t a, std::uint64_t b) noexcept {
 
 /// Sizes and numbers that the reader accepts (rule V15), so that nobody is handed a file that cannot be loaded.
 Result<void> check(const SynthModel& m) {
+  MLXN_CHECK(check_enum("synth", "vocabulary", m.vocabulary, SynthVocabulary::qwen2));
   struct Range {
     std::string_view what;
     std::uint64_t value, least, most;

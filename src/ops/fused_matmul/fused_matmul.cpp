@@ -6,6 +6,7 @@
 #include "backends/device_impl.h"
 #include "backends/gpu/weight_prepare.h"
 #include "backends/weight_impl.h"
+#include "base/check_value.h"
 #include "mlxn/ops/add.h"
 #include "mlxn/ops/gelu_mul.h"
 #include "mlxn/ops/rms_norm.h"
@@ -27,6 +28,7 @@ constexpr bool is_gated(const MatmulFusion& fusion) { return fusion.gate != Matm
 
 Result<void> check(const CommandEncoder& encoder, const Tensor& x, const Weight& weight, const Tensor& y, const MatmulFusion& fusion) {
   MLXN_CHECK(check_encoder(kOp, encoder));
+  MLXN_CHECK(check_enum(kOp, "gate", fusion.gate, MatmulGate::gelu));
   if (!weight.defined()) return make_error(ErrorCode::invalid_argument, "{}: weight is an empty handle", kOp);
   const Tensor& storage = weight.impl()->storage;
   MLXN_CHECK(check_operand(kOp, "weight", encoder, storage, {storage.dtype()}));
@@ -181,6 +183,7 @@ Result<void> fused_matmul(CommandEncoder& encoder, const Tensor& x, const Weight
 
 Result<bool> fuses_matmul(const Device& device, const MatmulShape& shape, MatmulGate gate, const MatmulOptions& options) {
   return detail::guarded([&]() -> Result<bool> {
+    MLXN_CHECK(check_enum("fuses_matmul", "gate", gate, MatmulGate::gelu));
     MLXN_TRY(const ops::MatmulChoice choice, ops::choose_matmul("fuses_matmul", device, shape, options));
     if (!device.impl()->is_gpu()) return false;
     return ops::fuses_hopper(gpu::prepared_form(device, shape.type), shape, gate, choice,

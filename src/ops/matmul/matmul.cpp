@@ -110,6 +110,8 @@ std::int64_t vector_threshold(const MatmulShape& shape, const Place& place, Nume
 /// lie in records are there for the matrix units, which take f16; rows of f16 and bf16 are for those in tiles, and exact in the
 /// vector route.
 Result<MatmulChoice> choose(std::string_view op, const MatmulShape& shape, const MatmulOptions& options, const Place& place) {
+  MLXN_CHECK(check_enum(op, "numerics", options.numerics, Numerics::int8act));
+  MLXN_CHECK(check_enum(op, "route", options.route, Route::tile));
   MatmulChoice choice{options.numerics, options.route, options.batch_invariant};
   switch (options.numerics) {
     case Numerics::automatic: choice.numerics = default_numerics(place.form); break;

@@ -1,5 +1,6 @@
 #include "ops/rope/rope.h"
 
+#include "base/check_value.h"
 #include "ops/rope/cpu.h"
 #include "ops/row_check.h"
 
@@ -50,6 +51,7 @@ Result<void> encode_rope(CommandEncoder& encoder, const Tensor& x, const Tensor&
                          const Tensor& y, RopeDirection direction, std::optional<CpuIsa> isa) {
   constexpr std::string_view kOp = "rope";
   MLXN_CHECK(check_encoder(kOp, encoder));
+  MLXN_CHECK(check_enum(kOp, "direction", direction, RopeDirection::inverse));
   MLXN_CHECK(check_rope_input(kOp, "x", encoder, x, positions, table));
   MLXN_CHECK(check_operand(kOp, "y", encoder, y, {x.dtype()}));
   MLXN_CHECK(check_shape(kOp, "y", y, x.shape()));

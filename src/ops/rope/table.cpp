@@ -3,7 +3,7 @@
 #include <numbers>
 #include <vector>
 
-#include "base/error.h"
+#include "base/check_value.h"
 #include "mlxn/ops/rope.h"
 
 namespace mlxn {
@@ -87,6 +87,7 @@ Result<RopeTable> RopeTable::make(const Device& device, const RopeConfig& config
     if (config.head_dim <= 0 || config.head_dim > kMaxHeadDim) {
       return make_error(ErrorCode::bad_shape, "rope: head_dim is {}, wanted 1 to {}", config.head_dim, kMaxHeadDim);
     }
+    MLXN_CHECK(check_enum("rope", "pairing", config.pairing, RopePairing::halves));
     const std::int64_t rotated = config.rotated_dims == 0 ? config.head_dim : config.rotated_dims;
     if (rotated < 0 || rotated % 2 != 0 || rotated > config.head_dim) {
       return make_error(ErrorCode::bad_shape, "rope: rotated_dims is {}, wanted an even number up to head_dim, {}", rotated,
