@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/system_memory.h"
 #include "mlxn/encoder.h"
+#include "ops/check.h"
 
 namespace mlxn {
 namespace {
@@ -196,8 +197,8 @@ Result<std::uint64_t> allocation_bytes(DType dtype, const Shape& shape) {
   for (const std::int64_t d : shape) {
     count = d < 0 || !count ? std::nullopt : checked_mul(*count, static_cast<std::uint64_t>(d));
   }
-  if (!count) return make_error(ErrorCode::bad_shape, "allocate: a negative dimension or too many elements");
-  if (*count == 0) return make_error(ErrorCode::bad_shape, "allocate: the shape has no elements, so there is nothing to allocate");
+  if (!count) return make_error(ErrorCode::bad_shape, "allocate: shape {} is negative or too large", ops::to_string(shape));
+  if (*count == 0) return make_error(ErrorCode::bad_shape, "allocate: shape {} has no elements, wanted at least one", ops::to_string(shape));
   const auto bytes = storage_bytes(dtype, *count);
   if (!bytes) {
     return make_error(ErrorCode::bad_shape, "allocate: {} elements are no whole blocks of {} or overflow", *count,

@@ -25,6 +25,17 @@ Result<void> CommandEncoder::barrier() {
   return {};
 }
 
+namespace {
+std::string direction(Access access) {
+  switch (access) {
+    case Access::in: return "in";
+    case Access::out: return "out";
+    case Access::in_out: return "in_out";
+  }
+  return fmt::format("{} (none)", static_cast<int>(access));
+}
+}  // namespace
+
 Result<void> CommandEncoder::dispatch(const Dispatch& d) {
   return detail::guarded([&]() -> Result<void> {
     MLXN_CHECK(ops::check_encoder("dispatch", *this));
@@ -57,7 +68,8 @@ Result<void> CommandEncoder::dispatch(const Dispatch& d) {
         return make_error(ErrorCode::wrong_device, "{}: binding {} lives on another device than the encoder", kernel.name, i);
       }
       if (binding.access != wanted.access) {
-        return make_error(ErrorCode::invalid_argument, "{}: binding {} is bound with the wrong direction", kernel.name, i);
+        return make_error(ErrorCode::invalid_argument, "{}: binding {} has the direction {}, wanted {}", kernel.name, i,
+                          direction(binding.access), direction(wanted.access));
       }
       if (tensor.bytes() < wanted.min_bytes) {
         return make_error(ErrorCode::bad_shape, "{}: binding {} has {} bytes, wanted at least {}", kernel.name, i, tensor.bytes(),

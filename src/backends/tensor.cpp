@@ -237,6 +237,7 @@ Result<Tensor> Tensor::slice(int axis, std::int64_t begin, std::int64_t end) con
 
 Result<Tensor> Tensor::reshape(const Shape& shape) const {
   return detail::guarded([&]() -> Result<Tensor> {
+    if (!defined()) return make_error(ErrorCode::invalid_argument, "reshape: empty tensor");
     if (!is_contiguous()) return make_error(ErrorCode::bad_shape, "reshape: the view is not contiguous");
     const auto wanted = shape.rank() > kMaxRank ? std::nullopt : count_elems(shape);
     if (wanted != static_cast<std::uint64_t>(elems())) {
@@ -249,7 +250,8 @@ Result<Tensor> Tensor::reshape(const Shape& shape) const {
 
 Result<Tensor> Tensor::permute(std::initializer_list<int> order) const {
   return detail::guarded([&]() -> Result<Tensor> {
-    if (!defined() || static_cast<int>(order.size()) != rank()) {
+    if (!defined()) return make_error(ErrorCode::invalid_argument, "permute: empty tensor");
+    if (static_cast<int>(order.size()) != rank()) {
       return make_error(ErrorCode::bad_shape, "permute: {} axes named, the tensor has {}", order.size(), rank());
     }
     Tensor view = *this;
@@ -273,6 +275,7 @@ Result<Tensor> Tensor::permute(std::initializer_list<int> order) const {
 
 Result<Tensor> Tensor::reinterpret(DType dtype, const Shape& shape, std::uint64_t byte_offset) const {
   return detail::guarded([&]() -> Result<Tensor> {
+    if (!defined()) return make_error(ErrorCode::invalid_argument, "reinterpret: empty tensor");
     MLXN_CHECK(check_dtype("reinterpret", dtype));
     if (!is_contiguous()) return make_error(ErrorCode::bad_shape, "reinterpret: the view is not contiguous");
     const auto offset = checked_add(byte_offset_, byte_offset);

@@ -5,6 +5,7 @@
 #include "backends/queue_impl.h"
 #include "base/call_user.h"
 #include "base/error.h"
+#include "ops/check.h"
 
 namespace mlxn {
 
@@ -61,12 +62,17 @@ Result<void> Graph::rebind(const Tensor& from, const Tensor& to) {
   return detail::guarded([&]() -> Result<void> {
     if (!impl_) return make_error(ErrorCode::wrong_state, "graph: nothing was recorded");
     MLXN_CHECK(impl_->check_idle("a buffer was re-bound"));
-    if (!from.allocation() || !to.allocation()) return make_error(ErrorCode::invalid_argument, "graph: re-binding an empty tensor");
+    for (const Tensor* tensor : {&from, &to}) {
+      if (tensor->allocation()) continue;
+      return make_error(ErrorCode::invalid_argument, "graph: `{}` is {}, wanted one that has memory", tensor == &from ? "from" : "to",
+                        ops::describe(*tensor));
+    }
     if (!(from.device() == to.device()) || to.allocation()->device() != impl_->list->device()) {
       return make_error(ErrorCode::wrong_device, "graph: the new buffer lives on another device");
     }
     if (from.dtype() != to.dtype() || !(from.shape() == to.shape()) || !(from.strides() == to.strides())) {
-      return make_error(ErrorCode::bad_shape, "graph: the new buffer has another dtype, shape or strides");
+      return make_error(ErrorCode::bad_shape, "graph: the new buffer is {} with strides {}, wanted {} with strides {}", ops::describe(to),
+                        ops::to_string(to.strides()), ops::describe(from), ops::to_string(from.strides()));
     }
     return impl_->list->rebind(from, to);
   });

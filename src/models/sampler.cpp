@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "mlxn/ops/set_element.h"
 #include "models/host_copy.h"
+#include "ops/check.h"
 
 namespace mlxn {
 
@@ -84,7 +85,7 @@ Sampler::~Sampler() = default;
 Result<Sampler> Sampler::create(const Device& device, std::int64_t vocab, const SamplerOptions& options) {
   return detail::guarded([&]() -> Result<Sampler> {
     if (!device.defined()) return make_error(ErrorCode::invalid_argument, "sampler: empty device handle");
-    if (vocab < 1) return make_error(ErrorCode::bad_shape, "sampler: a vocabulary of {}", vocab);
+    if (vocab < 1) return make_error(ErrorCode::bad_shape, "sampler: a vocabulary of {}, wanted at least 1", vocab);
     if (options.window < 0) {
       return make_error(ErrorCode::invalid_argument, "sampler: a window of {} tokens, wanted at least 0", options.window);
     }
@@ -116,7 +117,7 @@ Result<TokenId> Sampler::next(const Tensor& logits) {
   return detail::guarded([&]() -> Result<TokenId> {
     if (!impl_) return make_error(ErrorCode::wrong_state, "sampler: it was moved from");
     if (!logits.defined() || !(logits.shape() == Shape{1, impl_->vocab})) {
-      return make_error(ErrorCode::bad_shape, "sampler: logits must be f32 [1, {}]", impl_->vocab);
+      return make_error(ErrorCode::bad_shape, "sampler: logits is {}, wanted f32 [1, {}]", ops::describe(logits), impl_->vocab);
     }
     const bool same = logits.allocation() == impl_->logits.allocation() && logits.byte_offset() == impl_->logits.byte_offset();
     if (!same) MLXN_CHECK(record_draw(*impl_, logits));

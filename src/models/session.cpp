@@ -9,6 +9,7 @@
 #include "models/host_copy.h"
 #include "models/model_impl.h"
 #include "models/sampler_impl.h"
+#include "ops/check.h"
 #include "ops/matmul/gpu.h"
 
 namespace mlxn {
@@ -225,7 +226,8 @@ Result<void> Session::append_with_logits(std::span<const TokenId> tokens, const 
     MLXN_CHECK(impl_->check(tokens));
     const auto count = static_cast<std::int64_t>(tokens.size());
     if (!logits.defined() || logits.dtype() != DType::f32 || !(logits.shape() == Shape{count, impl_->model.info().vocab})) {
-      return make_error(ErrorCode::bad_shape, "session: logits must be f32 [{}, {}]", count, impl_->model.info().vocab);
+      return make_error(ErrorCode::bad_shape, "session: logits is {}, wanted f32 [{}, {}]", ops::describe(logits), count,
+                        impl_->model.info().vocab);
     }
     for (std::int64_t at = 0; at < count;) {
       const std::int64_t rows = std::min(count - at, impl_->batch);

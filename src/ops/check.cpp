@@ -1,5 +1,6 @@
 #include "ops/check.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "backends/command_list.h"
@@ -9,6 +10,10 @@
 namespace mlxn::ops {
 
 std::string to_string(const Shape& shape) { return fmt::format("[{}]", joined(shape)); }
+
+std::string describe(const Tensor& tensor) {
+  return tensor.defined() ? fmt::format("{} {}", mlxn::to_string(tensor.dtype()), to_string(tensor.shape())) : "an empty tensor";
+}
 
 Result<void> check_encoder(std::string_view op, const CommandEncoder& encoder) {
   if (encoder.list() == nullptr) return make_error(ErrorCode::wrong_state, "{}: the encoder is empty or was committed", op);
@@ -22,10 +27,11 @@ Result<void> check_operand(std::string_view op, std::string_view name, const Com
     return make_error(ErrorCode::wrong_device, "{}: {} lives on another device than the encoder", op, name);
   }
   std::string wanted;
-  for (const DType type : dtypes) {
-    if (tensor.dtype() == type) return {};
+  for (const DType* type = dtypes.begin(); type != dtypes.end(); ++type) {
+    if (tensor.dtype() == *type) return {};
+    if (std::find(dtypes.begin(), type, *type) != type) continue;  // "f32 or x's type" may be the same
     if (!wanted.empty()) wanted += ", ";
-    wanted += mlxn::to_string(type);
+    wanted += mlxn::to_string(*type);
   }
   return make_error(ErrorCode::bad_dtype, "{}: {} is {}, wanted {}", op, name, mlxn::to_string(tensor.dtype()), wanted);
 }

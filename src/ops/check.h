@@ -31,5 +31,7 @@ namespace mlxn::ops {
 
 /// "[2, 4096]"
 [[nodiscard]] std::string to_string(const Shape& shape);
+/// "f32 [2, 4096]", or "an empty tensor".
+[[nodiscard]] std::string describe(const Tensor& tensor);
 
 }  // namespace mlxn::ops

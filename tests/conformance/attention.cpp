@@ -535,7 +535,7 @@ TEST(Attention, errors) {
     EXPECT_TRUE(fails_with(attempt(q, k, v, y, -1), ErrorCode::out_of_range, {"kv_len is -1"}));
     EXPECT_TRUE(fails_with(with([](auto& o) { o.window = 0; }), ErrorCode::invalid_argument, {"window is 0"}));
     EXPECT_TRUE(fails_with(with([](auto& o) { o.window = -2; }), ErrorCode::invalid_argument, {"window is -2"}));
-    EXPECT_TRUE(fails_with(with([](auto& o) { o.softcap = -1; }), ErrorCode::invalid_argument, {"softcap is -1"}));
+    EXPECT_TRUE(fails_with(with([](auto& o) { o.softcap = -1; }), ErrorCode::invalid_argument, {"softcap is -1", "at least 0"}));
     EXPECT_TRUE(fails_with(with([](auto& o) { o.softcap = kNan; }), ErrorCode::invalid_argument, {"softcap"}));
     EXPECT_TRUE(fails_with(with([](auto& o) { o.scale = kInf; }), ErrorCode::invalid_argument, {"scale"}));
     EXPECT_TRUE(fails_with(with([](auto& o) { o.p0 = Scalar<std::int64_t>((std::int64_t{1} << 40) + 1); }), ErrorCode::out_of_range, {"p0"}));

@@ -474,7 +474,7 @@ TEST(CachedAttention, errors) {
     EXPECT_TRUE(fails_with(attempt(q, must(both.slice(1, 4, 6)), v, positions, kc, vc, must(both.slice(1, 1, 5))), ErrorCode::aliased, {"y", "k_new"}));
     EXPECT_TRUE(fails_with(attempt(q, k, must(both.slice(1, 4, 6)), positions, kc, vc, must(both.slice(1, 1, 5))), ErrorCode::aliased, {"y", "v_new"}));
     EXPECT_TRUE(fails_with(with([](auto& o) { o.window = 0; }), ErrorCode::invalid_argument, {"cached_attention", "window is 0"}));
-    EXPECT_TRUE(fails_with(with([](auto& o) { o.softcap = -1; }), ErrorCode::invalid_argument, {"softcap is -1"}));
+    EXPECT_TRUE(fails_with(with([](auto& o) { o.softcap = -1; }), ErrorCode::invalid_argument, {"softcap is -1", "at least 0"}));
     EXPECT_TRUE(fails_with(with([&](auto& o) { o.sinks = make(DType::f32, {3}); }), ErrorCode::bad_shape, {"sinks is [3]", "[4]"}));
     EXPECT_TRUE(fails_with(with([&](auto& o) { o.sinks = must(must(k.reshape({96})).slice(0, 0, 4)); }), ErrorCode::aliased, {"k_new", "sinks"}));
     const RopeTable empty;

@@ -136,6 +136,10 @@ TEST(RmsNorm, errors) {
   EXPECT_TRUE(fails_with(attempt(make(DType::i32, {4, 8}), w, y), ErrorCode::bad_dtype, {"rms_norm", "x", "i32"}));
   EXPECT_TRUE(
       fails_with(attempt(x, make(DType::bf16, {8}), y), ErrorCode::bad_dtype, {"rms_norm", "w", "bf16", "f32, f16"}));
+  const Tensor floats32 = make(DType::f32, {4, 8});
+  const Result<void> twice = attempt(floats32, make(DType::u32, {8}), floats32);
+  EXPECT_TRUE(fails_with(twice, ErrorCode::bad_dtype, {"rms_norm: w is u32, wanted f32"}));
+  EXPECT_EQ(twice.error().message().find("f32, f32"), std::string_view::npos) << "each type once";
   EXPECT_TRUE(fails_with(attempt(x, w, make(DType::f32, {4, 8})), ErrorCode::bad_dtype, {"rms_norm", "y", "f32", "f16"}));
   EXPECT_TRUE(fails_with(attempt(x, make(DType::f32, {7}), y), ErrorCode::bad_shape, {"rms_norm", "w", "[7]", "[8]"}));
   EXPECT_TRUE(fails_with(attempt(x, w, make(DType::f16, {3, 8})), ErrorCode::bad_shape, {"rms_norm", "y", "[3, 8]"}));

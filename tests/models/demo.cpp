@@ -165,6 +165,9 @@ TEST(Session, RefusesWhatDoesNotFitAndStaysUsable) {
   EXPECT_EQ(session.append(outside).error().code(), ErrorCode::out_of_range);
   EXPECT_EQ(session.append(negative).error().code(), ErrorCode::out_of_range);
   EXPECT_EQ(session.append({}).error().code(), ErrorCode::invalid_argument);
+  const Tensor few = test::must(device.allocate(DType::f16, {2, 5}));
+  EXPECT_TRUE(test::fails_with(session.append_with_logits(good, few), ErrorCode::bad_shape, {"logits is f16 [2, 5]", "f32 [2, 2048]"}));
+  EXPECT_TRUE(test::fails_with(session.append_with_logits(good, {}), ErrorCode::bad_shape, {"logits is an empty tensor", "f32 [2, 2048]"}));
   EXPECT_EQ(session.length(), 0);
   test::must(session.append(good));
   EXPECT_EQ(session.length(), 2);

@@ -14,6 +14,14 @@ namespace {
 using test::fails_with;
 using test::must;
 
+TEST(Sampler, SaysWhatCameAndWhatIsWanted) {
+  const Device device = must(Device::open("cpu"));
+  EXPECT_TRUE(fails_with(Sampler::create(device, -1), ErrorCode::bad_shape, {"vocabulary of -1", "at least 1"}));
+  Sampler sampler = must(Sampler::create(device, 16));
+  EXPECT_TRUE(fails_with(sampler.next({}), ErrorCode::bad_shape, {"logits is an empty tensor", "f32 [1, 16]"}));
+  EXPECT_TRUE(fails_with(sampler.next(must(device.allocate(DType::f32, {1, 15}))), ErrorCode::bad_shape, {"f32 [1, 15]", "f32 [1, 16]"}));
+}
+
 TEST(Sampler, ADrawThatFailsLeavesItAsItWas) {
   DeviceOptions options;
   options.max_in_flight = 1;

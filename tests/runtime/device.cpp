@@ -132,8 +132,9 @@ TEST(Allocate, FreshMemoryIsZeroAndAligned) {
 TEST(Allocate, RefusesImpossibleRequests) {
   const Device device = cpu();
   constexpr std::int64_t big = std::int64_t{1} << 40;
-  EXPECT_TRUE(fails_with(device.allocate(DType::f32, {0}), ErrorCode::bad_shape, {}));
-  EXPECT_TRUE(fails_with(device.allocate(DType::f32, {4, -1}), ErrorCode::bad_shape, {}));
+  EXPECT_TRUE(fails_with(device.allocate(DType::f32, {3, 0}), ErrorCode::bad_shape, {"[3, 0]", "at least one"}));
+  EXPECT_TRUE(fails_with(device.allocate(DType::f32, {0}), ErrorCode::bad_shape, {"[0]"}));
+  EXPECT_TRUE(fails_with(device.allocate(DType::f32, {4, -1}), ErrorCode::bad_shape, {"[4, -1]", "negative"}));
   EXPECT_TRUE(fails_with(device.allocate(DType::f32, {big, big}), ErrorCode::bad_shape, {}));
   EXPECT_TRUE(fails_with(device.allocate(DType::f64, {std::int64_t{1} << 62}), ErrorCode::bad_shape, {}));
   EXPECT_TRUE(fails_with(device.allocate(DType::q4_K, {100}), ErrorCode::bad_shape, {"q4_K"}));

@@ -184,11 +184,13 @@ TEST(Graph, RefusesToRebindWhatWouldChangeItsMeaning) {
   EXPECT_TRUE(fails_with(graph.rebind(a, must(c.slice(0, 8, 24))), ErrorCode::aliased, {}));
   EXPECT_TRUE(fails_with(graph.rebind(must(a.slice(0, 0, 8)), numbers(device, 8)), ErrorCode::aliased, {"more"}));
   EXPECT_TRUE(fails_with(graph.rebind(a, numbers(device, 17)), ErrorCode::bad_shape, {}));
-  EXPECT_TRUE(fails_with(graph.rebind(a, must(device.allocate(DType::f64, {16}))), ErrorCode::bad_shape, {}));
+  EXPECT_TRUE(fails_with(graph.rebind(a, must(device.allocate(DType::f64, {16}))), ErrorCode::bad_shape,
+                         {"is f64 [16] with strides [1]", "wanted i64 [16]"}));
   EXPECT_TRUE(fails_with(graph.rebind(a, must(numbers(device, 17).slice(0, 1, 17))), ErrorCode::bad_shape, {"aligned"}));
   EXPECT_TRUE(fails_with(graph.rebind(a, numbers(other, 16)), ErrorCode::wrong_device, {}));
   EXPECT_TRUE(fails_with(graph.rebind(numbers(device, 16), numbers(device, 16)), ErrorCode::not_found, {}));
-  EXPECT_TRUE(fails_with(graph.rebind({}, a), ErrorCode::invalid_argument, {}));
+  EXPECT_TRUE(fails_with(graph.rebind({}, a), ErrorCode::invalid_argument, {"`from` is an empty tensor"}));
+  EXPECT_TRUE(fails_with(graph.rebind(a, {}), ErrorCode::invalid_argument, {"`to` is an empty tensor"}));
   must(graph.rebind(a, must(c.slice(0, 16, 32))));  // touches, but does not overlap
   must(graph.replay_and_wait());
 }

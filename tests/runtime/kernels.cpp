@@ -144,7 +144,8 @@ TEST(Callables, DispatchesAreCheckedAgainstTheMetadata) {
   };
   EXPECT_TRUE(run({{t, Access::out}}, 4, 1));
   EXPECT_TRUE(fails_with(run({}, 4, 1), ErrorCode::invalid_argument, {"k", "0 bindings", "1"}));
-  EXPECT_TRUE(fails_with(run({{t, Access::in}}, 4, 1), ErrorCode::invalid_argument, {"direction"}));
+  EXPECT_TRUE(fails_with(run({{t, Access::in}}, 4, 1), ErrorCode::invalid_argument, {"direction in,", "wanted out"}));
+  EXPECT_TRUE(fails_with(run({{t, static_cast<Access>(9)}}, 4, 1), ErrorCode::invalid_argument, {"direction 9", "wanted out"}));
   EXPECT_TRUE(fails_with(run({{t, Access::out}}, 3, 1), ErrorCode::invalid_argument, {"3 bytes", "4"}));
   EXPECT_TRUE(fails_with(run({{t, Access::out}}, 4, 0), ErrorCode::invalid_argument, {"work items"}));
   EXPECT_TRUE(fails_with(run({{Tensor(), Access::out}}, 4, 1), ErrorCode::invalid_argument, {"empty"}));

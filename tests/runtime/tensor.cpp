@@ -61,6 +61,15 @@ TEST(Views, EndWhereTheReceiverEnds) {
   EXPECT_TRUE(fails_with(half.reshape({std::int64_t{1} << 40, std::int64_t{1} << 40}), ErrorCode::bad_shape, {}));
 }
 
+TEST(Views, OfAnEmptyTensorThereAreNone) {
+  const Tensor none;
+  EXPECT_TRUE(fails_with(none.slice(0, 0, 1), ErrorCode::invalid_argument, {"slice: empty tensor"}));
+  EXPECT_TRUE(fails_with(none.reshape({1}), ErrorCode::invalid_argument, {"reshape: empty tensor"}));
+  EXPECT_TRUE(fails_with(none.permute({0}), ErrorCode::invalid_argument, {"permute: empty tensor"}));
+  EXPECT_TRUE(fails_with(none.reinterpret(DType::f32, {1}), ErrorCode::invalid_argument, {"reinterpret: empty tensor"}));
+  EXPECT_TRUE(fails_with(none.read<float>(), ErrorCode::invalid_argument, {"empty tensor"}));
+}
+
 TEST(Views, ReinterpretWantsAlignedOffsets) {
   const Tensor t = counting(cpu(), {8});
   EXPECT_TRUE(fails_with(t.reinterpret(DType::f32, {1}, 2), ErrorCode::bad_shape, {"2"}));

@@ -170,7 +170,7 @@ Result<void> check_numbers(std::string_view op, std::int64_t capacity, const Sca
   }
   if (options.scale) MLXN_CHECK(check_finite(op, "scale", double{*options.scale}));
   if (!std::isfinite(options.softcap) || options.softcap < 0) {
-    return make_error(ErrorCode::invalid_argument, "{}: softcap is {}, wanted a finite number, 0 for none", op, options.softcap);
+    return make_error(ErrorCode::invalid_argument, "{}: softcap is {}, wanted a finite number of at least 0, 0 for none", op, options.softcap);
   }
   return {};
 }
