@@ -274,7 +274,6 @@ class GgufFile {
 
  private:
   explicit GgufFile(std::shared_ptr<const detail::GgufState> state) noexcept : state_(std::move(state)) {}
-  [[nodiscard]] static Error missing(std::string_view key) noexcept;  // what programs built with earlier headers call
   /// not_found with the file's name, or wrong_state of a handle that was moved from.
   [[nodiscard]] Error no_key(std::string_view key) const noexcept;
   /// The value's error with the file's name.

@@ -211,10 +211,6 @@ const GgufTensor* GgufFile::find_tensor(std::string_view name) const noexcept {
   return at != order.end() && state_->tensors[*at].name == name ? &state_->tensors[*at] : nullptr;
 }
 
-Error GgufFile::missing(std::string_view key) noexcept {
-  return make_error(ErrorCode::not_found, "gguf: there is no key '{}'", key);
-}
-
 Error GgufFile::no_key(std::string_view key) const noexcept {
   if (!state_) return file_moved_from();
   return make_error(ErrorCode::not_found, "{}: there is no key '{}'", label(), key);
