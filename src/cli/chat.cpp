@@ -190,11 +190,10 @@ Result<int> chat(const ChatFlags& f) {
     if (said && !*said) return kFailed;
     if (said) continue;
     // A person can go on; a script's next line would answer something that was never said.
-    const bool refused = said.error().code() == ErrorCode::out_of_range || said.error().code() == ErrorCode::cancelled;
     const bool cancelled = said.error().code() == ErrorCode::cancelled;
     stopped = cancelled && !terminal;
     if (stopped) break;
-    if (!terminal || !refused) return said.error();
+    if (!terminal || (!cancelled && said.error().code() != ErrorCode::out_of_range)) return said.error();
     complain(cancelled ? "stopped: the message was not read" : said.error().message());
   }
   if (terminal && shows_progress()) show("\n");

@@ -62,8 +62,7 @@ Result<int> generate(const GenerateFlags& f) {
   Counters at_first_pass;  // after the first pass over one token, which records it
   bool stopped = !logits;  // by Ctrl-C
   while (!stopped && (predict < 0 || static_cast<std::int64_t>(timing.generated) < predict)) {
-    stopped = interrupted();
-    if (stopped) break;
+    if ((stopped = interrupted())) break;
     // The prompt's pass gives the first token, the pass over a token the one after it.
     MLXN_TRY(token, timing.generated == 0 ? sampler.next(*logits) : session.next(token, sampler));
     if (timing.generated == 0) timing.first_token = seconds_since(start);

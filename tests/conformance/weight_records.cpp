@@ -76,6 +76,24 @@ double nmse(const std::vector<float>& got, const std::vector<float>& want) {
   return error / size;
 }
 
+/// x * weight^T in class exact, which Hopper's matrix units have no part in.
+std::vector<float> exact_product(const Device& device, const Guarded& x, const Weight& weight) {
+  Guarded y(device, DType::f32, {x.tensor().dim(0), weight.n()});
+  MatmulOptions options;
+  options.numerics = Numerics::exact;
+  must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, y.tensor(), options); }));
+  return y.read();
+}
+
+/// y = x * weight^T by one kind of Hopper's tile kernels.
+void multiply_by_kind(const Device& device, const Guarded& x, const Weight& weight, const Guarded& y, int kind, std::uint32_t splits,
+                      Numerics numerics = Numerics::f16, const MatmulFusion& fusion = {}) {
+  must(run(device, [&](CommandEncoder& e) {
+    return ops::matmul_hopper_kind(e, x.tensor(), {weight.impl()->storage, weight.impl()->form}, y.tensor(),
+                                   {x.tensor().dim(0), weight.n(), weight.k(), weight.dtype()}, numerics, kind, splits, fusion);
+  }));
+}
+
 struct Sizes {
   std::int64_t n, blocks;
 };
@@ -334,14 +352,12 @@ TEST_P(HopperRecords, FewRowsOfLargeMatrices) {
   const Weight weight = in_records(device, {&raw, 1});
   for (const std::int64_t m : {1, 2, 4}) {
     SCOPED_TRACE("m " + std::to_string(m));
-    Guarded x(device, DType::f32, {m, k}, {4, 0}), y(device, DType::f32, {m, n}, {3, 4}), wanted(device, DType::f32, {m, n});
+    Guarded x(device, DType::f32, {m, k}, {4, 0}), y(device, DType::f32, {m, n}, {3, 4});
     x.write(random.uniform(static_cast<std::size_t>(m * k), -2, 2));
-    MatmulOptions exact;
-    exact.numerics = Numerics::exact;
-    must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
+    const std::vector<float> want = exact_product(device, x, weight);
     must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, y.tensor()); }));
     EXPECT_TRUE(y.intact());
-    EXPECT_LE(nmse(y.read(), wanted.read()), 1e-8);
+    EXPECT_LE(nmse(y.read(), want), 1e-8);
   }
 }
 
@@ -354,19 +370,13 @@ TEST_P(HopperRecords, EveryTileKernel) {
   const Weight weight = in_records(device, {&raw, 1});
   for (int kind = 0; kind < tile::kKinds; ++kind) {
     const std::int64_t m = ops::hopper_tile_shape(type, kind).tokens + 5;
-    Guarded x(device, DType::f32, {m, k}, {4, 0}), wanted(device, DType::f32, {m, n});
+    Guarded x(device, DType::f32, {m, k}, {4, 0});
     x.write(random.uniform(static_cast<std::size_t>(m * k), -2, 2));
-    MatmulOptions exact;
-    exact.numerics = Numerics::exact;
-    must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
-    const std::vector<float> want = wanted.read();
+    const std::vector<float> want = exact_product(device, x, weight);
     for (const std::uint32_t splits : {1u, 2u, 3u, 4u}) {  // two and four pair up, of many tokens
       SCOPED_TRACE(std::string(ops::hopper_tile_name(type, kind)) + " parts " + std::to_string(splits));
       Guarded y(device, DType::f32, {m, n}, {3, 4});
-      must(run(device, [&](CommandEncoder& e) {
-        return ops::matmul_hopper_kind(e, x.tensor(), {weight.impl()->storage, WeightForm::records}, y.tensor(), {m, n, k, type},
-                                       Numerics::f16, kind, splits);
-      }));
+      multiply_by_kind(device, x, weight, y, kind, splits);
       EXPECT_TRUE(y.intact());
       EXPECT_LE(nmse(y.read(), want), 3e-7);
     }
@@ -382,17 +392,15 @@ TEST_P(HopperRecords, FewRowsOfNarrowActivations) {
   const Weight weight = in_records(device, {&raw, 1});
   for (const std::int64_t m : {1, 4}) {
     for (const DType x_type : {DType::f32, DType::f16, DType::bf16}) {
-      Guarded x(device, x_type, {m, k}), wanted(device, DType::f32, {m, n});
+      Guarded x(device, x_type, {m, k});
       x.write(random.uniform(static_cast<std::size_t>(m * k), -0.05f, 0.05f));
-      MatmulOptions exact;
-      exact.numerics = Numerics::exact;
-      must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
+      const std::vector<float> want = exact_product(device, x, weight);
       for (const DType y_type : {DType::f16, DType::bf16}) {
         SCOPED_TRACE("m " + std::to_string(m) + " x " + std::string(to_string(x_type)) + " y " + std::string(to_string(y_type)));
         Guarded y(device, y_type, {m, n}, {3, 4});
         must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, y.tensor()); }));
         EXPECT_TRUE(y.intact());
-        EXPECT_LE(nmse(decoded(y_type, y.read_bytes()), wanted.read()), y_type == DType::f16 ? 2e-7 : 1e-5);
+        EXPECT_LE(nmse(decoded(y_type, y.read_bytes()), want), y_type == DType::f16 ? 2e-7 : 1e-5);
       }
     }
   }
@@ -409,14 +417,11 @@ TEST_P(HopperRecords, EveryFusedTileKernel) {
     const std::int64_t m = ops::hopper_tile_shape(type, kind).tokens + 5;
     for (const bool gated : {false, true}) {
       const std::int64_t columns = gated ? n / 2 : n;
-      Guarded x(device, gated ? DType::f16 : DType::f32, {m, k}), product(device, DType::f32, {m, n}), residual(device, DType::f32, {m, columns});
+      Guarded x(device, gated ? DType::f16 : DType::f32, {m, k}), residual(device, DType::f32, {m, columns});
       // Products of about 1, so that gates bend.
       x.write(random.uniform(static_cast<std::size_t>(m * k), -0.05f, 0.05f));
       residual.write(random.uniform(static_cast<std::size_t>(m * columns), -1, 1));
-      MatmulOptions exact;
-      exact.numerics = Numerics::exact;
-      must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, product.tensor(), exact); }));
-      const std::vector<float> p = product.read(), r = residual.read();
+      const std::vector<float> p = exact_product(device, x, weight), r = residual.read();
       std::vector<float> want(r.size());
       for (std::size_t i = 0; i < want.size(); ++i) {
         const std::size_t row = i / static_cast<std::size_t>(columns), column = i % static_cast<std::size_t>(columns);
@@ -431,10 +436,7 @@ TEST_P(HopperRecords, EveryFusedTileKernel) {
       for (const std::uint32_t splits : {1u, 3u}) {
         SCOPED_TRACE(std::string(ops::hopper_tile_name(type, kind)) + (gated ? " gated" : "") + " parts " + std::to_string(splits));
         Guarded y(device, DType::f32, {m, columns}, {3, 4});
-        must(run(device, [&](CommandEncoder& e) {
-          return ops::matmul_hopper_kind(e, x.tensor(), {weight.impl()->storage, WeightForm::records}, y.tensor(), {m, n, k, type},
-                                         Numerics::f16, kind, splits, fusion);
-        }));
+        multiply_by_kind(device, x, weight, y, kind, splits, Numerics::f16, fusion);
         EXPECT_TRUE(y.intact());
         EXPECT_LE(nmse(y.read(), want), 1e-6);
       }
@@ -455,17 +457,12 @@ TEST_P(HopperRecords, BlocksOfSeveralTiles) {
   const std::vector<float> rows = random.uniform(static_cast<std::size_t>(m * k), -2, 2);
   for (const DType x_type : {DType::f32, DType::f16}) {
     SCOPED_TRACE("x " + std::string(to_string(x_type)));
-    Guarded x(device, x_type, {m, k}), y(device, DType::f32, {m, n}), wanted(device, DType::f32, {m, n});
+    Guarded x(device, x_type, {m, k}), y(device, DType::f32, {m, n});
     x.write(rows);
-    MatmulOptions exact;
-    exact.numerics = Numerics::exact;
-    must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
-    must(run(device, [&](CommandEncoder& e) {
-      return ops::matmul_hopper_kind(e, x.tensor(), {weight.impl()->storage, WeightForm::records}, y.tensor(), {m, n, k, type}, Numerics::f16,
-                                     kind, 1);
-    }));
+    const std::vector<float> want = exact_product(device, x, weight);
+    multiply_by_kind(device, x, weight, y, kind, 1);
     EXPECT_TRUE(y.intact());
-    EXPECT_LE(nmse(y.read(), wanted.read()), 3e-7);
+    EXPECT_LE(nmse(y.read(), want), 3e-7);
   }
 }
 
@@ -572,10 +569,7 @@ TEST_P(HopperRows, LargestScalesOfMxfp4) {
       std::vector<float> rows(static_cast<std::size_t>(m * k), v.x);
       std::fill_n(rows.begin(), k, 0.0f);
       x.write(rows);
-      must(run(device, [&](CommandEncoder& e) {
-        return ops::matmul_hopper_kind(e, x.tensor(), {weight.impl()->storage, WeightForm::records}, y.tensor(), {m, n, k, DType::mxfp4},
-                                       Numerics::f16, kind, 1);
-      }));
+      multiply_by_kind(device, x, weight, y, kind, 1);
       expect(y);
     }
   }
@@ -597,29 +591,23 @@ TEST_P(HopperRows, EveryTileKernel) {
     const Weight weight = in_form(device, {&raw, 1}, WeightForm::rows);
     for (int kind = 0; kind < tile::kDenseKinds; ++kind) {
       const std::int64_t m = tile::dense_shape_of(kind).tokens + 5;
-      Guarded x(device, DType::f32, {m, k}, {4, 0}), wanted(device, DType::f32, {m, n});
+      Guarded x(device, DType::f32, {m, k}, {4, 0});
       std::vector<float> rows = random.uniform(static_cast<std::size_t>(m * k), -2, 2);
       if (narrow) {  // x as the class rounds it: what is left are sums
         for (float& v : rows) v = static_cast<float>(bf16(v));
       }
       x.write(rows);
-      MatmulOptions exact;
-      exact.numerics = Numerics::exact;
-      must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
       // Row by row of the weights: the large ones would hide the small.
       const auto alike = [&](std::vector<float> y) {
         for (std::size_t i = 0; i < y.size(); ++i)
           y[i] = std::ldexp(y[i], type == DType::bf16 ? 40 - static_cast<int>(i % static_cast<std::size_t>(n)) % 3 * 40 : 0);
         return y;
       };
-      const std::vector<float> want = alike(wanted.read());
+      const std::vector<float> want = alike(exact_product(device, x, weight));
       for (const std::uint32_t splits : {1u, 2u, 3u, 4u}) {  // two and four pair up, of many tokens
         SCOPED_TRACE(std::string(ops::hopper_dense_name(format, kind)) + " parts " + std::to_string(splits));
         Guarded y(device, DType::f32, {m, n}, {3, 4});
-        must(run(device, [&](CommandEncoder& e) {
-          return ops::matmul_hopper_kind(e, x.tensor(), {weight.impl()->storage, WeightForm::rows}, y.tensor(), {m, n, k, type},
-                                         narrow ? Numerics::bf16 : Numerics::f16, kind, splits);
-        }));
+        multiply_by_kind(device, x, weight, y, kind, splits, narrow ? Numerics::bf16 : Numerics::f16);
         EXPECT_TRUE(y.intact());
         EXPECT_LE(nmse(alike(y.read()), want), narrow ? 1e-9 : 3e-7);
       }
@@ -640,18 +628,16 @@ TEST_P(HopperRows, SizesThatNoTileDivides) {
       const Weight weight = must(Weight::prepare(device, raw, {PrepareMode::on, {}}));
       for (const std::int64_t m : {7, 70, 300}) {
         SCOPED_TRACE(std::string(to_string(type)) + " k " + std::to_string(k) + " m " + std::to_string(m));
-        Guarded x(device, DType::f32, {m, k}), y(device, DType::f32, {m, n}), wanted(device, DType::f32, {m, n});
+        Guarded x(device, DType::f32, {m, k}), y(device, DType::f32, {m, n});
         x.write(random.uniform(static_cast<std::size_t>(m * k), -2, 2));
-        MatmulOptions tiles, exact;
+        MatmulOptions tiles;
         tiles.route = Route::tile;
-        exact.numerics = Numerics::exact;
         const MatmulPlan plan = must(plan_matmul(device, {m, n, k, type}, true, tiles));
         EXPECT_EQ(plan.kernel.substr(0, 14), "matmul_hopper_");
         EXPECT_EQ(plan.numerics, Numerics::f16);
-        must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, wanted.tensor(), exact); }));
         must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, y.tensor(), tiles); }));
         EXPECT_TRUE(y.intact());
-        EXPECT_LE(nmse(y.read(), wanted.read()), 3e-7);
+        EXPECT_LE(nmse(y.read(), exact_product(device, x, weight)), 3e-7);
       }
     }
   }

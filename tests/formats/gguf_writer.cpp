@@ -267,11 +267,11 @@ TEST(GgufWriter, RefusesBadMetadata) {
   EXPECT_TRUE(fails_with(w.add<std::uint32_t>("general.alignment", 4), bad, {"power of two"}));
   EXPECT_TRUE(fails_with(w.add<std::uint32_t>("general.alignment", 1u << 21), bad, {"power of two"}));
   EXPECT_TRUE(fails_with(w.add<std::uint64_t>("general.alignment", 64), bad, {"u64", "u32"}));
-  EXPECT_TRUE(fails_with(w.add("general.alignment", 3), bad, {"i32 3,", "u32"}));
-  EXPECT_TRUE(fails_with(w.add<std::uint8_t>("general.alignment", 65), bad, {"u8 65,"}));
-  EXPECT_TRUE(fails_with(w.add<std::int64_t>("general.alignment", -8), bad, {"i64 -8,"}));
-  EXPECT_TRUE(fails_with(w.add("general.alignment", 64.5), bad, {"f64 64.5,"}));
-  EXPECT_TRUE(fails_with(w.add("general.alignment", true), bad, {"bool true,"}));
+  EXPECT_TRUE(fails_with(w.add("general.alignment", 3), bad, {"type i32,", "u32"}));
+  EXPECT_TRUE(fails_with(w.add<std::uint8_t>("general.alignment", 65), bad, {"type u8,"}));
+  EXPECT_TRUE(fails_with(w.add<std::int64_t>("general.alignment", -8), bad, {"type i64,"}));
+  EXPECT_TRUE(fails_with(w.add("general.alignment", 64.5), bad, {"type f64,"}));
+  EXPECT_TRUE(fails_with(w.add("general.alignment", true), bad, {"type bool,"}));
   EXPECT_TRUE(fails_with(w.add("general.alignment", "64"), bad, {"string", "u32"}));
   EXPECT_TRUE(fails_with(w.add_array<std::uint32_t>("general.alignment", {}), bad, {"array", "u32"}));
 

@@ -392,43 +392,18 @@ Result<GgufWriter> GgufWriter::create(const std::filesystem::path& target, const
   });
 }
 
-namespace {
-template <class T>
-std::string number_text_of(std::span<const std::byte> bytes) {
-  T value{};
-  std::memcpy(&value, bytes.data(), sizeof(value));
-  return fmt::format("{}", value);
-}
-std::string number_text(GgufType type, std::span<const std::byte> bytes) {
-  switch (type) {
-    case GgufType::u8: return number_text_of<std::uint8_t>(bytes);
-    case GgufType::i8: return number_text_of<std::int8_t>(bytes);
-    case GgufType::u16: return number_text_of<std::uint16_t>(bytes);
-    case GgufType::i16: return number_text_of<std::int16_t>(bytes);
-    case GgufType::u32: return number_text_of<std::uint32_t>(bytes);
-    case GgufType::i32: return number_text_of<std::int32_t>(bytes);
-    case GgufType::u64: return number_text_of<std::uint64_t>(bytes);
-    case GgufType::i64: return number_text_of<std::int64_t>(bytes);
-    case GgufType::f32: return number_text_of<float>(bytes);
-    case GgufType::f64: return number_text_of<double>(bytes);
-    case GgufType::boolean: return bytes[0] == std::byte{0} ? "false" : "true";
-    case GgufType::string:
-    case GgufType::array: break;
-  }
-  return {};
-}
-}  // namespace
-
 Result<void> GgufWriter::add_scalar(std::string_view key, GgufType type, std::span<const std::byte> bytes) noexcept {
   return detail::guarded([&]() -> Result<void> {
     if (!state_) return moved_from();
     MLXN_CHECK(state_->check_stage(State::Stage::describing, "add()"));
     std::uint32_t alignment = 0;
     if (key == gguf::kAlignmentKey) {
-      if (type == GgufType::u32) std::memcpy(&alignment, bytes.data(), sizeof(alignment));
+      const bool is_u32 = type == GgufType::u32;
+      if (is_u32) std::memcpy(&alignment, bytes.data(), sizeof(alignment));
       if (!gguf::is_alignment(alignment)) {
-        return make_error(ErrorCode::invalid_argument, "gguf: {} is {} {}, wanted a u32 that is a power of two from {} to {}",
-                          key, to_string(type), number_text(type, bytes), gguf::kMinAlignment, gguf::kMaxAlignment);
+        return make_error(ErrorCode::invalid_argument, "gguf: {} is {}, wanted a u32 that is a power of two from {} to {}", key,
+                          is_u32 ? fmt::format("{}", alignment) : fmt::format("of type {}", to_string(type)), gguf::kMinAlignment,
+                          gguf::kMaxAlignment);
       }
     }
     Bytes value;

@@ -135,8 +135,9 @@ struct FewOf {
   using Addend = AddendT;
   /// Whether scales are multiplied by the row's power of two (Scaling) first: those beyond f16.
   static constexpr bool kIsScaled = kIsScaledT;
-  /// 2^back makes values of sums of row g or g + 8, before what scales were multiplied by.
-  static __device__ constexpr int back(int upper) { return 24 - Codes::place(0, upper); }
+  /// What makes values of sums of row g or g + 8, but for what scales were multiplied by: 2^back_power.
+  static __device__ constexpr int back_power(int upper) { return 24 - Codes::place(0, upper); }
+  static __device__ constexpr float back(int upper) { return static_cast<float>(1 << back_power(upper)); }
 
   /// Scales of a block, in units of its sums.
   static __device__ __forceinline__ void terms(const typename Rows::Head& head, const std::uint8_t* rows,

@@ -72,9 +72,9 @@ __device__ __forceinline__ Back back_of(const HopperTileArgs& args, std::uint32_
     if constexpr (Type::kIsScaled) {
       const Scaling scaling = scaling_of<F>(args, row);
       const auto power = [&](int upper) { return int(__float_as_uint(scaling.rows[upper].weight) >> 23) - 127; };
-      return Back::wide(Type::back(0) - power(0), Type::back(1) - power(1));
+      return Back::wide(Type::back_power(0) - power(0), Type::back_power(1) - power(1));
     } else {
-      return Back::one(power_of_two(Type::back(0)), power_of_two(Type::back(1)));
+      return Back::one(Type::back(0), Type::back(1));
     }
   } else if constexpr (C::kByRecord) {
     return Back::one(ByRecord<F>::back(0), ByRecord<F>::back(1));
