@@ -481,7 +481,7 @@ TEST_P(HopperRecords, BatchInvariantTilesOfAllSizes) {
   must(run(device, [&](CommandEncoder& e) { return matmul(e, x.tensor(), weight, all.tensor(), options); }));
   const std::vector<float> want = all.read();
   std::set<std::string> kernels;
-  for (const std::int64_t m : {1, 40, 64, 100, 128, 300, 512, 1025, 2304}) {
+  for (const std::int64_t m : {1, 40, 64, 100, 128, 300, 512, 1000, 1025, 2304}) {
     SCOPED_TRACE("m " + std::to_string(m));
     kernels.emplace(must(plan_matmul(device, {m, n, k, type}, true, options)).kernel);
     Guarded y(device, DType::f32, {m, n});
@@ -507,7 +507,7 @@ TEST_P(HopperRecords, BatchInvariantRowsOfOddStride) {
     SCOPED_TRACE("x " + std::string(to_string(x_type)));
     std::vector<float> rows = random.uniform(static_cast<std::size_t>(4 * k), -1e-3f, 1e-3f);
     for (std::size_t i = 0; i < rows.size(); i += 32) rows[i] = 1, rows[i + 1] = rows[i + 4] = 0.3f;
-    Guarded apart(device, x_type, {4, k}, {0, 1}), y(device, DType::f32, {4, n});
+    Guarded apart(device, x_type, {4, k}, {1, 0}), y(device, DType::f32, {4, n});
     apart.write(rows);
     must(run(device, [&](CommandEncoder& e) { return matmul(e, apart.tensor(), weight, y.tensor(), options); }));
     const std::vector<float> got = y.read();
