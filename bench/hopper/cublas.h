@@ -18,8 +18,8 @@ class Cublas {
     std::vector<std::string> places;
     if (!given.empty()) places.push_back(given);
     places.insert(places.end(), {"libcublas.so.13", "/usr/local/cuda/lib64/libcublas.so.13",
-                                 "/usr/local/cuda/targets/x86_64-linux/lib/libcublas.so.13", "libcublas.so.12",
-                                 "/usr/local/cuda/lib64/libcublas.so.12", "libcublas.so"});
+                                 "/usr/local/cuda/targets/x86_64-linux/lib/libcublas.so.13",
+                                 "libcublas.so.12", "/usr/local/cuda/lib64/libcublas.so.12", "libcublas.so"});
     for (const std::string& place : places) {
       if ((library_ = dlopen(place.c_str(), RTLD_NOW | RTLD_GLOBAL)) != nullptr) break;
     }
@@ -40,15 +40,16 @@ class Cublas {
     return true;
   }
 
-  /// y[m, n] = x[m, k] * w[n, k]^T without gaps, f16 or bf16 operands, f32 sums and y. May be captured.
-  bool multiply(cudaStream_t stream, bool is_bf16, const void* x, const void* w, float* y, int m, int n,
-                int k) {
+  /// y[m, n] = x[m, k] * w[n, k]^T without gaps, f16 or bf16 operands, f32 sums, y in f32 or, if `narrow`, as
+  /// the operands. May be captured.
+  bool multiply(cudaStream_t stream, bool is_bf16, const void* x, const void* w, void* y, bool narrow, int m,
+                int n, int k) {
     constexpr int kTransposed = 1, kPlain = 0, kF32 = 0, kF16 = 2, kBf16 = 14, kCompute32F = 68;
     const float one = 1.0f, zero = 0.0f;
     const int type = is_bf16 ? kBf16 : kF16;
     return set_stream_(handle_, stream) == 0 && set_workspace_(handle_, workspace_, kWorkspaceBytes) == 0 &&
-           gemm_(handle_, kTransposed, kPlain, n, m, k, &one, w, type, k, x, type, k, &zero, y, kF32, n,
-                 kCompute32F, -1) == 0;
+           gemm_(handle_, kTransposed, kPlain, n, m, k, &one, w, type, k, x, type, k, &zero, y,
+                 narrow ? type : kF32, n, kCompute32F, -1) == 0;
   }
 
  private:

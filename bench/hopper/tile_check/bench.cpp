@@ -64,7 +64,7 @@ std::unique_ptr<Product> Bench::product(const HopperTilePlan& plan, const void* 
   if (way.direct) x = narrow_x_;
   return std::make_unique<Product>(plan, function, exponents_, records_[0], x,
                                    way.direct ? narrow_type() : unsigned(quant::kElementF32), k_, y_,
-                                   quant::kElementF32, n_, way);
+                                   way.narrow_y ? narrow_type() : unsigned(quant::kElementF32), n_, way);
 }
 
 double Bench::time(const HopperTilePlan& plan, const void* function, bool stage, bool multiply, bool early,

@@ -3,14 +3,16 @@
 ///
 /// Every kernel of every type: y, poisoned with NaN, against float64 sums of the exact weights and the
 /// unrounded x, with tails in m, n and k, whole and in parts of k, and bits that are the same in every one of
-/// `--runs` runs (2), every other of which starts early. Then times in graphs of calls over rotated weights, dense
-/// ones by turns with cuBLAS. A sweep measures the kernels that were not chosen too: of q4_0, q4_K, q6_K and
-/// q8_0, or of the type that is named, from 512 rows on by turns with cuBLAS and in every order of tiles. Each task
-/// runs in a child process: one that traps or hangs costs itself only.
+/// `--runs` runs (2), every other of which starts early. Then times in graphs of calls over rotated weights,
+/// dense ones by turns with cuBLAS. A sweep measures the kernels that were not chosen too: of q4_0, q4_K,
+/// q6_K and q8_0, or of the type that is named, from 512 rows on by turns with cuBLAS and in every order of
+/// tiles. Beside: what is chosen, of every type, by turns with cuBLAS at 512 and 4096 rows. Each task runs in
+/// a child process: one that traps or hangs costs itself only.
 ///
-///   tile_check [--check] [--time] [--sweep] [--type NAME] [--m M] [--runs N] [--cublas PATH]
-///   (none of the first three: all; types also f16, bf16, and bf16_narrow, bf16 with x rounded to bf16)
-///   tile_check --tune [--type NAME] [--m M] > FILE: what bench/hopper/tile_rates.py makes the planner's table from
+///   tile_check [--check] [--time] [--sweep] [--beside] [--type NAME] [--m M] [--runs N] [--cublas PATH]
+///   (no flag: the first three; types also f16, bf16, and bf16_narrow, bf16 with x rounded to bf16)
+///   tile_check --tune [--type NAME] [--m M] > FILE: what bench/hopper/tile_rates.py makes the planner's
+///   table from
 ///
 /// Build: bench/hopper/tile_check.sh OUTPUT [TYPE...]
 
@@ -63,7 +65,7 @@ void task(const char* name, unsigned seconds, const std::function<void()>& work)
 }  // namespace
 
 int main(int argc, char** argv) {
-  bool checks = false, times = false, sweeps = false, tunes = false;
+  bool checks = false, times = false, sweeps = false, besides = false, tunes = false;
   std::string only, cublas_path;
   int only_m = 0;
   for (int i = 1; i < argc; ++i) {
@@ -74,6 +76,8 @@ int main(int argc, char** argv) {
       times = true;
     else if (arg == "--sweep")
       sweeps = true;
+    else if (arg == "--beside")
+      besides = true;
     else if (arg == "--tune")
       tunes = true;
     else if (arg == "--type" && i + 1 < argc)
@@ -87,13 +91,14 @@ int main(int argc, char** argv) {
     else
       return std::fprintf(stderr, "unknown option %s\n", arg.c_str()), 2;
   }
-  if (!checks && !times && !sweeps && !tunes) checks = times = sweeps = true;
+  if (!checks && !times && !sweeps && !besides && !tunes) checks = times = sweeps = true;
   auto wanted = [&](const Weights& type) { return only.empty() || only == type.name(); };
   if (std::none_of(kTypes.begin(), kTypes.end(), wanted)) {
     return std::fprintf(stderr, "type %s is not among those that this was built with\n", only.c_str()), 2;
   }
   const auto is_main = [](const Weights& type) {
-    return type.type == DType::q4_0 || type.type == DType::q4_K || type.type == DType::q6_K || type.type == DType::q8_0;
+    return type.type == DType::q4_0 || type.type == DType::q4_K || type.type == DType::q6_K ||
+           type.type == DType::q8_0;
   };
   if (checks) {
     const auto is_q4_0 = [](const Weights& type) { return type.type == DType::q4_0; };
@@ -155,6 +160,19 @@ int main(int argc, char** argv) {
         if (!cublas.open(cublas_path)) throw Failure{cudaErrorUnknown, "cuBLAS"};
         for (int m : {512, 1024, 2048, 4096}) {
           if (only_m == 0 || only_m == m) bench.beside_cublas(cublas, m, true);
+        }
+      });
+    }
+  }
+  for (const Weights& type : kTypes) {
+    if (!besides || !wanted(type)) continue;
+    for (const Size& size : {Size{4096, 14336}, Size{14336, 4096}}) {
+      task("beside", 60, [&] {
+        Bench bench(type, size.n, size.k, 4096);
+        bench::Cublas cublas;
+        if (!cublas.open(cublas_path)) throw Failure{cudaErrorUnknown, "cuBLAS"};
+        for (int m : {512, 4096}) {
+          if (only_m == 0 || only_m == m) bench.beside_cublas(cublas, m, false);
         }
       });
     }

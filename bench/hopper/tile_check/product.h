@@ -25,6 +25,7 @@ struct Way {
   const float* norm = nullptr;  // ... also with a norm
   bool onto = false;            // y is added to
   unsigned gate = 0;            // kHopperTileSilu ...
+  bool narrow_y = false;        // y has 16 bits
 };
 
 /// A plan with its memory.

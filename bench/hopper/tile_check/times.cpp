@@ -29,8 +29,8 @@ void Bench::chosen(int m) {
       "staging alone %6.2f, with a norm %6.2f, product onto y %7.2f, gated %7.2f early%s us; %4.0f "
       "TFLOP/s, weights "
       "%4.0f GB/s\n",
-      std::string(plan.kernel).c_str(), n_, k_, m, plan.splits, plain, early, both_plain, both, stage,
-      normed, added, gated, direct, 2e-6 * m * n_ * k_ / early,
+      std::string(plan.kernel).c_str(), n_, k_, m, plan.splits, plain, early, both_plain, both, stage, normed,
+      added, gated, direct, 2e-6 * m * n_ * k_ / early,
       double(plan.map.row_bytes) * double(plan.map.rows) / early * 1e-3);
   std::fflush(stdout);
 }
@@ -39,15 +39,16 @@ void Bench::beside_cublas(bench::Cublas& cublas, int m, bool all) {
   const HopperTilePlan chosen = type_.plan(m, n_, k_, sms_);
   struct Entry {
     std::string name;
+    bool narrow_y;
     std::unique_ptr<Product> product;
     std::unique_ptr<Chain> chain;
   };
   std::vector<Entry> entries;
-  const int calls = calls_for(m);
+  const int calls = std::max(32, calls_for(m));
   make_peers();
   auto add = [&](const std::string& name, const HopperTilePlan& plan, const void* function, bool stage,
-                 bool direct = false) {
-    Entry e{name, product(plan, function, {.direct = direct}), nullptr};
+                 const Way& way = {}) {
+    Entry e{name, way.narrow_y, product(plan, function, way), nullptr};
     Product& p = *e.product;
     p.run_stage(stream_, false);
     CHECK(cudaStreamSynchronize(stream_));
@@ -61,8 +62,11 @@ void Bench::beside_cublas(bench::Cublas& cublas, int m, bool all) {
   const std::string name(chosen.kernel);
   add(name + " parts " + std::to_string(chosen.splits), chosen, kernel_of(type_, name), false);
   add("  with staging", chosen, kernel_of(type_, name), true);
-  if (chosen.can_map(narrow_type(), 0, 2ll * k_))
-    add("  from 16 bits", chosen, kernel_of(type_, name), false, true);
+  if (chosen.can_map(narrow_type(), 0, 2ll * k_)) {
+    add("  from 16 bits", chosen, kernel_of(type_, name), false, {.direct = true});
+    add("  from 16 bits to 16 bits", chosen, kernel_of(type_, name), false,
+        {.direct = true, .narrow_y = true});
+  }
   if (all) {
     auto try_shape = [&](const tile::Shape& shape, const void* function, const std::string& label) {
       if (!suits(shape, m)) return;
@@ -87,24 +91,29 @@ void Bench::beside_cublas(bench::Cublas& cublas, int m, bool all) {
     for (const Variant& v : variants_of(type_))
       try_shape(v.shape, v.function, std::string("variant ") + v.name);
   }
-  std::unique_ptr<Chain> peer = std::make_unique<Chain>(stream_, calls, [&](int i) {
-    if (!cublas.multiply(stream_, type_.type == DType::bf16, narrow_x_, peers_[i % peers_.size()], y_, m, n_, k_)) {
-      throw Failure{cudaErrorUnknown, "cublasGemmEx"};
-    }
-  });
-  const int replays = m >= 512 ? 5 : 9;
+  const auto peer_chain = [&](bool narrow_y) {
+    return std::make_unique<Chain>(stream_, calls, [&](int i) {
+      if (!cublas.multiply(stream_, type_.type == DType::bf16, narrow_x_, peers_[i % peers_.size()], y_,
+                           narrow_y, m, n_, k_)) {
+        throw Failure{cudaErrorUnknown, "cublasGemmEx"};
+      }
+    });
+  };
+  const std::unique_ptr<Chain> peers[2] = {peer_chain(false), peer_chain(true)};  // y in f32, of 16 bits
+  const int replays = m >= 512 ? 7 : 9;
   for (int i = -1; i < replays; ++i) {
-    peer->replay(i >= 0);
+    for (const auto& peer : peers) peer->replay(i >= 0);
     for (Entry& e : entries) e.chain->replay(i >= 0);
-    if (entries.size() > 4) peer->replay(i >= 0);
+    if (entries.size() > 4) peers[0]->replay(i >= 0);
   }
-  const double theirs = peer->us();
-  std::printf("%s n %5d k %5d m %4d: cuBLAS %7.2f us %4.0f TFLOP/s\n", type_.name().c_str(), n_, k_, m,
-              theirs, 2e-6 * m * n_ * k_ / theirs);
+  const double theirs[2] = {peers[0]->us(), peers[1]->us()};
+  std::printf("%s n %5d k %5d m %4d: cuBLAS %7.2f us %4.0f TFLOP/s, y of 16 bits %7.2f us %4.0f TFLOP/s\n",
+              type_.name().c_str(), n_, k_, m, theirs[0], 2e-6 * m * n_ * k_ / theirs[0], theirs[1],
+              2e-6 * m * n_ * k_ / theirs[1]);
   for (Entry& e : entries) {
     const double us = e.chain->us();
     std::printf("  %-52s %7.2f us %4.0f TFLOP/s %4.0f GB/s  %.3f of cuBLAS's rate\n", e.name.c_str(), us,
-                2e-6 * m * n_ * k_ / us, 2e-3 * n_ * k_ / us, theirs / us);
+                2e-6 * m * n_ * k_ / us, 2e-3 * n_ * k_ / us, theirs[e.narrow_y] / us);
   }
   std::fflush(stdout);
 }
