@@ -83,4 +83,12 @@ __device__ __forceinline__ void load_matrix_x4_transposed(std::uint32_t (&r)[4],
                : "memory");
 }
 
+/// Transposes an 8x8 matrix of 16-bit elements: a lane has elements (g, 2t) and (g, 2t + 1), and gets (2t, g) and
+/// (2t + 1, g). For all lanes of a warp together.
+__device__ __forceinline__ std::uint32_t transpose(std::uint32_t pair) {
+  std::uint32_t transposed;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(pair));
+  return transposed;
+}
+
 }  // namespace mlxn::sm90

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "cuda_blocks/cluster.cuh"
+#include "cuda_blocks/mma.cuh"
 #include "ops/matmul/cuda_tile_config_sm90a.cuh"
 #include "ops/matmul/cuda_tile_few_sm90a.cuh"
 
@@ -15,26 +16,32 @@ template <std::uint32_t kElementType>
 struct YType {
   static constexpr int kBytes = kElementType == quant::kElementF32 ? 4 : 2;
 
-  /// A predicated store: the compiler would branch around each.
-  static __device__ __forceinline__ void store_if(bool wanted, char* to, float v) {
-    if constexpr (kElementType == quant::kElementF32) {
-      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %2, 0;\n @p st.global.f32 [%0], %1;\n}" ::"l"(
-                       __cvta_generic_to_global(to)),
-                   "f"(v), "r"(int(wanted))
-                   : "memory");
-    } else {
-      std::uint16_t bits;
-      if constexpr (kElementType == quant::kElementF16)
-        asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(v));
-      else
-        asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(v));
-      asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %2, 0;\n @p st.global.u16 [%0], %1;\n}" ::"l"(
-                       __cvta_generic_to_global(to)),
-                   "h"(bits), "r"(int(wanted))
-                   : "memory");
-    }
+  /// Two elements of 16 bits, rounded to nearest; `low` in the lower half.
+  static __device__ __forceinline__ std::uint32_t pair(float low, float high) {
+    static_assert(kBytes == 2);
+    return kElementType == quant::kElementF16 ? sm90::f32_to_f16x2(low, high) : sm90::f32_to_bf16x2(low, high);
   }
 };
+
+// Predicated stores: the compiler would branch around each.
+__device__ __forceinline__ void store_if(bool wanted, char* to, float v) {
+  asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %2, 0;\n @p st.global.f32 [%0], %1;\n}" ::"l"(
+                   __cvta_generic_to_global(to)),
+               "f"(v), "r"(int(wanted))
+               : "memory");
+}
+__device__ __forceinline__ void store_if(bool wanted, char* to, std::uint16_t v) {
+  asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %2, 0;\n @p st.global.u16 [%0], %1;\n}" ::"l"(
+                   __cvta_generic_to_global(to)),
+               "h"(v), "r"(int(wanted))
+               : "memory");
+}
+__device__ __forceinline__ void store_if(bool wanted, char* to, uint2 v) {
+  asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %3, 0;\n @p st.global.v2.u32 [%0], {%1, %2};\n}" ::"l"(
+                   __cvta_generic_to_global(to)),
+               "r"(v.x), "r"(v.y), "r"(int(wanted))
+               : "memory");
+}
 template <class Work>
 __device__ __forceinline__ void with_y_type(const HopperTileArgs& args, const Work& work) {
   if (args.y_type == quant::kElementF32)
@@ -105,19 +112,57 @@ __device__ __forceinline__ void store_quads(const HopperTileArgs& args, Y, std::
 #pragma unroll
     for (int i = 0; i < kCount; ++i) scales[i] = make_float2(1.0f, 1.0f);
   }
-  const bool low = row < args.n, high = row + 8 < args.n;
-  const int left = int(args.m) - int(token);
-  const std::int64_t next = args.y_stride * Y::kBytes;
-  char* to = static_cast<char*>(args.y.ptr) + std::int64_t(token) * next + std::int64_t(row) * Y::kBytes;
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) {
+  const auto scaled = [&](int i) {
     const float4 v = quad(i);
-    const bool first = left > 8 * i, second = left > 8 * i + 1;
-    Y::store_if(first && low, to, v.x * back.first.x * scales[i].x * back.second.x);
-    Y::store_if(first && high, to + 8 * Y::kBytes, v.z * back.first.y * scales[i].x * back.second.y);
-    Y::store_if(second && low, to + next, v.y * back.first.x * scales[i].y * back.second.x);
-    Y::store_if(second && high, to + next + 8 * Y::kBytes, v.w * back.first.y * scales[i].y * back.second.y);
-    to += 8 * next;
+    return make_float4(v.x * back.first.x * scales[i].x * back.second.x, v.y * back.first.x * scales[i].y * back.second.x,
+                       v.z * back.first.y * scales[i].x * back.second.y, v.w * back.first.y * scales[i].y * back.second.y);
+  };
+  const std::int64_t next = args.y_stride * Y::kBytes;
+  if constexpr (Y::kBytes == 2) {
+    // A lane's elements of a token are two, eight rows apart. Transposed they are pairs of rows, and with the
+    // neighbour's pair four: a warp stores 32 bytes, a whole sector of the L2, of each of eight tokens at a time.
+    const std::uint32_t lane = threadIdx.x % 32, pair = lane % 4;
+    const bool is_odd = lane % 2 != 0;
+    row += (is_odd ? 2 * pair + 6 : 2 * pair) - lane / 4;
+    token += lane / 4 - 2 * pair;
+    const bool whole = (reinterpret_cast<std::uintptr_t>(args.y.ptr) | std::uintptr_t(next)) % 8 == 0 && row + 3 < args.n;
+    const int left = int(args.m) - int(token);
+    char* to = static_cast<char*>(args.y.ptr) + std::int64_t(token) * next + std::int64_t(row) * Y::kBytes;
+    const auto four = [&](int i) {
+      const float4 v = scaled(i);
+      const std::uint32_t low = sm90::transpose(Y::pair(v.x, v.y)), high = sm90::transpose(Y::pair(v.z, v.w));
+      const std::uint32_t other = __shfl_xor_sync(~0u, is_odd ? low : high, 1);
+      return is_odd ? make_uint2(other, high) : make_uint2(low, other);
+    };
+    if (__all_sync(~0u, whole)) {  // without a branch inside, so that many are under way
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) store_if(left > 8 * i, to + i * 8 * next, four(i));
+    } else {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) {
+        const uint2 v = four(i);
+        const int rows = left > 8 * i ? int(args.n) - int(row) : 0;
+        char* const at = to + i * 8 * next;
+        store_if(rows > 0, at, std::uint16_t(v.x));
+        store_if(rows > 1, at + 2, std::uint16_t(v.x >> 16));
+        store_if(rows > 2, at + 4, std::uint16_t(v.y));
+        store_if(rows > 3, at + 6, std::uint16_t(v.y >> 16));
+      }
+    }
+  } else {
+    const bool low = row < args.n, high = row + 8 < args.n;
+    const int left = int(args.m) - int(token);
+    char* to = static_cast<char*>(args.y.ptr) + std::int64_t(token) * next + std::int64_t(row) * Y::kBytes;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const float4 v = scaled(i);
+      const bool first = left > 8 * i, second = left > 8 * i + 1;
+      store_if(first && low, to, v.x);
+      store_if(first && high, to + 8 * Y::kBytes, v.z);
+      store_if(second && low, to + next, v.y);
+      store_if(second && high, to + next + 8 * Y::kBytes, v.w);
+      to += 8 * next;
+    }
   }
 }
 
