@@ -40,11 +40,17 @@ enum class HopperFuses : std::uint8_t { none, all_but_gate, all };
                                                const Tensor& y, const MatmulShape& shape, const MatmulFusion& fusion,
                                                const MatmulChoice& choice);
 
-/// The product by one kind of tile kernel (0 to tile::kKinds - 1, or tile::kDenseKinds - 1), with k in so many parts where it has
-/// parts: for tests, which reach every kernel at small sizes so. The operands as above, and wants_hopper; with a gate of records, n is
-/// a multiple of 32.
+/// One kind of tile kernel (0 to tile::kKinds - 1, or tile::kDenseKinds - 1), in blocks for so many multiprocessors as a plan sees them
+/// (0: the device's), with k in so many parts where it has parts.
+struct HopperKind {
+  int kind = 0;
+  std::uint32_t splits = 1;
+  std::uint32_t cores = 0;
+};
+/// The product by it: for tests, which reach every kernel at small sizes so. The operands as above, and wants_hopper; with a gate of
+/// records, n is a multiple of 32.
 [[nodiscard]] Result<void> matmul_hopper_kind(CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y,
-                                              const MatmulShape& shape, Numerics numerics, int kind, std::uint32_t splits,
+                                              const MatmulShape& shape, Numerics numerics, const HopperKind& kind,
                                               const MatmulFusion& fusion = {});
 
 /// The host's side of all kernels, for the check that the CUDA side has them.
