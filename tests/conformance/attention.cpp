@@ -223,7 +223,9 @@ TEST(Attention, rows_and_lengths) {
   std::vector<Case> cases;
   for (const std::int64_t seq : {1, 2, 7, 8, 9, 31, 33}) {
     const bool few = wants_small_sizes() && seq != 1 && seq != 9;  // rows of one route each that see many tiles of keys
-    for (const std::int64_t kv_len : {seq, seq + 1, std::int64_t{17}, std::int64_t{40}, std::int64_t{48}, std::int64_t{few ? 130 : 1000}}) {
+    std::vector<std::int64_t> lengths = {seq, seq + 1, 17, 40, 48, 1000};
+    if (few) lengths = {seq + 1, 48, 130};
+    for (const std::int64_t kv_len : lengths) {
       cases.push_back({.heads = 2, .kv_heads = 1, .seq = seq, .dim = 24, .kv_len = kv_len});
     }
     cases.push_back({.heads = 1, .kv_heads = 1, .seq = seq, .dim = 16, .kv_len = few ? 257 : 4097});
@@ -243,7 +245,9 @@ TEST(Attention, long_caches) {
 
 TEST(Attention, head_dimensions) {
   std::vector<Case> cases;
-  for (const std::int64_t dim : {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 40, 63, 65, 72, 80, 96, 112, 127, 192, 511}) {
+  std::vector<std::int64_t> dims = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 40, 63, 65, 72, 80, 96, 112, 127, 192, 511};
+  if (wants_small_sizes()) dims = {1, 4, 7, 16, 33, 65, 72, 96, 127, 192, 511};
+  for (const std::int64_t dim : dims) {
     cases.push_back({.heads = 2, .kv_heads = 1, .seq = 9, .dim = dim, .kv_len = 70});
     cases.push_back({.heads = 3, .kv_heads = 1, .seq = 14, .dim = dim, .kv_len = 20});
     cases.push_back({.heads = 4, .kv_heads = 2, .seq = 1, .dim = dim, .kv_len = 70});

@@ -347,7 +347,7 @@ std::vector<std::tuple<std::string, DType>> records_on_hopper() {
 TEST_P(HopperRecords, FewRowsOfLargeMatrices) {
   Random random(55);
   SCOPED_TRACE(random.trace());
-  const std::int64_t n = 4112, k = 14336;
+  const std::int64_t n = wants_small_sizes(device.capabilities().backend) ? 2144 : 4112, k = 14336;
   const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
   const Weight weight = in_records(device, {&raw, 1});
   for (const std::int64_t m : {1, 2, 4}) {
@@ -365,7 +365,9 @@ TEST_P(HopperRecords, FewRowsOfLargeMatrices) {
 TEST_P(HopperRecords, EveryTileKernel) {
   Random random(54);
   SCOPED_TRACE(random.trace());
-  const std::int64_t block = block_elems(type), n = 150, k = block == 256 ? 3840 : (3871 + block) / block * block;
+  // Rings have ten stages of 128 k at most: a block's whole k goes round.
+  const std::int64_t most = wants_small_sizes(device.capabilities().backend) ? 1536 : 3840;
+  const std::int64_t block = block_elems(type), n = 150, k = block == 256 ? most : (most + 31 + block) / block * block;
   const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
   const Weight weight = in_records(device, {&raw, 1});
   for (int kind = 0; kind < tile::kKinds; ++kind) {
@@ -410,7 +412,7 @@ TEST_P(HopperRecords, FewRowsOfNarrowActivations) {
 TEST_P(HopperRecords, EveryFusedTileKernel) {
   Random random(64);
   SCOPED_TRACE(random.trace());
-  const std::int64_t n = 160, k = 1280;
+  const std::int64_t n = 160, k = wants_small_sizes(device.capabilities().backend) ? 512 : 1280;
   const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
   const Weight weight = in_records(device, {&raw, 1});
   for (int kind = 0; kind < tile::kKinds; ++kind) {
@@ -471,14 +473,14 @@ TEST_P(HopperRecords, BlocksOfSeveralTiles) {
 TEST_P(HopperRecords, NarrowResultsAreRoundedOnes) {
   Random random(66);
   SCOPED_TRACE(random.trace());
-  const std::int64_t n = 150, k = 1024;
+  const std::int64_t n = 150, k = 512;
   const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
   const Weight weight = in_records(device, {&raw, 1});
   for (int kind = 0; kind < tile::kKinds; ++kind) {
     const std::int64_t m = ops::hopper_tile_shape(type, kind).tokens + 5;
     Guarded x(device, DType::f32, {m, k});
     x.write(random.uniform(static_cast<std::size_t>(m * k), -0.05f, 0.05f));
-    for (const std::uint32_t splits : {1u, 2u, 3u}) {
+    for (const std::uint32_t splits : {1u, 2u}) {
       SCOPED_TRACE(std::string(ops::hopper_tile_name(type, kind)) + " parts " + std::to_string(splits));
       Guarded exact(device, DType::f32, {m, n});
       multiply_by_kind(device, x, weight, exact, {kind, splits});
