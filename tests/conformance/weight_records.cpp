@@ -331,6 +331,12 @@ class HopperRecords : public testing::TestWithParam<std::tuple<std::string, DTyp
  protected:
   const Device device = device_named(std::get<0>(GetParam()));
   const DType type = std::get<1>(GetParam());
+
+  [[nodiscard]] Weight random_weight(std::int64_t n, std::int64_t k, Random& random) const {
+    const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
+    return in_records(device, {&raw, 1});
+  }
+  [[nodiscard]] bool is_small() const { return wants_small_sizes(device.capabilities().backend); }
 };
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(HopperRecords);
 
@@ -347,9 +353,8 @@ std::vector<std::tuple<std::string, DType>> records_on_hopper() {
 TEST_P(HopperRecords, FewRowsOfLargeMatrices) {
   Random random(55);
   SCOPED_TRACE(random.trace());
-  const std::int64_t n = wants_small_sizes(device.capabilities().backend) ? 2144 : 4112, k = 14336;
-  const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
-  const Weight weight = in_records(device, {&raw, 1});
+  const std::int64_t n = is_small() ? 2144 : 4112, k = 14336;
+  const Weight weight = random_weight(n, k, random);
   for (const std::int64_t m : {1, 2, 4}) {
     SCOPED_TRACE("m " + std::to_string(m));
     Guarded x(device, DType::f32, {m, k}, {4, 0}), y(device, DType::f32, {m, n}, {3, 4});
@@ -366,10 +371,9 @@ TEST_P(HopperRecords, EveryTileKernel) {
   Random random(54);
   SCOPED_TRACE(random.trace());
   // Rings have ten stages of 128 k at most: a block's whole k goes round.
-  const std::int64_t most = wants_small_sizes(device.capabilities().backend) ? 1536 : 3840;
+  const std::int64_t most = is_small() ? 1536 : 3840;
   const std::int64_t block = block_elems(type), n = 150, k = block == 256 ? most : (most + 31 + block) / block * block;
-  const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
-  const Weight weight = in_records(device, {&raw, 1});
+  const Weight weight = random_weight(n, k, random);
   for (int kind = 0; kind < tile::kKinds; ++kind) {
     const std::int64_t m = ops::hopper_tile_shape(type, kind).tokens + 5;
     Guarded x(device, DType::f32, {m, k}, {4, 0});
@@ -390,8 +394,7 @@ TEST_P(HopperRecords, FewRowsOfNarrowActivations) {
   Random random(65);
   SCOPED_TRACE(random.trace());
   const std::int64_t n = 90, k = 1280;
-  const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
-  const Weight weight = in_records(device, {&raw, 1});
+  const Weight weight = random_weight(n, k, random);
   for (const std::int64_t m : {1, 4}) {
     for (const DType x_type : {DType::f32, DType::f16, DType::bf16}) {
       Guarded x(device, x_type, {m, k});
@@ -412,9 +415,8 @@ TEST_P(HopperRecords, FewRowsOfNarrowActivations) {
 TEST_P(HopperRecords, EveryFusedTileKernel) {
   Random random(64);
   SCOPED_TRACE(random.trace());
-  const std::int64_t n = 160, k = wants_small_sizes(device.capabilities().backend) ? 512 : 1280;
-  const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
-  const Weight weight = in_records(device, {&raw, 1});
+  const std::int64_t n = 160, k = is_small() ? 512 : 1280;
+  const Weight weight = random_weight(n, k, random);
   for (int kind = 0; kind < tile::kKinds; ++kind) {
     const std::int64_t m = ops::hopper_tile_shape(type, kind).tokens + 5;
     for (const bool gated : {false, true}) {
@@ -455,8 +457,7 @@ TEST_P(HopperRecords, BlocksOfSeveralTiles) {
   const std::int64_t n = 300, m = 600, k = 256;
   const std::uint32_t blocks = 4;
   ASSERT_EQ((n + 127) / 128 * ((m + 255) / 256), 9);
-  const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
-  const Weight weight = in_records(device, {&raw, 1});
+  const Weight weight = random_weight(n, k, random);
   const std::vector<float> rows = random.uniform(static_cast<std::size_t>(m * k), -2, 2);
   for (const DType x_type : {DType::f32, DType::f16}) {
     SCOPED_TRACE("x " + std::string(to_string(x_type)));
@@ -474,8 +475,7 @@ TEST_P(HopperRecords, NarrowResultsAreRoundedOnes) {
   Random random(66);
   SCOPED_TRACE(random.trace());
   const std::int64_t n = 150, k = 512;
-  const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
-  const Weight weight = in_records(device, {&raw, 1});
+  const Weight weight = random_weight(n, k, random);
   for (int kind = 0; kind < tile::kKinds; ++kind) {
     const std::int64_t m = ops::hopper_tile_shape(type, kind).tokens + 5;
     Guarded x(device, DType::f32, {m, k});
@@ -501,8 +501,7 @@ TEST_P(HopperRecords, BatchInvariantTilesOfAllSizes) {
   Random random(62);
   SCOPED_TRACE(random.trace());
   const std::int64_t n = 4096, k = 512, most = 2304;
-  const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
-  const Weight weight = in_records(device, {&raw, 1});
+  const Weight weight = random_weight(n, k, random);
   Guarded x(device, DType::f32, {most, k}), all(device, DType::f32, {most, n});
   x.write(random.uniform(static_cast<std::size_t>(most * k), -2, 2));
   MatmulOptions options;
@@ -528,8 +527,7 @@ TEST_P(HopperRecords, BatchInvariantRowsOfOddStride) {
   Random random(63);
   SCOPED_TRACE(random.trace());
   const std::int64_t n = 48, k = 1024;
-  const Tensor raw = uploaded(device, type, n, k, random_weights(type, static_cast<std::size_t>(n * k), random));
-  const Weight weight = in_records(device, {&raw, 1});
+  const Weight weight = random_weight(n, k, random);
   MatmulOptions options;
   options.route = Route::vector;
   options.batch_invariant = true;

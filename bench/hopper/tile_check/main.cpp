@@ -125,6 +125,13 @@ int main(int argc, char** argv) {
       });
     }
   }
+  const auto beside_cublas = [&](Bench& bench, std::initializer_list<int> rows, bool all) {
+    bench::Cublas cublas;
+    if (!cublas.open(cublas_path)) throw Failure{cudaErrorUnknown, "cuBLAS"};
+    for (int m : rows) {
+      if (only_m == 0 || only_m == m) bench.beside_cublas(cublas, m, all);
+    }
+  };
   for (const Size& size : {Size{4096, 14336}, Size{14336, 4096}}) {
     for (const Weights& weights : kTypes) {
       if (!times || !wanted(weights) || weights.dense()) continue;
@@ -141,12 +148,8 @@ int main(int argc, char** argv) {
     for (const Weights& type : {Weights{DType::f16}, Weights{DType::bf16}, Weights{DType::bf16, true}}) {
       if ((!times && !sweeps) || !wanted(type)) continue;
       task("dense", 60, [&] {
-        Bench measured(type, size.n, size.k, 4096);
-        bench::Cublas cublas;
-        if (!cublas.open(cublas_path)) throw Failure{cudaErrorUnknown, "cuBLAS"};
-        for (int m : {1, 16, 32, 64, 128, 256, 512, 2048, 4096}) {
-          if (only_m == 0 || only_m == m) measured.beside_cublas(cublas, m, sweeps);
-        }
+        Bench bench(type, size.n, size.k, 4096);
+        beside_cublas(bench, {1, 16, 32, 64, 128, 256, 512, 2048, 4096}, sweeps);
       });
     }
     for (const Weights& type : kTypes) {
@@ -156,11 +159,7 @@ int main(int argc, char** argv) {
         for (int m : {8, 16, 32, 64, 128, 256}) {
           if (only_m == 0 || only_m == m) bench.sweep(m);
         }
-        bench::Cublas cublas;
-        if (!cublas.open(cublas_path)) throw Failure{cudaErrorUnknown, "cuBLAS"};
-        for (int m : {512, 1024, 2048, 4096}) {
-          if (only_m == 0 || only_m == m) bench.beside_cublas(cublas, m, true);
-        }
+        beside_cublas(bench, {512, 1024, 2048, 4096}, true);
       });
     }
   }
@@ -169,11 +168,7 @@ int main(int argc, char** argv) {
     for (const Size& size : {Size{4096, 14336}, Size{14336, 4096}}) {
       task("beside", 60, [&] {
         Bench bench(type, size.n, size.k, 4096);
-        bench::Cublas cublas;
-        if (!cublas.open(cublas_path)) throw Failure{cudaErrorUnknown, "cuBLAS"};
-        for (int m : {512, 4096}) {
-          if (only_m == 0 || only_m == m) bench.beside_cublas(cublas, m, false);
-        }
+        beside_cublas(bench, {512, 4096}, false);
       });
     }
   }

@@ -104,7 +104,7 @@ void Bench::beside_cublas(bench::Cublas& cublas, int m, bool all) {
   for (int i = -1; i < replays; ++i) {
     for (const auto& peer : peers) peer->replay(i >= 0);
     for (Entry& e : entries) e.chain->replay(i >= 0);
-    if (entries.size() > 4) peers[0]->replay(i >= 0);
+    if (all) peers[0]->replay(i >= 0);
   }
   const double theirs[2] = {peers[0]->us(), peers[1]->us()};
   std::printf("%s n %5d k %5d m %4d: cuBLAS %7.2f us %4.0f TFLOP/s, y of 16 bits %7.2f us %4.0f TFLOP/s\n",

@@ -276,17 +276,17 @@ Result<void> fused_matmul_hopper(std::string_view op, CommandEncoder& encoder, c
 }
 
 Result<void> matmul_hopper_kind(CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y, const MatmulShape& shape,
-                                Numerics numerics, const HopperKind& kind, const MatmulFusion& fusion) {
+                                Numerics numerics, const HopperKind& wanted, const MatmulFusion& fusion) {
   const auto n = static_cast<std::uint32_t>(shape.n), k = static_cast<std::uint32_t>(shape.k);
-  const std::uint32_t cores = kind.cores != 0 ? kind.cores : gpu::device_cores(encoder);
+  const std::uint32_t cores = wanted.cores != 0 ? wanted.cores : gpu::device_cores(encoder);
   return multiply_tiles(encoder, x, weights, y, shape, [&](std::uint32_t rows) {
     HopperTilePlan plan;
     if (const auto format = dense_format(shape.type, numerics)) {
-      plan = plan_dense_shape(*format, tile::dense_shape_of(kind.kind), rows, n, k, kind.splits, cores);
-      plan.kernel = hopper_dense_name(*format, kind.kind);
+      plan = plan_dense_shape(*format, tile::dense_shape_of(wanted.kind), rows, n, k, wanted.splits, cores);
+      plan.kernel = hopper_dense_name(*format, wanted.kind);
     } else {
-      plan = plan_hopper_shape(shape.type, hopper_tile_shape(shape.type, kind.kind), rows, n, k, kind.splits, cores);
-      plan.kernel = hopper_tile_name(shape.type, kind.kind);
+      plan = plan_hopper_shape(shape.type, hopper_tile_shape(shape.type, wanted.kind), rows, n, k, wanted.splits, cores);
+      plan.kernel = hopper_tile_name(shape.type, wanted.kind);
     }
     return plan;
   }, fusion);

@@ -50,7 +50,7 @@ struct HopperKind {
 /// The product by it: for tests, which reach every kernel at small sizes so. The operands as above, and wants_hopper; with a gate of
 /// records, n is a multiple of 32.
 [[nodiscard]] Result<void> matmul_hopper_kind(CommandEncoder& encoder, const Tensor& x, const GpuOperand& weights, const Tensor& y,
-                                              const MatmulShape& shape, Numerics numerics, const HopperKind& kind,
+                                              const MatmulShape& shape, Numerics numerics, const HopperKind& wanted,
                                               const MatmulFusion& fusion = {});
 
 /// The host's side of all kernels, for the check that the CUDA side has them.
