@@ -55,6 +55,8 @@ struct Config {
       kShape.half_bytes / kCopies;  // of a record, that one copy moves
   static constexpr int kRecordColumns = (F::kCodeBytes * (F::kSuper ? 2 : 1) + F::kRowBytes) / 8;
   static constexpr bool kIsDense = kShape.is_dense;
+  /// Whether a tile's first instruction sets its sums, instead of adding to zeros.
+  static constexpr bool kSetsSums = kTokens == 256;
   static constexpr bool kHasCluster = kForm == Form::pair;
   static constexpr bool kCanPair = kShape.can_pair();
   static constexpr bool kIsScaled = F::kIsScaled;
@@ -93,14 +95,22 @@ struct Item {
 template <class C, class Work>
 __device__ __forceinline__ void for_each_item(const HopperTileArgs& args, const Work& work) {
   if constexpr (C::kForm == Form::tiles) {
-    // Blocks that run together take neighbouring tiles, `token_group` token tiles side by side.
-    const std::uint32_t per_group = args.token_group * args.row_tiles;
-    for (std::uint32_t i = blockIdx.x; i < args.row_tiles * args.token_tiles; i += gridDim.x) {
-      const std::uint32_t first = i / per_group * args.token_group;
-      const std::uint32_t left = args.token_tiles - first;
-      const std::uint32_t width = left < args.token_group ? left : args.token_group;
-      const std::uint32_t inside = i - first * args.row_tiles;
-      work(Item{inside / width, first + inside % width, 0, args.steps});
+    // Blocks that run together take neighbouring tiles, `token_group` token tiles side by side. A block goes from one
+    // to the next without a division, most often: no product is under way meanwhile.
+    const std::uint32_t group = args.token_group, per_group = group * args.row_tiles;
+    std::uint32_t first = 0, inside = blockIdx.x;
+    for (std::uint32_t i = blockIdx.x; i < args.row_tiles * args.token_tiles; i += gridDim.x, inside += gridDim.x) {
+      if (inside >= per_group) {
+        inside -= per_group, first += group;
+        if (inside >= per_group) {
+          const std::uint32_t groups = inside / per_group;
+          inside -= groups * per_group, first += groups * group;
+        }
+      }
+      const std::uint32_t left = args.token_tiles - first, width = left < group ? left : group;
+      std::uint32_t row_tile = inside >> (31 - __clz(int(group)));
+      if (left < group) row_tile = inside / left;
+      work(Item{row_tile, first + inside - row_tile * width, 0, args.steps});
     }
   } else {
     const std::uint32_t part = C::kForm == Form::pair ? blockIdx.x & 1 : blockIdx.z;

@@ -11,6 +11,20 @@
 
 namespace mlxn::tile {
 
+template <int kCount>
+__device__ __forceinline__ void clear(float (&sums)[kCount]) {
+#pragma unroll
+  for (float& sum : sums) sum = 0.0f;
+}
+/// Whether there is nothing to multiply: then the sums are zero. A tile whose k is not divided has steps, and that it
+/// is asked for nothing keeps the compiler from clearing its sums.
+template <class C>
+__device__ __forceinline__ bool is_empty(float (&sums)[C::kSums], std::uint32_t begin, std::uint32_t end) {
+  if (C::kForm == Form::tiles || begin < end) return false;
+  if constexpr (C::kSetsSums) clear(sums);
+  return true;
+}
+
 /// Starts the four instructions of one plane of x, as part of a group; keep: 0 begins sums anew.
 template <class C>
 __device__ __forceinline__ void add_plane(float (&sums)[C::kSums], std::uint32_t (&a)[4][4], std::uint64_t x,
@@ -72,14 +86,14 @@ __device__ __forceinline__ void multiply(float (&sums)[C::kSums], const HopperTi
   };
 
   const std::uint32_t first = item.begin + kGroup;
-  if (first >= item.end) return;
+  if (is_empty<C>(sums, first, item.end)) return;
   std::uint32_t before = 0;  // the stage of x that the group of instructions started last still reads
   // A step of 128 k; kNext: the half of a record that the next step takes.
   auto multiply_step = [&]<int kHalf, int kNext>(std::uint32_t step, Half<kHalf>, Half<kNext> next) {
     F::template unpack<kHalf, 0>(raw, own, scaling, share, even);
     [[maybe_unused]] const std::uint32_t even_slot = x_at.slot;
     sm90::barrier_wait(x_ring.full(x_at.slot), x_at.parity);
-    start_plane<C>(sums, even, sm90::wgmma::advance(x_tile, x_at.slot * C::kXBytes));
+    start_plane<C>(sums, even, sm90::wgmma::advance(x_tile, x_at.slot * C::kXBytes), !C::kSetsSums || kHalf == 1 || step > first);
     sm90::wgmma::wait<1>();
     if (kHalf == 1 || step > first) free_stage(x_ring, before, me);
     F::template unpack<kHalf, 1>(raw, own, scaling, share, odd);
@@ -227,7 +241,7 @@ __device__ __forceinline__ void multiply_shared(float (&sums)[C::kSums], std::ui
   const std::uint32_t row_group = __shfl_sync(~0u, me.thread / 128, 0);
   const std::uint64_t w_tile =
       sm90::wgmma::swizzle128_descriptor(shared + C::kWOffset + row_group * 64 * 128);
-  if (item.begin >= item.end) return;
+  if (is_empty<C>(sums, item.begin, item.end)) return;
   std::uint32_t x_before = 0, w_before = 0;  // stages that the group of instructions started last still reads
 #pragma unroll 1
   for (std::uint32_t step = item.begin; step < item.end; ++step) {
@@ -241,7 +255,8 @@ __device__ __forceinline__ void multiply_shared(float (&sums)[C::kSums], std::ui
 #pragma unroll
       for (int k16 = 0; k16 < 4; ++k16) {
         sm90::wgmma::multiply<C::kTokens, kElement>(sums, sm90::wgmma::advance(w, k16 * 32),
-                                                    sm90::wgmma::advance(x, k16 * 32), 1);
+                                                    sm90::wgmma::advance(x, k16 * 32),
+                                                !C::kSetsSums || plane == 1 || k16 > 0 || step > item.begin);
       }
       sm90::wgmma::commit();
       sm90::wgmma::wait<1>();
@@ -267,7 +282,7 @@ __device__ __forceinline__ void multiply_to_f16(float (&sums)[C::kSums], const H
                                                 sm90::RingPosition& x_at, sm90::RingPosition& w_at,
                                                 const Item& item, const Place& me) {
   using F = typename C::Format;
-  if (item.begin >= item.end) return;
+  if (is_empty<C>(sums, item.begin, item.end)) return;
   const Scaling scaling = scaling_of<F>(args, weight_row<C>(args, item, me));
   const std::uint64_t x_tile = sm90::wgmma::swizzle128_descriptor(shared);
   // Lane l names row l % 8 (+ 8) of the warp's sixteen, and there the 16-byte piece of k 0 or 8 (+ 16 * k16).
@@ -298,7 +313,7 @@ __device__ __forceinline__ void multiply_to_f16(float (&sums)[C::kSums], const H
     read(1);
     const std::uint32_t even_slot = x_at.slot;
     sm90::barrier_wait(x_ring.full(x_at.slot), x_at.parity);
-    start_plane<C>(sums, even, sm90::wgmma::advance(x_tile, x_at.slot * C::kXBytes));
+    start_plane<C>(sums, even, sm90::wgmma::advance(x_tile, x_at.slot * C::kXBytes), !C::kSetsSums || step > item.begin);
     x_at.advance(C::kXStages);
     sm90::wgmma::wait<1>();
     if (step > item.begin) free_stage(x_ring, before, me);

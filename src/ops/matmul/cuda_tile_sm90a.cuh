@@ -66,8 +66,7 @@ __device__ __forceinline__ void consume(const HopperTileArgs& args, std::uint32_
   sm90::RingPosition w_at{kFirst, 0};
   for_each_item<C>(args, [&](const Item& item) {
     float sums[C::kSums];
-#pragma unroll
-    for (int i = 0; i < C::kSums; ++i) sums[i] = 0.0f;
+    if constexpr (!C::kSetsSums) clear(sums);
     if constexpr (C::kIsFew) {
       multiply_few<C, kGroup>(sums, args, shared, reinterpret_cast<const unsigned char*>(memory), w_ring,
                               shared + C::kSummed, item, me);

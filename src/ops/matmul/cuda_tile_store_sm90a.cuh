@@ -42,6 +42,19 @@ __device__ __forceinline__ void store_if(bool wanted, char* to, uint2 v) {
                "r"(v.x), "r"(v.y), "r"(int(wanted))
                : "memory");
 }
+/// The same, `wanted` or not: kAlways.
+template <bool kAlways>
+__device__ __forceinline__ void store_of(bool wanted, char* to, float v) {
+  if constexpr (kAlways)
+    *reinterpret_cast<float*>(to) = v;
+  else
+    store_if(wanted, to, v);
+}
+/// Whether four neighbours of y lie at a multiple of their size, where they are stored together.
+template <class Y>
+__device__ __forceinline__ bool is_aligned(const HopperTileArgs& args, Y) {
+  return Y::kBytes == 4 || (reinterpret_cast<std::uintptr_t>(args.y.ptr) | std::uintptr_t(args.y_stride * Y::kBytes)) % 8 == 0;
+}
 template <class Work>
 __device__ __forceinline__ void with_y_type(const HopperTileArgs& args, const Work& work) {
   if (args.y_type == quant::kElementF32)
@@ -97,20 +110,20 @@ __device__ __forceinline__ Back back_of(const HopperTileArgs& args, std::uint32_
   }
 }
 
-/// kCount times four sums, quad(i): rows row and row + 8 of tokens token + 8 * i and the one behind. All
-/// scales are asked for before the first is used: one wait for the L2, where each store would wait for a load
-/// behind it, which might read what it writes for all that the compiler knows.
-template <int kCount, class Y, class Quad>
-__device__ __forceinline__ void store_quads(const HopperTileArgs& args, Y, std::uint32_t row,
-                                            std::uint32_t token, const Back& back, const Quad& quad) {
+/// kCount times four sums, quad(i): rows row and row + 8 of tokens token + 8 * i and the one behind. kIsWhole: all of
+/// them exist, and y of 16 bits lies at multiples of 8 bytes; kIsScaled: x may have scales. All scales are asked for
+/// before the first is used: one wait for the L2, where each store would wait for a load behind it, which might read
+/// what it writes for all that the compiler knows.
+template <int kCount, bool kIsWhole, bool kIsScaled, class Y, class Quad>
+__device__ __forceinline__ void store_quads(const HopperTileArgs& args, Y, std::uint32_t row, std::uint32_t token,
+                                            const Back& back, const Quad& quad) {
   float2 scales[kCount];
-  if (args.x_scales.ptr != nullptr) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) scales[i] = make_float2(1.0f, 1.0f);
+  if (kIsScaled && args.x_scales.ptr != nullptr) {
 #pragma unroll
     for (int i = 0; i < kCount; ++i)  // tokens beyond m have scales too, to the end of the tile
       scales[i] = load_scales(args.x_scales.ptr + token + 8 * i);
-  } else {
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) scales[i] = make_float2(1.0f, 1.0f);
   }
   const auto scaled = [&](int i) {
     const float4 v = quad(i);
@@ -118,23 +131,27 @@ __device__ __forceinline__ void store_quads(const HopperTileArgs& args, Y, std::
                        v.z * back.first.y * scales[i].x * back.second.y, v.w * back.first.y * scales[i].y * back.second.y);
   };
   const std::int64_t next = args.y_stride * Y::kBytes;
+  const bool is_odd = threadIdx.x % 2 != 0;
   if constexpr (Y::kBytes == 2) {
     // A lane's elements of a token are two, eight rows apart. Transposed they are pairs of rows, and with the
     // neighbour's pair four: a warp stores 32 bytes, a whole sector of the L2, of each of eight tokens at a time.
     const std::uint32_t lane = threadIdx.x % 32, pair = lane % 4;
-    const bool is_odd = lane % 2 != 0;
     row += (is_odd ? 2 * pair + 6 : 2 * pair) - lane / 4;
     token += lane / 4 - 2 * pair;
-    const bool whole = (reinterpret_cast<std::uintptr_t>(args.y.ptr) | std::uintptr_t(next)) % 8 == 0 && row + 3 < args.n;
-    const int left = int(args.m) - int(token);
-    char* to = static_cast<char*>(args.y.ptr) + std::int64_t(token) * next + std::int64_t(row) * Y::kBytes;
+  }
+  const int left = int(args.m) - int(token);
+  char* to = static_cast<char*>(args.y.ptr) + std::int64_t(token) * next + std::int64_t(row) * Y::kBytes;
+  if constexpr (Y::kBytes == 2) {
     const auto four = [&](int i) {
       const float4 v = scaled(i);
       const std::uint32_t low = sm90::transpose(Y::pair(v.x, v.y)), high = sm90::transpose(Y::pair(v.z, v.w));
       const std::uint32_t other = __shfl_xor_sync(~0u, is_odd ? low : high, 1);
       return is_odd ? make_uint2(other, high) : make_uint2(low, other);
     };
-    if (__all_sync(~0u, whole)) {  // without a branch inside, so that many are under way
+    if constexpr (kIsWhole) {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i, to += 8 * next) *reinterpret_cast<uint2*>(to) = four(i);
+    } else if (__all_sync(~0u, is_aligned(args, Y{}) && row + 3 < args.n)) {  // without a branch inside, so that many are under way
 #pragma unroll
       for (int i = 0; i < kCount; ++i) store_if(left > 8 * i, to + i * 8 * next, four(i));
     } else {
@@ -151,19 +168,45 @@ __device__ __forceinline__ void store_quads(const HopperTileArgs& args, Y, std::
     }
   } else {
     const bool low = row < args.n, high = row + 8 < args.n;
-    const int left = int(args.m) - int(token);
-    char* to = static_cast<char*>(args.y.ptr) + std::int64_t(token) * next + std::int64_t(row) * Y::kBytes;
+    char* behind = to + next;
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) {
+    for (int i = 0; i < kCount; ++i, to += 8 * next, behind += 8 * next) {
       const float4 v = scaled(i);
-      const bool first = left > 8 * i, second = left > 8 * i + 1;
-      store_if(first && low, to, v.x);
-      store_if(first && high, to + 8 * Y::kBytes, v.z);
-      store_if(second && low, to + next, v.y);
-      store_if(second && high, to + next + 8 * Y::kBytes, v.w);
-      to += 8 * next;
+      const bool first = kIsWhole || left > 8 * i, second = kIsWhole || left > 8 * i + 1;
+      store_of<kIsWhole>(first && low, to, v.x);
+      store_of<kIsWhole>(first && high, to + 8 * Y::kBytes, v.z);
+      store_of<kIsWhole>(second && low, behind, v.y);
+      store_of<kIsWhole>(second && high, behind + 8 * Y::kBytes, v.w);
     }
   }
+}
+
+/// kTokens tokens of a tile, kTokens / 8 times four sums of each thread, row and token those of the first. Where tiles
+/// are large, and most of them whole, what a whole one does not need is left out: no product is under way meanwhile.
+template <class C, int kTokens, class Quad>
+__device__ __forceinline__ void store_tokens(const HopperTileArgs& args, std::uint32_t row, std::uint32_t token,
+                                             const Quad& quad) {
+  constexpr int kQuads = kTokens / 8, kBatch = kQuads < 16 ? kQuads : 16;
+  const Back back = back_of<C>(args, row);
+  with_y_type(args, [&](auto y) {
+    const auto store = [&]<bool kIsWhole, bool kIsScaled>() {
+#pragma unroll
+      for (int first = 0; first < kQuads; first += kBatch) {
+        store_quads<kBatch, kIsWhole, kIsScaled>(args, y, row, token + 8 * first, back, [&](int i) { return quad(first + i); });
+      }
+    };
+    if constexpr (C::kTokens == 256) {
+      const std::uint32_t first_row = row - threadIdx.x % 32 / 4, first_token = token - threadIdx.x % 4 * 2;
+      if (is_aligned(args, y) && first_row + 16 <= args.n && first_token + kTokens <= args.m) {
+        if (args.x_scales.ptr != nullptr)
+          store.template operator()<true, true>();
+        else
+          store.template operator()<true, false>();
+        return;
+      }
+    }
+    store.template operator()<false, true>();
+  });
 }
 
 /// What addresses are made of is hidden from the compiler until here: it would compute them before the loop
@@ -171,16 +214,8 @@ __device__ __forceinline__ void store_quads(const HopperTileArgs& args, Y, std::
 template <class C>
 __device__ __forceinline__ void store_tile(const float (&sums)[C::kSums], const HopperTileArgs& args,
                                            std::uint32_t row, std::uint32_t token) {
-  constexpr int kQuads = C::kSums / 4, kBatch = kQuads < 16 ? kQuads : 16;
   asm volatile("" : "+r"(row), "+r"(token)::"memory");
-  const Back back = back_of<C>(args, row);
-  with_y_type(args, [&](auto y) {
-#pragma unroll
-    for (int first = 0; first < kQuads; first += kBatch) {
-      store_quads<kBatch>(args, y, row, token + 8 * first, back,
-                          [&](int i) { return quad_of(sums, first + i); });
-    }
-  });
+  store_tokens<C, C::kTokens>(args, row, token, [&](int i) { return quad_of(sums, i); });
 }
 
 }  // namespace mlxn::tile
@@ -271,7 +306,7 @@ __device__ __forceinline__ void finish_part(const float (&sums)[C::kSums], const
     for (int done = 0; done < kQuads; done += kBatch) {
       float4 totals[kBatch];
       parts.add(totals, done);
-      store_quads<kBatch>(args, y, row, token + 8 * done, back, [&](int i) { return totals[i]; });
+      store_quads<kBatch, false, true>(args, y, row, token + 8 * done, back, [&](int i) { return totals[i]; });
     }
   });
 }
@@ -306,7 +341,7 @@ __device__ __forceinline__ void finish_paired(const float (&sums)[C::kSums], con
     parts.add_others(own);
   }
   const Back back = back_of<C>(args, row);
-  with_y_type(args, [&](auto y) { store_quads<kQuads>(args, y, row, token, back, [&](int i) { return own[i]; }); });
+  with_y_type(args, [&](auto y) { store_quads<kQuads, false, true>(args, y, row, token, back, [&](int i) { return own[i]; }); });
 }
 
 /// The two blocks of a cluster hold sums over half of k each, and each has the tokens that it finishes in the
@@ -331,12 +366,8 @@ __device__ __forceinline__ void finish_pair(const float (&sums)[C::kSums], const
   exchange_pair<C>(sums, me, shared);
   token += (blockIdx.x & 1) * (C::kTokens / 2);
   asm volatile("" : "+r"(row), "+r"(token)::"memory");
-  const Back back = back_of<C>(args, row);
-  with_y_type(args, [&](auto y) {
-    store_quads<C::kSums / 8>(args, y, row, token, back, [&](int quad) {
-      return plus(quad_of(sums, quad), memory[quad * C::kRowThreads + me.thread]);
-    });
-  });
+  store_tokens<C, C::kTokens / 2>(
+      args, row, token, [&](int quad) { return plus(quad_of(sums, quad), memory[quad * C::kRowThreads + me.thread]); });
 }
 
 /// A tile whose product is not yet y. The block has no other one.

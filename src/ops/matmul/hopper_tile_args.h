@@ -44,7 +44,7 @@ struct HopperTileArgs {
   uint32_t steps;        ///< of 128 k
   uint32_t split_steps;  ///< of a part
   uint32_t row_tiles, token_tiles;
-  uint32_t token_group;  ///< token tiles that blocks walk side by side
+  uint32_t token_group;  ///< token tiles that blocks walk side by side, a power of two
   uint32_t y_type;       ///< quant::kElementF32...
   uint32_t prefetch;     ///< stages of weights asked for before the wait for the kernel before
   uint32_t gate_rows;    ///< if not 0: y is act(x * w[0 : n]^T) * (x * w[n : 2 n]^T), n of both; w's map has both as planes
