@@ -119,6 +119,12 @@ struct HopperTileTerms {
   return (multiply > t.read_us ? multiply : t.read_us) + 1e-3 * (t.waves * r.wave + adding);
 }
 
+/// Whether a kernel adds in the order of k, in one part, and rounds as all others that do: the result is the same by any of them.
+/// Else k is in halves, or added by turns, or the operand is made otherwise.
+[[nodiscard]] constexpr bool adds_in_order(const tile::Shape& shape) noexcept {
+  return shape.form != tile::Form::pair && !shape.few && shape.k_groups == 1 && shape.by_record == tile::Nesting::none;
+}
+
 /// m, n, k > 0; record_format(type) must hold. batch_invariant: k in one part and by one group of warps, so that a
 /// row's sums do not depend on m: such kernels add in the same order, but the pairs and those that add by records.
 [[nodiscard]] HopperTilePlan plan_hopper_tile(DType type, std::uint32_t m, std::uint32_t n, std::uint32_t k,
@@ -154,8 +160,7 @@ template <class KernelOf, class PlanOf>
     const HopperTileKernel kernel = kernel_of(kind);
     const tile::Shape& shape = kernel.shape;
     if (kernel.rates.step == 0) continue;
-    // k in halves, or added by turns, or rounded otherwise than in other kernels.
-    if (batch_invariant && (shape.form == tile::Form::pair || shape.few || shape.k_groups != 1 || shape.by_record != tile::Nesting::none)) continue;
+    if (batch_invariant && !adds_in_order(shape)) continue;
     const std::uint32_t most = shape.form == tile::Form::parts && !batch_invariant ? kMostSplits : 1;
     for (std::uint32_t splits = 1; splits <= most; ++splits) {
       HopperTilePlan plan = plan_of(shape, splits);
