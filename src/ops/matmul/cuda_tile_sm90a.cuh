@@ -6,9 +6,9 @@
 // instructions that take A from registers (32 cycles for up to 64 tokens) beneath; reading the weights is the floor
 // of all (dense weights: the bound). From 128 tokens on by the tensor cores, at thousands of tokens by the clock that
 // the power limit leaves. Measured on an H200, n 4096, k 14336, x in f16 (docs/benchmarks.md): q4_0 14.7 us at 32
-// tokens (50 % of the read rate), 17.9 at 64 and 26.1 at 128, q4_K 13.3 at 16 and 20.2 at 64; at 512 q4_0 725
-// TFLOP/s, f16 710; at 4096, by turns with cuBLAS's f16, 1.00 and 0.99 of its rate (n 14336, k 4096: 0.96 and 0.98, as
-// sums are stored while no product is under way, 2 us a tile and 4 with what begins the next one).
+// tokens (50 % of the read rate), 17.9 at 64 and 26.1 at 128, q4_K 13.4 at 16 and 20.3 at 64; at 512 q4_0 737
+// TFLOP/s, f16 697; at 4096, by turns with cuBLAS's f16, 1.01 and 1.00 of its rate, with y in f16 1.00 and 1.00 (n 14336,
+// k 4096: 0.99 and 0.99, 0.98 and 0.98, as nothing is multiplied while a tile is stored and the next one begins).
 //
 // A block computes 64 * row_groups rows x `tokens` tokens. Of warpgroup 0 one thread copies weights and one
 // copies x into two rings of shared memory (into one, of both, for cuda_tile_few_sm90a.cuh); the others each
