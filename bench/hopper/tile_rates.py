@@ -10,7 +10,7 @@ A line of the table: type, kind of kernel, nanoseconds of HopperTileRates (src/o
 is us_of() here). Types that were not measured keep their lines. Least squares of relative errors, launches that take twice as
 long as the best for their product a quarter as weighty; from there, or from the table's rates if they choose better, in small
 changes towards rates that choose best (choose()). Then, for every product that was measured, the launch that the table makes
-the fastest against the one that was, of those that the planner can choose. All types take this program 6 minutes of a processor.
+the fastest against the one that was, of those that the planner can choose. All types take this program a minute or two.
 """
 import argparse
 import collections
